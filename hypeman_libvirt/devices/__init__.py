@@ -1,0 +1,1 @@
+"""What the project is about: rules and use cases of PCI passthrough. Opens nothing."""

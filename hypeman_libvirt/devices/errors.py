@@ -1,0 +1,221 @@
+"""The whole error vocabulary: one family, each class with its ``code``.
+
+Every message is for the client: what is wrong, which value, what to do next. Nothing that a
+library said goes into a message; it belongs in the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorDetail:
+    """One of several reasons behind an error, such as one sibling in the way.
+
+    Attributes:
+        code: snake_case, for machines.
+        message: For people.
+    """
+
+    code: str
+    message: str
+
+
+class DeviceError(Exception):
+    """What every use case raises when it cannot do what was asked.
+
+    Attributes:
+        code: snake_case, part of the HTTP contract.
+        message: For the client; see the module's docstring.
+        details: Further reasons, such as each sibling that stands in the way.
+        retry_after: Seconds after which the same call may succeed; None if it will not by itself.
+    """
+
+    code: ClassVar[str] = "internal_error"
+    retry_after: ClassVar[int | None] = None
+
+    def __init__(self, message: str, details: Sequence[ErrorDetail] = ()) -> None:
+        """Keep the message and the details for whoever answers the client."""
+        super().__init__(message)
+        self.message = message
+        self.details = tuple(details)
+
+
+class BadRequestError(DeviceError):
+    """The request does not have the shape that the operation needs."""
+
+    code = "bad_request"
+
+
+class InvalidPciAddressError(DeviceError):
+    """The text is not a full PCI address."""
+
+    code = "invalid_pci_address"
+
+
+class InvalidNameError(DeviceError):
+    """The name breaks the rules for device names."""
+
+    code = "invalid_name"
+
+
+class InvalidTagsError(DeviceError):
+    """A tag breaks the rules for tags."""
+
+    code = "invalid_tags"
+
+
+class UnauthorizedError(DeviceError):
+    """No valid bearer token."""
+
+    code = "unauthorized"
+
+
+class ForbiddenError(DeviceError):
+    """The token does not carry the permission."""
+
+    code = "forbidden"
+
+
+class NotFoundError(DeviceError):
+    """No registered device, group or path of that name."""
+
+    code = "not_found"
+
+
+class DeviceNotFoundError(DeviceError):
+    """The host has no PCI device at the address."""
+
+    code = "device_not_found"
+
+
+class InstanceNotFoundError(DeviceError):
+    """libvirt has no domain of that UUID, name or instance id."""
+
+    code = "instance_not_found"
+
+
+class NotAssignableError(DeviceError):
+    """The function can never be passed through: a bridge."""
+
+    code = "not_assignable"
+
+
+class IommuUnavailableError(DeviceError):
+    """The device is in no IOMMU group."""
+
+    code = "iommu_unavailable"
+
+
+class VfioUnavailableError(DeviceError):
+    """The host has no working VFIO, or vfio-pci does not take the device."""
+
+    code = "vfio_unavailable"
+
+
+class ConflictError(DeviceError):
+    """The name or the address is registered already."""
+
+    code = "conflict"
+
+
+class IommuGroupConflictError(DeviceError):
+    """Other members of the IOMMU group stand in the way."""
+
+    code = "iommu_group_conflict"
+
+
+class CriticalDeviceError(DeviceError):
+    """The host lives on the device, or it cannot be seen that it does not."""
+
+    code = "critical_device"
+
+
+class IdentityChangedError(DeviceError):
+    """Other hardware than was registered is at the address, or none."""
+
+    code = "identity_changed"
+
+
+class InUseError(DeviceError):
+    """A domain holds the device."""
+
+    code = "in_use"
+
+
+class NotAttachedError(DeviceError):
+    """No domain holds the device."""
+
+    code = "not_attached"
+
+
+class VirtualFunctionsEnabledError(DeviceError):
+    """The device is an SR-IOV physical function whose virtual functions are enabled."""
+
+    code = "sriov_active"
+
+
+class DriverNotBoundError(DeviceError):
+    """libvirt reported success, yet the device is not on the driver that was asked for."""
+
+    code = "driver_not_bound"
+
+
+class NoFreeSlotError(DeviceError):
+    """The domain has no free PCI slot for a hot-plug."""
+
+    code = "no_free_slot"
+
+
+class BusyError(DeviceError):
+    """Another operation on the device has not come back yet."""
+
+    code = "busy"
+    retry_after = 2
+
+
+class OperationTimeoutError(DeviceError):
+    """libvirt did not come back in the time that an operation has; it may still finish."""
+
+    code = "timeout"
+
+
+class GuestDidNotReleaseError(DeviceError):
+    """The guest did not answer the unplug request; the device is still attached."""
+
+    code = "guest_did_not_release"
+
+
+class NotSupportedError(DeviceError):
+    """The hypervisor driver lacks the call."""
+
+    code = "not_supported"
+
+
+class LibvirtDeniedError(DeviceError):
+    """libvirt refuses the call to this service's user."""
+
+    code = "libvirt_denied"
+
+
+class LibvirtUnavailableError(DeviceError):
+    """libvirt cannot be reached at this moment."""
+
+    code = "libvirt_unavailable"
+    retry_after = 2
+
+
+class LibvirtFailedError(DeviceError):
+    """libvirt answered with an error that says nothing more to the client."""
+
+    code = "libvirt_error"
+
+
+class RegistryUnavailableError(DeviceError):
+    """The registry's database cannot be read or written at this moment."""
+
+    code = "registry_unavailable"
+    retry_after = 5

@@ -1,0 +1,359 @@
+"""What the rules speak of: frozen facts, each with its unit and its source."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal, TypeAlias
+
+from hypeman_libvirt.devices.address import PciAddress
+
+Scope: TypeAlias = Literal["device", "group"]
+DeviceType: TypeAlias = Literal["gpu", "pci"]
+DeviceState: TypeAlias = Literal["present", "missing", "changed"]
+Severity: TypeAlias = Literal["ok", "warning", "error"]
+EventType: TypeAlias = Literal[
+    "registered",
+    "unregistered",
+    "bound",
+    "unbound",
+    "attached",
+    "detached",
+    "appeared",
+    "vanished",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class PcieLink:
+    """Speed and width of a PCIe link.
+
+    Attributes:
+        speed: GT/s per lane.
+        width: Lanes.
+    """
+
+    speed: float
+    width: int
+
+
+@dataclass(frozen=True, slots=True)
+class VgpuProfile:
+    """A mediated device type that a physical GPU offers.
+
+    Attributes:
+        type_id: The kernel's name, such as ``nvidia-222``.
+        name: The vendor's name, such as ``GRID T4-1B``.
+        available: How many more instances fit.
+    """
+
+    type_id: str
+    name: str
+    available: int
+
+
+@dataclass(frozen=True, slots=True)
+class NodeDevice:
+    """A PCI function as libvirt lists it on the host.
+
+    Attributes:
+        node_name: libvirt's name, usually ``pci_dddd_bb_ss_f``.
+        address: Where it sits.
+        vendor_id: Four hex digits, lower case, without ``0x``.
+        device_id: Likewise; ``<product>`` in libvirt's XML.
+        class_code: 24 bit, such as 0x030200; None where libvirt does not say.
+        vendor_name: From the host's pci.ids; None when unknown there.
+        device_name: Likewise.
+        driver: Host driver that is bound now; None without one.
+        iommu_group: Number, 0 is legal; None without an IOMMU.
+        group_addresses: All members of the group, this one included, sorted.
+        is_bridge: libvirt reports a ``pci-bridge`` or ``cardbus-bridge`` capability.
+        numa_node: None where the host does not say.
+        serial: From the vital product data; None where there is none.
+        physical_function: Of a virtual function, else None.
+        virtual_functions: Those enabled now, of a physical function.
+        link_capability: What the PCIe link can do; None for conventional PCI.
+        link_status: What the PCIe link runs at; None where libvirt does not say.
+        vgpu_profiles: Mediated device types on offer.
+        path: Folder in sysfs.
+
+    Source: https://libvirt.org/formatnode.html
+    """
+
+    node_name: str
+    address: PciAddress
+    vendor_id: str
+    device_id: str
+    class_code: int | None = None
+    vendor_name: str | None = None
+    device_name: str | None = None
+    driver: str | None = None
+    iommu_group: int | None = None
+    group_addresses: tuple[PciAddress, ...] = ()
+    is_bridge: bool = False
+    numa_node: int | None = None
+    serial: str | None = None
+    physical_function: PciAddress | None = None
+    virtual_functions: tuple[PciAddress, ...] = ()
+    link_capability: PcieLink | None = None
+    link_status: PcieLink | None = None
+    vgpu_profiles: tuple[VgpuProfile, ...] = ()
+    path: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class IommuGroup:
+    """The smallest set of PCI functions that the IOMMU can tell apart.
+
+    Attributes:
+        number: The kernel's number, 0 is legal.
+        members: Every function in it that libvirt lists, by address.
+    """
+
+    number: int
+    members: tuple[NodeDevice, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Domain:
+    """libvirt's virtual machine.
+
+    Attributes:
+        uuid: With dashes, lower case.
+        name: Unique on the host.
+        state: libvirt's word for it: ``running``, ``paused``, ``shut off``, …
+        active: It has a process now.
+        persistent: It has a definition that outlives the process.
+        instance_id: What a control plane wrote into the domain's metadata; None without.
+        numa_nodes: Host nodes that its memory is bound to; empty when it is not.
+    """
+
+    uuid: str
+    name: str
+    state: str
+    active: bool
+    persistent: bool
+    instance_id: str | None = None
+    numa_nodes: frozenset[int] = frozenset()
+
+    @property
+    def instance(self) -> str:
+        """What ``attached_to`` says of a device that this domain holds."""
+        return self.instance_id or self.uuid
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A domain that holds a PCI address, in ``<hostdev>`` or ``<interface type='hostdev'>``.
+
+    Attributes:
+        domain: Who.
+        address: What, on the host.
+        live: It is in the live XML of an active domain.
+        persistent: It is in the definition for the next start.
+        managed: libvirt binds it to vfio-pci at start and gives it back at stop.
+    """
+
+    domain: Domain
+    address: PciAddress
+    live: bool
+    persistent: bool
+    managed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class HostUse:
+    """Something that the host itself does with a PCI device.
+
+    Attributes:
+        address: The device.
+        what: For people, such as ``vda3 carries /`` or ``enp1s0 has an address``.
+        known: False where the service cannot see mounts and addresses, so that it may be idle.
+    """
+
+    address: PciAddress
+    what: str
+    known: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class MetadataEntry:
+    """One registered device in a domain's metadata.
+
+    Attributes:
+        id: Of the registration, CUID2.
+        name: Of the registration.
+        pci_address: Where it is on the host.
+    """
+
+    id: str
+    name: str
+    pci_address: PciAddress
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """What the registry keeps of a device: its names, and what identifies the hardware.
+
+    Attributes:
+        id: CUID2.
+        host: Key of the libvirt host; see ``Host.key``.
+        pci_address: Unique on the host.
+        name: Unique on the host; no name equals an id.
+        created_at: UTC.
+        created_by: Subject of the token; None without auth.
+        vendor_id: At registration, as are the next four.
+        device_id: Four hex digits.
+        class_code: 24 bit.
+        serial: From the vital product data.
+        iommu_group: Number.
+        tags: Free words of the user's.
+    """
+
+    id: str
+    host: str
+    pci_address: PciAddress
+    name: str
+    created_at: datetime
+    created_by: str | None
+    vendor_id: str
+    device_id: str
+    class_code: int | None
+    serial: str | None
+    iommu_group: int | None
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A registration and what libvirt says of it now.
+
+    Attributes:
+        registration: Our record.
+        node: What is at the address now; None when nothing is.
+        holder: The domain that holds it, a running one first; None when free.
+    """
+
+    registration: Registration
+    node: NodeDevice | None
+    holder: Holder | None
+
+
+@dataclass(frozen=True, slots=True)
+class AvailableDevice:
+    """An assignable function on the host, registered or not.
+
+    Attributes:
+        node: What libvirt says of it.
+        registration: Ours, if it is registered.
+        holder: The domain that holds it; None when free.
+    """
+
+    node: NodeDevice
+    registration: Registration | None
+    holder: Holder | None
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """On whose behalf an operation runs.
+
+    Attributes:
+        subject: Of the token; None without auth.
+        is_retry: The client says that it sent the same request before and saw no answer.
+    """
+
+    subject: str | None = None
+    is_retry: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GroupMember:
+    """A member of an IOMMU group, and who has it.
+
+    Attributes:
+        node: What libvirt says of it.
+        registration: Ours, if it is registered.
+        holder: The domain that holds it; None when free.
+    """
+
+    node: NodeDevice
+    registration: Registration | None
+    holder: Holder | None
+
+
+@dataclass(frozen=True, slots=True)
+class GroupReport:
+    """Whether a guest could be given the group's endpoints as they are now.
+
+    Attributes:
+        number: The kernel's number, 0 is legal.
+        members: By address.
+        viable: No member is on a host driver that shares the group with nobody.
+        reason: Who stands in the way, for people; None when viable.
+    """
+
+    number: int
+    members: tuple[GroupMember, ...]
+    viable: bool
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One question that preflight asked.
+
+    Attributes:
+        id: ``iommu``, ``vfio``, ``endpoint``, ``group``, ``critical``, ``identity``, ``in_use``,
+            ``sriov``, ``numa`` or ``pcie_link``.
+        severity: An ``error`` stops passthrough, a ``warning`` does not.
+        message: What was found.
+        hint: What someone can do about it; None when ok.
+    """
+
+    id: str
+    severity: Severity
+    message: str
+    hint: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Preflight:
+    """Would passthrough work? Nothing was changed to find out.
+
+    Attributes:
+        checks: In a fixed order.
+    """
+
+    checks: tuple[Check, ...]
+
+    @property
+    def ready(self) -> bool:
+        """No check found an error."""
+        return all(check.severity != "error" for check in self.checks)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened to a device, whoever caused it.
+
+    Attributes:
+        id: Grows; resumes a stream.
+        type: What happened.
+        at: UTC, when the service saw it.
+        pci_address: Where.
+        device_id: Of the registration; None for a device that is not registered.
+        name: Likewise.
+        driver: Bound after the event; None without one.
+        attached_to: Instance that holds it after the event; None when free.
+    """
+
+    id: str
+    type: EventType
+    at: datetime
+    pci_address: PciAddress
+    device_id: str | None
+    name: str | None
+    driver: str | None
+    attached_to: str | None

@@ -1,0 +1,148 @@
+"""What the use cases need of the world, and who implements it.
+
+``hypeman_libvirt.host`` implements Host and HostChanges, ``hypeman_libvirt.registry`` Registry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
+from datetime import datetime
+from typing import Protocol, TypeAlias
+
+from hypeman_libvirt.devices.address import PciAddress
+from hypeman_libvirt.devices.model import (
+    Domain,
+    Holder,
+    HostUse,
+    MetadataEntry,
+    NodeDevice,
+    Registration,
+)
+
+Clock: TypeAlias = Callable[[], datetime]
+"""Now, in UTC."""
+
+NewId: TypeAlias = Callable[[], str]
+"""A new CUID2."""
+
+HoldersByAddress: TypeAlias = Mapping[PciAddress, Sequence[Holder]]
+"""Who holds what; an address that nobody holds has no entry or an empty one."""
+
+
+class HostChanges(Protocol):
+    """Changes on the host, over a connection of their own.
+
+    Each call may block for as long as libvirt does: a host driver can hang in unbind. A return
+    says only that libvirt reported success; the caller reads the driver or the domain again.
+
+    Raises: every method LibvirtUnavailableError, LibvirtDeniedError, NotSupportedError,
+    InUseError, VfioUnavailableError, LibvirtFailedError.
+    """
+
+    def bind(self, address: PciAddress) -> None:
+        """Take the device from its host driver and give it to vfio-pci."""
+
+    def unbind(self, address: PciAddress) -> None:
+        """Take the device from vfio-pci and let the host driver probe it.
+
+        On a device that is on its host driver this unbinds and probes it again: never do that.
+        """
+
+    def attach(self, domain: Domain, addresses: Sequence[PciAddress]) -> None:
+        """Give the devices to the domain: live and persistent if active, else persistent.
+
+        ``managed='yes'``. Several addresses become functions of one guest slot. If one fails,
+        those before it are taken out again before the error leaves.
+
+        Raises:
+            NoFreeSlotError: The domain has no free PCI slot.
+        """
+
+    def detach(self, domain: Domain, addresses: Sequence[PciAddress]) -> None:
+        """Ask for the devices back, both from the live domain and from its definition.
+
+        Returns once libvirt took the request; the guest may not have let go yet.
+        """
+
+    def write_metadata(self, domain: Domain, entries: Sequence[MetadataEntry]) -> None:
+        """Make the entries our metadata of the domain; none removes it. Others' stays."""
+
+
+class Host(Protocol):
+    """The libvirt host. Every method answers from libvirt, with reads retried once.
+
+    Raises: every method LibvirtUnavailableError, LibvirtDeniedError, NotSupportedError,
+    LibvirtFailedError.
+    """
+
+    def key(self) -> str:
+        """Return the UUID of the host, else the URI: what registrations are keyed by."""
+
+    def ping(self) -> None:
+        """Raise if libvirt does not answer."""
+
+    def node_device(self, address: PciAddress) -> NodeDevice | None:
+        """Look up the PCI function at an address; None when there is none."""
+
+    def node_device_named(self, node_name: str) -> NodeDevice | None:
+        """Look up a PCI function by libvirt's name; None when there is none."""
+
+    def list_node_devices(self) -> Sequence[NodeDevice]:
+        """List every PCI function, by address. One that vanishes meanwhile is left out."""
+
+    def list_holders(self) -> HoldersByAddress:
+        """Say which domains hold which address, running ones first."""
+
+    def list_uses(self, devices: Collection[NodeDevice]) -> Sequence[HostUse]:
+        """Say what the host itself does with these devices; empty when it is idle."""
+
+    def has_vfio(self) -> bool | None:
+        """Whether the hypervisor can pass PCI devices through; None where it does not say."""
+
+    def find_domain(self, instance: str) -> Domain | None:
+        """Look up a domain by UUID, name or instance id, in this order."""
+
+    def list_domains(self) -> Sequence[Domain]:
+        """List all domains, active or not."""
+
+    def read_metadata(self, domain: Domain) -> Sequence[MetadataEntry]:
+        """Return our entries in the domain's metadata; empty without."""
+
+    def hostdev_xml(self, addresses: Sequence[PciAddress]) -> str:
+        """Return what ``virsh attach-device`` takes; several are functions of one slot."""
+
+    def changes(self) -> AbstractContextManager[HostChanges]:
+        """Open a connection of its own for changes, and close it again."""
+
+    def subscribe(self, wake: Callable[[], None]) -> None:
+        """Have ``wake`` called, from any thread, after each change that libvirt announces."""
+
+
+class Registry(Protocol):
+    """Names of devices, kept through restarts. Safe between threads and processes.
+
+    Raises: every method RegistryUnavailableError.
+    """
+
+    def ping(self) -> None:
+        """Raise if the registry does not answer."""
+
+    def add(self, registration: Registration) -> None:
+        """Keep a registration; on return it survives a power loss.
+
+        Raises:
+            ConflictError: Name, address or id is taken (by another's name or id, too).
+        """
+
+    def find(self, host: str, reference: str) -> Registration | None:
+        """Look up by exact id, then by exact name."""
+
+    def find_by_address(self, host: str, address: PciAddress) -> Registration | None:
+        """Look up by PCI address."""
+
+    def list_registrations(self, host: str, tags: Mapping[str, str]) -> Sequence[Registration]:
+        """List in the order of registration those that carry all the tags."""
+
+    def remove(self, host: str, registration_id: str) -> bool:
+        """Forget a registration; False when there was none."""
