@@ -1,0 +1,653 @@
+"""The machine behind ``tests.fake_libvirt``: PCI functions, drivers, groups and domains.
+
+It does what libvirt 9.0 on a real host was seen to do, the ugly parts included: a return of 0
+after which a device has no driver, an unplug that the guest ignores, a start that fails late.
+"""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from copy import deepcopy
+from dataclasses import dataclass, field
+from typing import Final, Literal, Unpack
+
+from lxml import etree
+from lxml.etree import _Element as Element
+
+from tests.fake_errors import (
+    ARGUMENT_UNSUPPORTED,
+    CONFIG_UNSUPPORTED,
+    DEVICE_MISSING,
+    FROM_DOMAIN,
+    FROM_HOSTDEV,
+    FROM_NODEDEV,
+    FROM_QEMU,
+    FROM_RPC,
+    INTERNAL,
+    OPERATION_INVALID,
+    SYSTEM,
+    failure,
+    libvirtError,
+)
+from tests.fake_xml import (
+    DomainFacts,
+    PciFacts,
+    address_of,
+    assign_slots,
+    block_element,
+    domain_element,
+    fill,
+    held,
+    hostdev_element,
+    hostdevs,
+    leaf,
+    net_element,
+    node_name,
+    on_vfio,
+    parse,
+    parse_domain,
+    pci_element,
+    show,
+    source_of,
+    without,
+)
+
+RUNNING: Final = 1
+SHUTOFF: Final = 5
+
+_LONGEST_HANG: Final = 60.0
+
+
+@dataclass
+class Node:
+    """A node device: its XML without what changes, and what changes."""
+
+    element: Element
+    parent: str
+    present: bool = True
+    listed: bool = True
+
+    @property
+    def name(self) -> str:
+        return self.element.findtext("name") or ""
+
+    @property
+    def capabilities(self) -> list[str]:
+        return [str(kind) for kind in self.element.xpath("capability/@type")]
+
+
+@dataclass
+class Pci(Node):
+    """A PCI function and what became of its drivers.
+
+    ``probes`` counts how often a host driver took the device, ``unbinds`` how often one lost it:
+    a test that counts no unbind knows that the device was not bounced.
+    """
+
+    address: str = ""
+    group: int | None = None
+    driver: str | None = None
+    host_driver: str | None = None
+    vfio_driver: str = "vfio-pci"
+    refused_by_vfio: bool = False
+    refused_by_host_driver: bool = False
+    probes: int = 0
+    unbinds: int = 0
+
+    @property
+    def is_bridge(self) -> bool:
+        kinds = self.element.xpath("capability/capability/@type")
+        return "pci-bridge" in kinds
+
+    @property
+    def physical_function(self) -> str | None:
+        found = self.element.find("capability/capability[@type='phys_function']/address")
+        return None if found is None else address_of(found)
+
+
+@dataclass
+class Guest:
+    """A domain: its definition, its live XML while it runs, and how its guest behaves."""
+
+    uuid: str
+    name: str
+    config: Element | None
+    live: Element | None = None
+    state: int = SHUTOFF
+    ignores_unplug: bool = False
+    detached_by_libvirt: set[str] = field(default_factory=set)
+
+    @property
+    def active(self) -> bool:
+        return self.live is not None
+
+
+@dataclass
+class Hang:
+    """A call that does not come back until it is released; ``entered`` is set once it hangs."""
+
+    entered: threading.Event = field(default_factory=threading.Event)
+    released: threading.Event = field(default_factory=threading.Event)
+
+    def release(self) -> None:
+        self.released.set()
+
+    def wait(self) -> None:
+        self.entered.set()
+        if not self.released.wait(_LONGEST_HANG):
+            raise AssertionError("a call that a test let hang was never released")
+
+    def __enter__(self) -> Hang:  # noqa: PYI034
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+@dataclass
+class _Refusal:
+    code: int
+    domain: int
+    times: int | None
+
+
+Notify = Callable[[str, tuple[object, ...]], None]
+
+
+class FakeHost:
+    """A host that ``libvirt.open(host.uri)`` reaches while the object is not closed.
+
+    The verbs that tests speak: ``add_pci``, ``add_child``, ``add_node``, ``add_domain``,
+    ``vanish``, ``refuse``, ``allow``, ``hang``, ``drop_connections``, ``down``, ``up``,
+    ``vfio_refuses``, ``driver_refuses``, ``guest_ignores_unplug``, ``set_driver`` (what a person
+    does in sysfs), ``virsh_start``, ``virsh_destroy``, ``virsh_attach``, ``virsh_detach``,
+    ``virsh_undefine``; and to look: ``driver``, ``pci``, ``guest``, ``calls``.
+    """
+
+    def __init__(self, uuid_: str | None = None, *, iommu: bool = True) -> None:
+        """Make an empty host; without an IOMMU no device is in a group and VFIO does not work."""
+        self.name = uuid.uuid4().hex
+        self.uri = f"fake:///{self.name}"
+        self.uuid = uuid_ or str(uuid.uuid4())
+        self.iommu = iommu
+        self.is_up = True
+        self.calls: Counter[str] = Counter()
+        self.lock = threading.RLock()
+        self.pci_work = threading.Lock()
+        self.nodes: dict[str, Node] = {}
+        self.guests: dict[str, Guest] = {}
+        self.listeners: list[Notify] = []
+        self._hangs: dict[str, Hang] = {}
+        self._refusals: dict[str, _Refusal] = {}
+        self._sessions: list[Callable[[bool], None]] = []
+        self._next_domain_id = 0
+        self.add_node("<device><name>computer</name><capability type='system'/></device>")
+
+    # -- what there is ---------------------------------------------------------------------
+
+    def add_pci(
+        self,
+        address: str,
+        *,
+        driver: str | None = None,
+        host_driver: str | None = None,
+        **facts: Unpack[PciFacts],
+    ) -> Pci:
+        """Plug a function in. ``host_driver`` probes it; by default the driver it starts with."""
+        if not self.iommu:
+            facts.pop("group", None)
+        return self._plug(pci_element(address, **facts), driver, host_driver)
+
+    def add_node(self, xml: str) -> Node:
+        """List a node device as its XML says; a PCI one starts on the driver it names."""
+        element = parse(xml)
+        if element.find("capability[@type='pci']") is not None:
+            driver = element.findtext("driver/name")
+            return self._plug(element, driver, None)
+        node = Node(element, element.findtext("parent") or "")
+        with self.lock:
+            self.nodes[node.name] = node
+        self._announce_node(node.name, 0)
+        return node
+
+    def add_child(
+        self,
+        address: str,
+        kind: Literal["net", "block"],
+        what: str,
+        *,
+        link: Literal["up", "down"] = "up",
+        mac: str = "52:54:00:aa:00:01",
+    ) -> str:
+        """Put a network interface or a disk below a PCI function; return its node name."""
+        parent = self.pci(address)
+        if kind == "net":
+            child = net_element(parent.element, what, link, mac)
+        else:
+            child = block_element(parent.element, what)
+        return self.add_node(show(child)).name
+
+    def add_domain(
+        self,
+        name: str,
+        *,
+        running: bool = False,
+        persistent: bool = True,
+        **facts: Unpack[DomainFacts],
+    ) -> Guest:
+        """Define a domain, and start it if it is to run."""
+        xml = show(domain_element(name, **facts))
+        return self.add_domain_xml(xml, running=running, persistent=persistent)
+
+    def add_domain_xml(self, xml: str, *, running: bool = False, persistent: bool = True) -> Guest:
+        """Define (or only start) the domain of an XML document."""
+        guest = self.define(xml)
+        if running:
+            self.start(guest)
+        if not persistent:
+            guest.config = None
+        return guest
+
+    def pci(self, address: str) -> Pci:
+        """Return the function at an address."""
+        for node in self.functions():
+            if node.address == address:
+                return node
+        raise KeyError(address)
+
+    def functions(self) -> Iterator[Pci]:
+        """Iterate over the functions that are there."""
+        with self.lock:
+            nodes = list(self.nodes.values())
+        return (node for node in nodes if isinstance(node, Pci) and node.present)
+
+    def driver(self, address: str) -> str | None:
+        """Return the driver that a function is on."""
+        return self.pci(address).driver
+
+    def guest(self, name: str) -> Guest:
+        """Return a domain by name."""
+        return next(guest for guest in self.guests.values() if guest.name == name)
+
+    # -- what goes wrong -------------------------------------------------------------------
+
+    def vanish(self, name: str, *, still_listed: bool = False) -> None:
+        """Take a node device (by name or address) away; a stale entry may stay in the list."""
+        name = node_name(name) if name not in self.nodes else name
+        with self.lock:
+            self.nodes[name].present = False
+            self.nodes[name].listed = still_listed
+        self._announce_node(name, 1)
+
+    def refuse(self, call: str, code: int, domain: int = 0, times: int | None = None) -> None:
+        """Let a call (by its name in the binding, or ``open``) fail, for ever or some times."""
+        self._refusals[call] = _Refusal(code, domain, times)
+
+    def allow(self, call: str) -> None:
+        """Take a refusal back."""
+        self._refusals.pop(call, None)
+
+    def hang(self, call: str) -> Hang:
+        """Let a call hang from now on until the returned object is released."""
+        self._hangs[call] = Hang()
+        return self._hangs[call]
+
+    def drop_connections(self, *, unnoticed: bool = False) -> None:
+        """Break every connection; unnoticed: no close callback, and isAlive() stays 1."""
+        with self.lock:
+            sessions, self._sessions = self._sessions, []
+        for drop in sessions:
+            drop(unnoticed)
+
+    def down(self) -> None:
+        """Stop the daemon: connections break, new ones are refused."""
+        self.is_up = False
+        self.drop_connections()
+
+    def up(self) -> None:
+        """Start the daemon again."""
+        self.is_up = True
+
+    def vfio_refuses(self, address: str) -> None:
+        """Let a detach of the device return 0 and leave it without a driver."""
+        self.pci(address).refused_by_vfio = True
+
+    def driver_refuses(self, address: str) -> None:
+        """Let a reattach of the device return 0 and leave it without a driver."""
+        self.pci(address).refused_by_host_driver = True
+
+    def guest_ignores_unplug(self, name: str, *, ignores: bool = True) -> None:
+        """Let the guest not answer unplug requests."""
+        self.guest(name).ignores_unplug = ignores
+
+    # -- what others do at the same time ---------------------------------------------------
+
+    def set_driver(self, address: str, driver: str | None) -> None:
+        """Change the driver as someone does in sysfs: libvirt announces nothing."""
+        self.pci(address).driver = driver
+
+    def virsh_start(self, name: str) -> None:
+        """Start a domain as ``virsh start`` does."""
+        self.start(self.guest(name))
+
+    def virsh_destroy(self, name: str) -> None:
+        """Stop a domain as ``virsh destroy`` does."""
+        self.stop(self.guest(name))
+
+    def virsh_attach(
+        self, name: str, address: str, *, live: bool = True, config: bool = True
+    ) -> None:
+        """Attach a device, managed, as ``virsh attach-device`` does."""
+        self.attach(self.guest(name), show(hostdev_element(address, managed=True)), live, config)
+
+    def virsh_detach(
+        self, name: str, address: str, *, live: bool = True, config: bool = True
+    ) -> None:
+        """Detach a device as ``virsh detach-device`` does."""
+        self.detach(self.guest(name), show(hostdev_element(address, managed=True)), live, config)
+
+    def virsh_undefine(self, name: str) -> None:
+        """Forget a definition as ``virsh undefine`` does."""
+        self.undefine(self.guest(name))
+
+    # -- what the binding calls ------------------------------------------------------------
+
+    def enter(self, call: str) -> None:
+        """Count a call, let it hang, let it fail."""
+        with self.lock:
+            self.calls[call] += 1
+            hang = self._hangs.get(call)
+        if hang is not None:
+            hang.wait()
+        with self.lock:
+            refusal = self._refusals.get(call)
+            if refusal is None:
+                return
+            if refusal.times is not None:
+                refusal.times -= 1
+                if refusal.times <= 0:
+                    del self._refusals[call]
+        raise failure(refusal.code, refusal.domain, f"{call} refused by the test")
+
+    def join(self, drop: Callable[[bool], None]) -> None:
+        """Take a new connection in, or refuse it while the daemon is down."""
+        self.enter("open")
+        if not self.is_up:
+            raise failure(SYSTEM, FROM_RPC, "Failed to connect socket: Connection refused")
+        with self.lock:
+            self._sessions.append(drop)
+
+    def leave(self, drop: Callable[[bool], None]) -> None:
+        """Forget a connection that was closed."""
+        with self.lock:
+            if drop in self._sessions:
+                self._sessions.remove(drop)
+
+    @property
+    def open_connections(self) -> int:
+        """How many connections are open now."""
+        return len(self._sessions)
+
+    def node_xml(self, node: Node) -> str:
+        """Render a node device with the driver, group and virtual functions of this moment."""
+        if not node.present:
+            raise failure(SYSTEM, FROM_NODEDEV, f"could not access {node.name}")
+        element = deepcopy(node.element)
+        if isinstance(node, Pci):
+            self._render_pci(node, element)
+        return show(element)
+
+    def take_to_vfio(self, device: Pci) -> None:
+        """virNodeDeviceDetachFlags."""
+        if not self.iommu:
+            raise failure(ARGUMENT_UNSUPPORTED, FROM_NODEDEV, "host does not support VFIO")
+        self._refuse_if_in_use(device)
+        self._detach(device)
+
+    def give_back(self, device: Pci) -> None:
+        """virNodeDeviceReAttach: also bounces a device that is on its host driver."""
+        self._refuse_if_in_use(device)
+        self._reattach(device)
+        if self._group_in_use(device):
+            device.driver = None
+            raise failure(SYSTEM, FROM_NODEDEV, "failed to bind: group in use")
+
+    def define(self, xml: str) -> Guest:
+        """virDomainDefineXML."""
+        element = parse_domain(xml)
+        key = element.findtext("uuid") or str(uuid.uuid4())
+        name = element.findtext("name") or ""
+        if element.find("uuid") is None:
+            leaf(element, "uuid", key)
+        assign_slots(element, hotplug=False)
+        with self.lock:
+            guest = self.guests.setdefault(key, Guest(key, name, element))
+            guest.config = element
+        self.notify("lifecycle", (guest.uuid, 0, 0))
+        return guest
+
+    def start(self, guest: Guest) -> None:
+        """virDomainCreate: libvirt binds managed devices and undoes it when one fails."""
+        if guest.active:
+            raise failure(OPERATION_INVALID, FROM_DOMAIN, "domain is already running")
+        live = deepcopy(guest.config)
+        assert live is not None
+        with self.pci_work:
+            guest.detached_by_libvirt = self._prepare(hostdevs(live))
+        with self.lock:
+            self._next_domain_id += 1
+            live.set("id", str(self._next_domain_id))
+            guest.live, guest.state = live, RUNNING
+        self.notify("lifecycle", (guest.uuid, 2, 0))
+
+    def stop(self, guest: Guest) -> None:
+        """virDomainDestroy: only what libvirt itself detached goes back to its driver."""
+        if not guest.active:
+            raise failure(OPERATION_INVALID, FROM_DOMAIN, "domain is not running")
+        with self.pci_work, self.lock:
+            guest.live, guest.state = None, SHUTOFF
+            self._release(guest, guest.detached_by_libvirt)
+            if guest.config is None:
+                del self.guests[guest.uuid]
+        self.notify("lifecycle", (guest.uuid, 5, 0))
+
+    def undefine(self, guest: Guest) -> None:
+        """virDomainUndefine: a running domain stays, as a transient one."""
+        with self.lock:
+            guest.config = None
+            if not guest.active:
+                del self.guests[guest.uuid]
+        self.notify("lifecycle", (guest.uuid, 1, 0))
+
+    def attach(self, guest: Guest, xml: str, live: bool, config: bool) -> None:
+        """virDomainAttachDeviceFlags."""
+        self.check_affected(guest, live, config)
+        hostdev = parse(xml)
+        config_after = self._with(guest.config, hostdev, hotplug=False) if config else None
+        if live:
+            live_after = self._with(guest.live, hostdev, hotplug=True)
+            with self.pci_work:
+                guest.detached_by_libvirt |= self._prepare([hostdev])
+            guest.live = live_after
+            self.notify("device_added", (guest.uuid, f"hostdev_{source_of(hostdev)}"))
+        if config_after is not None:
+            guest.config = config_after
+
+    def detach(self, guest: Guest, xml: str, live: bool, config: bool) -> None:
+        """virDomainDetachDeviceFlags: returns 0 also when the guest does not let go."""
+        self.check_affected(guest, live, config)
+        address = source_of(parse(xml))
+        for affected, definition in ((config, guest.config), (live, guest.live)):
+            if affected and address not in held(definition):
+                raise failure(DEVICE_MISSING, FROM_QEMU, f"device not found: {address}")
+        if live and not guest.ignores_unplug:
+            guest.live = without(guest.live, address)
+            with self.pci_work:
+                self._release(guest, guest.detached_by_libvirt & {address})
+            self.notify("device_removed", (guest.uuid, f"hostdev_{address}"))
+        if config:
+            guest.config = without(guest.config, address)
+
+    def notify(self, kind: str, what: tuple[object, ...]) -> None:
+        """Tell every connection what happened."""
+        with self.lock:
+            listeners = list(self.listeners)
+        for listener in listeners:
+            listener(kind, what)
+
+    # -- how it works inside ---------------------------------------------------------------
+
+    def _plug(self, element: Element, driver: str | None, host_driver: str | None) -> Pci:
+        capability = element.find("capability[@type='pci']")
+        assert capability is not None
+        group = capability.find("iommuGroup")
+        number = None if group is None else int(group.get("number") or "0")
+        native = host_driver or (None if on_vfio(driver) else driver)
+        device = Pci(
+            element,
+            element.findtext("parent") or "computer",
+            address=address_of(capability, 10),
+            group=number,
+            driver=driver,
+            host_driver=native,
+            vfio_driver=driver if driver is not None and on_vfio(driver) else "vfio-pci",
+        )
+        with self.lock:
+            self.nodes[device.name] = device
+        self._announce_node(device.name, 0)
+        return device
+
+    def _announce_node(self, name: str, event: int) -> None:
+        self.notify("node", (name, event))
+
+    def _render_pci(self, device: Pci, element: Element) -> None:
+        for old in element.findall("driver"):
+            element.remove(old)
+        if device.driver is not None:
+            driver = etree.Element("driver")
+            leaf(driver, "name", device.driver)
+            element.insert(3, driver)
+        members = [other for other in self.functions() if other.group == device.group]
+        fill(element.find("capability/iommuGroup"), [other.address for other in members])
+        virtual = [f.address for f in self.functions() if f.physical_function == device.address]
+        fill(element.find("capability/capability[@type='virt_functions']"), virtual)
+
+    def _user_of(self, address: str) -> Guest | None:
+        return next((g for g in self.guests.values() if address in held(g.live)), None)
+
+    def _refuse_if_in_use(self, device: Pci) -> None:
+        user = self._user_of(device.address)
+        if user is not None:
+            raise failure(
+                OPERATION_INVALID,
+                FROM_HOSTDEV,
+                f"PCI device {device.address} is in use by driver QEMU, domain {user.name}",
+            )
+
+    def _group_in_use(self, device: Pci) -> bool:
+        siblings = (other for other in self.functions() if other.group == device.group)
+        return device.group is not None and any(self._user_of(s.address) for s in siblings)
+
+    def _has_virtual_functions(self, device: Pci) -> bool:
+        return any(other.physical_function == device.address for other in self.functions())
+
+    def _lose_driver(self, device: Pci) -> None:
+        if device.driver is not None and not on_vfio(device.driver):
+            device.unbinds += 1
+            self._show_children(device, present=False)
+        device.driver = None
+
+    def _show_children(self, device: Pci, *, present: bool) -> None:
+        for node in list(self.nodes.values()):
+            if node.parent == device.name and not isinstance(node, Pci):
+                node.present = node.listed = present
+                self._announce_node(node.name, 0 if present else 1)
+
+    def _detach(self, device: Pci) -> None:
+        if on_vfio(device.driver):
+            return
+        self._lose_driver(device)
+        refused = device.refused_by_vfio or device.is_bridge or self._has_virtual_functions(device)
+        device.driver = None if refused else device.vfio_driver
+
+    def _reattach(self, device: Pci) -> None:
+        self._lose_driver(device)
+        if device.refused_by_host_driver or device.host_driver is None:
+            return
+        device.driver = device.host_driver
+        device.probes += 1
+        self._show_children(device, present=True)
+
+    def _prepare(self, wanted: list[Element]) -> set[str]:
+        """Bring the devices of a domain onto VFIO; return those that libvirt detached itself."""
+        detached: list[Pci] = []
+        try:
+            for hostdev in wanted:
+                device = self._find_for_domain(source_of(hostdev))
+                self._refuse_if_in_use(device)
+                if not on_vfio(device.driver):
+                    self._detach_for_domain(device, hostdev)
+                    detached.append(device)
+            for hostdev in wanted:
+                self._refuse_if_not_viable(self.pci(source_of(hostdev)))
+        except libvirtError:
+            for device in detached:
+                self._reattach(device)
+            raise
+        return {device.address for device in detached}
+
+    def _find_for_domain(self, address: str) -> Pci:
+        if not self.iommu:
+            raise failure(CONFIG_UNSUPPORTED, FROM_QEMU, "host doesn't support passthrough")
+        try:
+            device = self.pci(address)
+        except KeyError:
+            raise failure(INTERNAL, FROM_QEMU, "the cause is unknown") from None
+        if device.is_bridge:
+            raise failure(INTERNAL, FROM_QEMU, f"{address} is a non-endpoint device")
+        return device
+
+    def _detach_for_domain(self, device: Pci, hostdev: Element) -> None:
+        if hostdev.get("managed") != "yes":
+            raise failure(
+                OPERATION_INVALID,
+                FROM_HOSTDEV,
+                f"Unmanaged PCI device {device.address} is not on VFIO",
+            )
+        self._detach(device)
+
+    def _refuse_if_not_viable(self, device: Pci) -> None:
+        for other in self.functions():
+            same = other.group == device.group and device.group is not None
+            if same and not other.is_bridge and not on_vfio(other.driver or "vfio-pci"):
+                raise failure(INTERNAL, FROM_QEMU, f"group {device.group} is not viable")
+        if not on_vfio(device.driver):
+            raise failure(INTERNAL, FROM_QEMU, "failed to open the VFIO device")
+
+    def _release(self, guest: Guest, addresses: Iterable[str]) -> None:
+        released = set(addresses)
+        guest.detached_by_libvirt -= released
+        for device in list(self.functions()):
+            if device.address in released:
+                self._reattach(device)
+
+    def check_affected(self, guest: Guest, live: bool, config: bool) -> None:
+        if live and not guest.active:
+            raise failure(OPERATION_INVALID, FROM_DOMAIN, "domain is not running")
+        if config and guest.config is None:
+            raise failure(OPERATION_INVALID, FROM_DOMAIN, "cannot modify a transient domain")
+
+    def _with(self, definition: Element | None, hostdev: Element, *, hotplug: bool) -> Element:
+        assert definition is not None
+        address = source_of(hostdev)
+        if address in held(definition):
+            raise failure(OPERATION_INVALID, FROM_DOMAIN, f"{address} is already in the domain")
+        after = deepcopy(definition)
+        devices = after.find("devices")
+        assert devices is not None
+        devices.append(deepcopy(hostdev))
+        assign_slots(after, hotplug=hotplug)
+        return after
