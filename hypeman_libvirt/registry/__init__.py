@@ -1,0 +1,6 @@
+"""Where names of devices are kept: SQL, because libvirt's metadata has no compare-and-swap."""
+
+from hypeman_libvirt.registry.errors import RegistryOpenError
+from hypeman_libvirt.registry.sql import SqlRegistry
+
+__all__ = ["RegistryOpenError", "SqlRegistry"]

@@ -1,0 +1,1 @@
+"""Schema changes, so that every release opens the registries of the releases before it."""

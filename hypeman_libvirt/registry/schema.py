@@ -1,0 +1,60 @@
+"""The one table, as the newest migration leaves it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Final
+
+from sqlalchemy import (
+    JSON,
+    Column,
+    DateTime,
+    Dialect,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    TypeDecorator,
+    UniqueConstraint,
+)
+
+HEAD: Final = "0001"
+"""Revision of the newest migration in ``migrations/versions``."""
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A moment in UTC, also where the database keeps no time zone, as SQLite does."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Turn a moment of any zone to UTC."""
+        del dialect
+        return None if value is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Give the moment its zone back."""
+        del dialect
+        return None if value is None else value.replace(tzinfo=value.tzinfo or UTC)
+
+
+registrations: Final = Table(
+    "registrations",
+    MetaData(),
+    Column("id", String(64), primary_key=True),
+    Column("host", String(255), nullable=False),
+    Column("pci_address", String(16), nullable=False),
+    Column("name", String(128), nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("created_by", String(255)),
+    Column("vendor_id", String(4), nullable=False),
+    Column("device_id", String(4), nullable=False),
+    Column("class_code", Integer),
+    Column("serial", String(255)),
+    Column("iommu_group", Integer),
+    Column("host_driver", String(255)),
+    Column("tags", JSON, nullable=False),
+    UniqueConstraint("host", "pci_address", name="one_registration_per_address"),
+    UniqueConstraint("host", "name", name="one_registration_per_name"),
+)

@@ -1,0 +1,151 @@
+"""The registry in SQL: SQLite beside libvirt's own state, PostgreSQL for a fleet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, and_, delete, insert, or_, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from hypeman_libvirt.devices.address import PciAddress
+from hypeman_libvirt.devices.errors import ConflictError, RegistryUnavailableError
+from hypeman_libvirt.devices.model import Registration
+from hypeman_libvirt.registry.errors import reason
+from hypeman_libvirt.registry.opening import open_engine, serialize
+from hypeman_libvirt.registry.schema import registrations
+
+_TABLE = registrations.c
+
+
+class SqlRegistry:
+    """Names of devices in one table, safe between threads and processes."""
+
+    def __init__(self, location: str | Path) -> None:
+        """Open the registry, create it or bring it up to the newest schema.
+
+        No connection is open on return, so that a server may fork afterwards.
+
+        Args:
+            location: Path of an SQLite file, or a SQLAlchemy URL.
+
+        Raises:
+            RegistryOpenError: It cannot be used; it was left as it was.
+        """
+        self._engine = open_engine(str(location))
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._engine.dispose()
+
+    def ping(self) -> None:
+        """Raise if the registry does not answer."""
+        self._read(select(_TABLE.id).limit(1))
+
+    def add(self, registration: Registration) -> None:
+        """Keep a registration; on return it survives a power loss.
+
+        Raises:
+            ConflictError: Name, address or id is taken (by another's name or id, too).
+        """
+        with self._write() as connection:
+            rows = connection.execute(_rivals(registration)).all()
+            _refuse_conflict(registration, [_registration(row) for row in rows])
+            connection.execute(insert(registrations).values(_values(registration)))
+
+    def find(self, host: str, reference: str) -> Registration | None:
+        """Look up by exact id, then by exact name: never both, for no name equals an id."""
+        if not (reference.isascii() and reference.isprintable()):
+            return None  # no id or name has such characters, and some databases refuse them
+        match = or_(_TABLE.id == reference, _TABLE.name == reference)
+        return self._first(select(registrations).where(_TABLE.host == host, match))
+
+    def find_by_address(self, host: str, address: PciAddress) -> Registration | None:
+        """Look up by PCI address."""
+        match = _TABLE.pci_address == str(address)
+        return self._first(select(registrations).where(_TABLE.host == host, match))
+
+    def list_registrations(self, host: str, tags: Mapping[str, str]) -> Sequence[Registration]:
+        """List in the order of registration those that carry all the tags."""
+        on_host = select(registrations).where(_TABLE.host == host)
+        rows = self._read(on_host.order_by(_TABLE.created_at, _TABLE.id))
+        listed = (_registration(row) for row in rows)
+        return [each for each in listed if tags.items() <= each.tags.items()]
+
+    def remove(self, host: str, registration_id: str) -> bool:
+        """Forget a registration; False when there was none."""
+        match = and_(_TABLE.host == host, _TABLE.id == registration_id)
+        with self._write() as connection:
+            return connection.execute(delete(registrations).where(match)).rowcount > 0
+
+    def _first(self, query: Select[Any]) -> Registration | None:
+        rows = self._read(query)
+        return _registration(rows[0]) if rows else None
+
+    def _read(self, query: Select[Any]) -> Sequence[Row[Any]]:
+        try:
+            with self._engine.connect() as connection:
+                return connection.execute(query).all()
+        except SQLAlchemyError as error:
+            raise _unavailable("read", error) from error
+
+    @contextmanager
+    def _write(self) -> Iterator[Connection]:
+        try:
+            with self._engine.begin() as connection:
+                serialize(connection)
+                yield connection
+        except SQLAlchemyError as error:
+            raise _unavailable("written", error) from error
+
+
+def _unavailable(what: str, error: SQLAlchemyError) -> RegistryUnavailableError:
+    because = reason(getattr(error, "orig", None))
+    return RegistryUnavailableError(f"the registry cannot be {what}: {because}")
+
+
+def _rivals(new: Registration) -> Select[Any]:
+    """Select whatever the registration could be confused with."""
+    same_host = and_(
+        _TABLE.host == new.host,
+        or_(
+            _TABLE.name.in_([new.name, new.id]),
+            _TABLE.id == new.name,
+            _TABLE.pci_address == str(new.pci_address),
+        ),
+    )
+    return select(registrations).where(or_(_TABLE.id == new.id, same_host))
+
+
+def _refuse_conflict(new: Registration, rivals: Sequence[Registration]) -> None:
+    for other in rivals:
+        if new.name in (other.name, other.id):
+            raise ConflictError(
+                f"name {new.name!r} is taken by device {other.id} at {other.pci_address}; "
+                "choose another name, or unregister that device first"
+            )
+    for other in rivals:
+        if new.pci_address == other.pci_address:
+            raise ConflictError(
+                f"{new.pci_address} is registered already as {other.name!r} (id {other.id}); "
+                "use that device, or unregister it first"
+            )
+    for other in rivals:
+        raise ConflictError(
+            f"id {new.id} is taken by device {other.name!r} at {other.pci_address}; try again"
+        )
+
+
+def _values(registration: Registration) -> dict[str, object]:
+    columns = {column.name: getattr(registration, column.name) for column in _TABLE}
+    return columns | {
+        "pci_address": str(registration.pci_address),
+        "tags": dict(registration.tags),
+    }
+
+
+def _registration(row: Row[Any]) -> Registration:
+    columns = row._asdict()
+    return Registration(**columns | {"pci_address": PciAddress.parse(columns["pci_address"])})

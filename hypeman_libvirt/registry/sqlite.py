@@ -1,0 +1,147 @@
+"""What only SQLite needs: its file, its modes, its health."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy import Engine, QueuePool, create_engine
+
+from hypeman_libvirt.registry.errors import RegistryOpenError, reason
+
+_LOCK_TIMEOUT: Final = 5.0
+"""Seconds that a connection waits for another one's lock."""
+
+_UNFINISHED: Final = {sqlite3.SQLITE_READONLY_ROLLBACK, sqlite3.SQLITE_READONLY_RECOVERY}
+"""A process died within a transaction; SQLite takes it back once the file is opened to write."""
+
+
+def create(path: Path) -> None:
+    """Make folder (mode 0700) and file (mode 0600) where they are missing.
+
+    Raises:
+        RegistryOpenError: They cannot be made.
+    """
+    try:
+        if not path.parent.is_dir():
+            path.parent.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+        if not path.exists():
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+            _sync_folder(path.parent)
+    except OSError as error:
+        raise RegistryOpenError(
+            f"registry {path} cannot be created: {error.strerror}; "
+            "make its folder writable for this user, or name another place with --registry"
+        ) from error
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Keep other processes from opening the registry meanwhile.
+
+    The change to WAL does not wait for another connection's lock as SQLite's other calls do.
+
+    Raises:
+        RegistryOpenError: This user may not read the folder.
+    """
+    try:
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise _refusal(path, f"{path.parent}: {error.strerror}") from error
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
+
+
+def check(path: Path) -> None:
+    """Read the whole file without writing to it.
+
+    Raises:
+        RegistryOpenError: It is damaged, not a database or not readable.
+    """
+    try:
+        findings = _quick_check(path, "ro")
+    except sqlite3.Error as error:
+        if getattr(error, "sqlite_errorcode", None) not in _UNFINISHED:
+            raise _refusal(path, reason(error)) from error
+        findings = _quick_check(path, "rw")
+    if findings != "ok":
+        raise _refusal(path, f"its file is damaged ({findings}); restore a backup")
+
+
+def engine(path: Path) -> Engine:
+    """Return an engine on an existing file; it never creates one.
+
+    Transactions are begun in words (``BEGIN IMMEDIATE``), so that reading takes no write lock.
+    """
+
+    def connect() -> sqlite3.Connection:
+        connection = _connect(path, "rw")
+        connection.execute("PRAGMA synchronous = FULL")
+        return connection
+
+    return create_engine("sqlite://", creator=connect, poolclass=QueuePool, max_overflow=-1)
+
+
+def use_wal(path: Path) -> None:
+    """Let readers and the writer go on side by side; the file remembers it.
+
+    Raises:
+        RegistryOpenError: The file system has no shared memory, as NFS.
+    """
+    try:
+        with closing(_connect(path, "rw")) as connection:
+            (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+    except sqlite3.Error as error:
+        raise _refusal(path, reason(error)) from error
+    if mode != "wal":
+        raise _refusal(path, "its file system is none for SQLite's WAL; use a local one")
+
+
+def back_up(path: Path, revision: str) -> None:
+    """Copy the registry beside itself before its schema changes, mode 0600."""
+    copy = path.with_name(f"{path.name}.schema-{revision}")
+    copy.unlink(missing_ok=True)
+    os.close(os.open(copy, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    with closing(_connect(path, "ro")) as source, closing(_connect(copy, "rw")) as target:
+        source.backup(target)
+
+
+def _connect(path: Path, mode: str) -> sqlite3.Connection:
+    return sqlite3.connect(
+        f"{path.as_uri()}?mode={mode}",
+        uri=True,
+        timeout=_LOCK_TIMEOUT,
+        isolation_level=None,
+        check_same_thread=False,  # the pool gives a connection to one thread at a time
+    )
+
+
+def _quick_check(path: Path, mode: str) -> str:
+    with closing(_connect(path, mode)) as connection:
+        (finding,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        return str(finding)
+
+
+def _refusal(path: Path, because: str) -> RegistryOpenError:
+    return RegistryOpenError(
+        f"registry {path} cannot be used: {because}. It was left as it is; "
+        "to start with an empty one, move it away"
+    )
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the new file's entry survive a power loss; SQLite does so for its journals only."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
