@@ -29,7 +29,8 @@ class DeviceError(Exception):
 
     Attributes:
         code: snake_case, part of the HTTP contract.
-        message: For the client; see the module's docstring.
+        finding: What is wrong, and which value.
+        hint: What to do next; None where the finding says it.
         details: Further reasons, such as each sibling that stands in the way.
         retry_after: Seconds after which the same call may succeed; None if it will not by itself.
     """
@@ -37,11 +38,19 @@ class DeviceError(Exception):
     code: ClassVar[str] = "internal_error"
     retry_after: ClassVar[int | None] = None
 
-    def __init__(self, message: str, details: Sequence[ErrorDetail] = ()) -> None:
-        """Keep the message and the details for whoever answers the client."""
-        super().__init__(message)
-        self.message = message
+    def __init__(
+        self, finding: str, *, hint: str | None = None, details: Sequence[ErrorDetail] = ()
+    ) -> None:
+        """Keep what was found for whoever answers the client."""
+        super().__init__(finding if hint is None else f"{finding}; {hint}")
+        self.finding = finding
+        self.hint = hint
         self.details = tuple(details)
+
+    @property
+    def message(self) -> str:
+        """What is wrong and what to do next, for the client."""
+        return str(self)
 
 
 class BadRequestError(DeviceError):
@@ -212,6 +221,13 @@ class LibvirtFailedError(DeviceError):
     """libvirt answered with an error that says nothing more to the client."""
 
     code = "libvirt_error"
+
+
+class TooManyListenersError(DeviceError):
+    """As many clients as the service allows listen to events already."""
+
+    code = "too_many_listeners"
+    retry_after = 10
 
 
 class RegistryUnavailableError(DeviceError):

@@ -185,11 +185,14 @@ class MetadataEntry:
         id: Of the registration, CUID2.
         name: Of the registration.
         pci_address: Where it is on the host.
+        bound: Devices that attach took from their host driver, and that detach gives back;
+            libvirt gives back by itself only what it took by itself.
     """
 
     id: str
     name: str
     pci_address: PciAddress
+    bound: tuple[PciAddress, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,11 +206,12 @@ class Registration:
         name: Unique on the host; no name equals an id.
         created_at: UTC.
         created_by: Subject of the token; None without auth.
-        vendor_id: At registration, as are the next four.
+        vendor_id: At registration, as are the next five.
         device_id: Four hex digits.
         class_code: 24 bit.
         serial: From the vital product data.
         iommu_group: Number.
+        host_driver: Driver that the host had on it; None without one, or when it was on vfio.
         tags: Free words of the user's.
     """
 
@@ -222,6 +226,7 @@ class Registration:
     class_code: int | None
     serial: str | None
     iommu_group: int | None
+    host_driver: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -285,12 +290,12 @@ class GroupMember:
 
 @dataclass(frozen=True, slots=True)
 class GroupReport:
-    """Whether a guest could be given the group's endpoints as they are now.
+    """Whether a guest could be given the group as it is at this moment.
 
     Attributes:
         number: The kernel's number, 0 is legal.
         members: By address.
-        viable: No member is on a host driver that shares the group with nobody.
+        viable: No member is on a host driver, which is what the kernel asks for.
         reason: Who stands in the way, for people; None when viable.
     """
 
@@ -357,3 +362,22 @@ class Event:
     name: str | None
     driver: str | None
     attached_to: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A change that was made, for whoever keeps a log of them.
+
+    Attributes:
+        action: ``register``, ``unregister``, ``bind``, ``unbind``, ``attach`` or ``detach``.
+        caller: On whose behalf.
+        before: The device before it; None before its registration.
+        after: The device after it; None after its unregistration.
+        forced: The guard of critical devices was overridden.
+    """
+
+    action: str
+    caller: Caller
+    before: Device | None
+    after: Device | None
+    forced: bool = False

@@ -12,6 +12,7 @@ from typing import Protocol, TypeAlias
 
 from hypeman_libvirt.devices.address import PciAddress
 from hypeman_libvirt.devices.model import (
+    Change,
     Domain,
     Holder,
     HostUse,
@@ -25,6 +26,9 @@ Clock: TypeAlias = Callable[[], datetime]
 
 NewId: TypeAlias = Callable[[], str]
 """A new CUID2."""
+
+OnChange: TypeAlias = Callable[[Change], None]
+"""Is told of every change that was made, in the thread that made it."""
 
 HoldersByAddress: TypeAlias = Mapping[PciAddress, Sequence[Holder]]
 """Who holds what; an address that nobody holds has no entry or an empty one."""

@@ -1,0 +1,185 @@
+"""What is registered and what is on the host, read together: facts from libvirt, names from us."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from hypeman_libvirt.devices import rules
+from hypeman_libvirt.devices.address import PciAddress
+from hypeman_libvirt.devices.errors import (
+    DeviceNotFoundError,
+    InvalidPciAddressError,
+    NotFoundError,
+)
+from hypeman_libvirt.devices.model import (
+    AvailableDevice,
+    Device,
+    GroupMember,
+    GroupReport,
+    NodeDevice,
+    Registration,
+    Scope,
+)
+from hypeman_libvirt.devices.ports import HoldersByAddress, Host, Registry
+
+_NODE_NAME: Final = re.compile(r"pci_([0-9a-f]{4,8})_([0-9a-f]{2})_([0-9a-f]{2})_([0-7])")
+
+
+class Inventory:
+    """Reads of devices, registered or not. Changes nothing."""
+
+    def __init__(self, host: Host, registry: Registry) -> None:
+        """Read from this host and this registry."""
+        self._host = host
+        self._registry = registry
+
+    def find_registration(self, reference: str) -> Registration:
+        """Look up by id, name, PCI address or libvirt's node device name, in this order.
+
+        Raises:
+            NotFoundError: No registration is known by it.
+        """
+        key = self._host.key()
+        found = self._registry.find(key, reference)
+        if found is None and (address := self._address_of(reference)):
+            found = self._registry.find_by_address(key, address)
+        if found is None:
+            raise NotFoundError(
+                f"no device {reference[: rules.MAX_NAME]!r} is registered",
+                hint="GET /devices lists those that are",
+            )
+        return found
+
+    def get(self, reference: str) -> Device:
+        """Return a registered device and what libvirt says of it now.
+
+        Raises:
+            NotFoundError: No registration is known by the reference.
+        """
+        return self.of(self.find_registration(reference))
+
+    def of(self, registration: Registration) -> Device:
+        """Return what libvirt says now of a registration."""
+        address = registration.pci_address
+        holder = rules.first_holder(self._host.list_holders(), address)
+        return Device(registration, self._host.node_device(address), holder)
+
+    def list_devices(self, tags: Mapping[str, str]) -> Sequence[Device]:
+        """List registered devices that carry all the tags, in the order of registration."""
+        registrations = self._registry.list_registrations(self._host.key(), tags)
+        if not registrations:
+            return []
+        nodes = {node.address: node for node in self._host.list_node_devices()}
+        holders = self._host.list_holders()
+        return [
+            Device(each, nodes.get(each.pci_address), rules.first_holder(holders, each.pci_address))
+            for each in registrations
+        ]
+
+    def list_available(self) -> Sequence[AvailableDevice]:
+        """List endpoints in an IOMMU group, by address, registered or not."""
+        registered, holders = self._registered(), self._host.list_holders()
+        return [
+            AvailableDevice(
+                node, registered.get(node.address), rules.first_holder(holders, node.address)
+            )
+            for node in self._host.list_node_devices()
+            if rules.is_endpoint(node) and node.iommu_group is not None
+        ]
+
+    def list_groups(self) -> Sequence[GroupReport]:
+        """List the host's IOMMU groups by number."""
+        groups: dict[int, list[NodeDevice]] = {}
+        for node in self._host.list_node_devices():
+            if node.iommu_group is not None:
+                groups.setdefault(node.iommu_group, []).append(node)
+        registered, holders = self._registered(), self._host.list_holders()
+        return [_report(number, groups[number], registered, holders) for number in sorted(groups)]
+
+    def get_group(self, number: int) -> GroupReport:
+        """Return one IOMMU group.
+
+        Raises:
+            NotFoundError: The host has no group of that number.
+        """
+        for report in self.list_groups():
+            if report.number == number:
+                return report
+        raise NotFoundError(
+            f"this host has no IOMMU group {number}", hint="GET /iommu-groups lists them"
+        )
+
+    def node_device(self, address: PciAddress) -> NodeDevice:
+        """Return what is at an address.
+
+        Raises:
+            DeviceNotFoundError: Nothing is.
+        """
+        node = self._host.node_device(address)
+        if node is None:
+            raise DeviceNotFoundError(
+                f"no PCI device {address} on this host", hint="GET /devices/available lists them"
+            )
+        return node
+
+    def group_of(self, node: NodeDevice) -> Sequence[NodeDevice]:
+        """Return all members of the device's IOMMU group, itself included, by address."""
+        others = [each for each in node.group_addresses if each != node.address]
+        found = [self._host.node_device(each) for each in others]
+        members = [node, *(member for member in found if member is not None)]
+        return sorted(members, key=lambda member: member.address)
+
+    def in_scope(self, node: NodeDevice, scope: Scope) -> Sequence[NodeDevice]:
+        """Return the device alone, or every endpoint of its IOMMU group, by address."""
+        if scope == "device":
+            return [node]
+        return [member for member in self.group_of(node) if rules.is_endpoint(member)]
+
+    def hostdev_xml(self, reference: str, scope: Scope) -> str:
+        """Return what ``virsh attach-device`` takes to give the device to a domain.
+
+        Raises:
+            NotFoundError: No registration is known by the reference.
+            DeviceNotFoundError: The device is not on the host now.
+        """
+        node = self.node_device(self.find_registration(reference).pci_address)
+        rules.check_assignable(node)
+        return self._host.hostdev_xml([each.address for each in self.in_scope(node, scope)])
+
+    def _address_of(self, reference: str) -> PciAddress | None:
+        parts = _NODE_NAME.fullmatch(reference)
+        if parts:
+            return PciAddress(*(int(part, 16) for part in parts.groups()))
+        try:
+            return PciAddress.parse(reference)
+        except InvalidPciAddressError:
+            node = self._host.node_device_named(reference)
+            return node.address if node else None
+
+    def _registered(self) -> Mapping[PciAddress, Registration]:
+        listed = self._registry.list_registrations(self._host.key(), {})
+        return {each.pci_address: each for each in listed}
+
+
+def _report(
+    number: int,
+    nodes: Sequence[NodeDevice],
+    registered: Mapping[PciAddress, Registration],
+    holders: HoldersByAddress,
+) -> GroupReport:
+    in_the_way = rules.obstacles(nodes)
+    return GroupReport(
+        number,
+        tuple(
+            GroupMember(
+                node, registered.get(node.address), rules.first_holder(holders, node.address)
+            )
+            for node in nodes
+        ),
+        viable=not in_the_way,
+        reason=f"on a host driver: {', '.join(map(rules.describe, in_the_way))}"
+        if in_the_way
+        else None,
+    )

@@ -1,0 +1,199 @@
+"""What may be done with a device: rules over plain facts, without asking anyone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Final
+
+from hypeman_libvirt.devices.address import PciAddress
+from hypeman_libvirt.devices.errors import (
+    InvalidNameError,
+    InvalidTagsError,
+    IommuUnavailableError,
+    NotAssignableError,
+)
+from hypeman_libvirt.devices.model import (
+    Device,
+    DeviceState,
+    DeviceType,
+    Holder,
+    NodeDevice,
+    Registration,
+)
+from hypeman_libvirt.devices.ports import HoldersByAddress
+
+MAX_NAME: Final = 128
+MAX_TAGS: Final = 50
+RESERVED_NAMES: Final = frozenset({"available", "events", "preflight"})
+"""Words that stand where a device's name stands in a path."""
+
+_NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
+_TAG_KEY: Final = re.compile(r"[A-Za-z0-9 _.:/=+@-]{1,128}")
+_TAG_VALUE: Final = re.compile(r"[A-Za-z0-9 _.:/=+@-]{0,256}")
+_GPU_CLASSES: Final = frozenset({0x0300, 0x0302, 0x0380})
+_BRIDGE_BASE_CLASS: Final = 0x06
+_HARMLESS_DRIVERS: Final = frozenset({"pcieport", "pci-stub", "shpchp"})
+"""They do no DMA, so that the kernel lets a guest have their group.
+
+Source: the kernel's ``driver_managed_dma``, in drivers/pci and Documentation/driver-api/vfio.rst.
+"""
+
+IOMMU_HINT: Final = (
+    "turn on VT-d or AMD-Vi in the firmware and add intel_iommu=on to the kernel command line "
+    "(AMD needs no option), then reboot"
+)
+
+
+def device_type(node: NodeDevice) -> DeviceType:
+    """``gpu`` for VGA, 3D and other display controllers, ``pci`` for everything else.
+
+    Source: PCI Code and ID Assignment Specification, base class 03h.
+    """
+    return class_type(node.class_code)
+
+
+def class_type(class_code: int | None) -> DeviceType:
+    """``gpu`` or ``pci``, from a 24 bit class code."""
+    return "gpu" if class_code is not None and class_code >> 8 in _GPU_CLASSES else "pci"
+
+
+def on_vfio(driver: str | None) -> bool:
+    """Whether the driver is vfio-pci or a vendor's variant of it, such as mlx5_vfio_pci.
+
+    Source: the kernel, drivers/vfio/pci.
+    """
+    return driver is not None and driver.replace("_", "-").endswith("vfio-pci")
+
+
+def on_host_driver(node: NodeDevice) -> bool:
+    """Whether the host itself drives the device."""
+    return node.driver is not None and not on_vfio(node.driver)
+
+
+def is_endpoint(node: NodeDevice) -> bool:
+    """Whether it can be assigned at all: neither a bridge nor of class 06."""
+    of_bridge_class = node.class_code is not None and node.class_code >> 16 == _BRIDGE_BASE_CLASS
+    return not (node.is_bridge or of_bridge_class)
+
+
+def is_obstacle(node: NodeDevice) -> bool:
+    """Whether the kernel would refuse the group to a guest because of this member.
+
+    A bridge is none, nor is a member without a driver. A host or ISA bridge is one when a driver
+    of its own is bound, for that driver does DMA.
+    """
+    return on_host_driver(node) and not node.is_bridge and node.driver not in _HARMLESS_DRIVERS
+
+
+def obstacles(
+    group: Iterable[NodeDevice], taking: Collection[PciAddress] = ()
+) -> Sequence[NodeDevice]:
+    """Members that stand in the way once the devices in ``taking`` are on vfio-pci."""
+    return [node for node in group if node.address not in taking and is_obstacle(node)]
+
+
+def describe(node: NodeDevice) -> str:
+    """Address, what it is and its driver: ``0000:82:00.1 (audio, driver snd_hda_intel)``."""
+    kind = _KINDS.get((node.class_code or 0) >> 16, "PCI function")
+    if device_type(node) == "gpu":
+        kind = "GPU"
+    elif (node.class_code or 0) >> 8 == _AUDIO_CLASS:
+        kind = "audio"
+    return f"{node.address} ({kind}, driver {node.driver or 'none'})"
+
+
+_AUDIO_CLASS: Final = 0x0403
+_KINDS: Final = {0x01: "storage", 0x02: "network", 0x06: "bridge", 0x0C: "serial bus"}
+
+
+def describe_holder(holder: Holder) -> str:
+    """Say who holds a device: ``domain gpu-guest (UUID …, running)``."""
+    domain = holder.domain
+    return f"domain {domain.name} (UUID {domain.uuid}, {domain.state})"
+
+
+def check_assignable(node: NodeDevice) -> None:
+    """Let endpoints pass that the IOMMU can tell apart.
+
+    Raises:
+        NotAssignableError: It is a bridge.
+        IommuUnavailableError: It is in no IOMMU group.
+    """
+    if not is_endpoint(node):
+        raise NotAssignableError(
+            f"{node.address} is a bridge and stays with the host",
+            hint="choose a device behind it; GET /devices/available lists them",
+        )
+    if node.iommu_group is None:
+        raise IommuUnavailableError(f"{node.address} is in no IOMMU group", hint=IOMMU_HINT)
+
+
+def check_name(name: str) -> None:
+    """Let names pass that fit a path and stand for nothing else.
+
+    Raises:
+        InvalidNameError: Too short or long, a character that is not allowed, or reserved.
+    """
+    if name in RESERVED_NAMES:
+        raise InvalidNameError(f"name {name!r} is reserved", hint="choose another")
+    if len(name) > MAX_NAME:
+        raise InvalidNameError(
+            f"the name has {len(name)} characters", hint=f"use at most {MAX_NAME}"
+        )
+    if not _NAME.fullmatch(name):
+        raise InvalidNameError(
+            f"name {name!r} is not allowed",
+            hint="use at least two of a-z A-Z 0-9 _ . - and start with a letter or a digit",
+        )
+
+
+def check_tags(tags: Mapping[str, str]) -> None:
+    """Let tags pass that hypeman lets pass.
+
+    Raises:
+        InvalidTagsError: Too many, or a key or value that is too long or has other characters.
+    """
+    if len(tags) > MAX_TAGS:
+        raise InvalidTagsError(f"{len(tags)} tags are too many", hint=f"use at most {MAX_TAGS}")
+    for key, value in tags.items():
+        if not _TAG_KEY.fullmatch(key):
+            raise InvalidTagsError(
+                f"tag key {key[:MAX_NAME]!r} is not allowed",
+                hint="use 1 to 128 of letters, digits, space and _ . : / = + @ -",
+            )
+        if not _TAG_VALUE.fullmatch(value):
+            raise InvalidTagsError(
+                f"the value of tag {key!r} is not allowed",
+                hint="use up to 256 of letters, digits, space and _ . : / = + @ -",
+            )
+
+
+def differences(registration: Registration, node: NodeDevice) -> Sequence[str]:
+    """What of the hardware differs from the registration, for people; empty when nothing does."""
+    pairs = (
+        ("vendor:device", _ids(registration), _ids(node)),
+        ("class", _hex(registration.class_code), _hex(node.class_code)),
+        ("serial", registration.serial or "none", node.serial or "none"),
+    )
+    return [f"{what} {now} instead of {then}" for what, then, now in pairs if then != now]
+
+
+def _ids(of: Registration | NodeDevice) -> str:
+    return f"{of.vendor_id}:{of.device_id}"
+
+
+def _hex(class_code: int | None) -> str:
+    return "unknown" if class_code is None else f"0x{class_code:06x}"
+
+
+def device_state(device: Device) -> DeviceState:
+    """Whether the registered hardware is at its address: present, missing or changed."""
+    if device.node is None:
+        return "missing"
+    return "changed" if differences(device.registration, device.node) else "present"
+
+
+def first_holder(holders: HoldersByAddress, address: PciAddress) -> Holder | None:
+    """Return who holds the address, a running domain before one that only has it defined."""
+    return next(iter(holders.get(address, ())), None)

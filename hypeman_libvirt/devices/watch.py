@@ -1,0 +1,270 @@
+"""What happened to devices, whoever caused it: the difference between two looks at the host."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from hypeman_libvirt.devices import rules
+from hypeman_libvirt.devices.address import PciAddress
+from hypeman_libvirt.devices.errors import DeviceError, TooManyListenersError
+from hypeman_libvirt.devices.inventory import Inventory
+from hypeman_libvirt.devices.model import Event, EventType
+from hypeman_libvirt.devices.ports import Clock, Host
+
+_log: Final = logging.getLogger(__name__)
+_REMEMBERED: Final = 1000
+"""Events that a client may have missed and still gets with Last-Event-ID."""
+_BACKLOG: Final = 256
+"""Events that a reader may be behind before it is dropped."""
+_LONGEST_STREAM: Final = 10_000
+"""Events after which a stream ends, so that no server buffers without limit for a client."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One device in one look.
+
+    Attributes:
+        device_id: Of the registration; None for a device that is not registered.
+        name: Likewise.
+        present: libvirt lists it.
+        driver: Bound now.
+        attached_to: Instance that holds it.
+    """
+
+    device_id: str | None
+    name: str | None
+    present: bool
+    driver: str | None
+    attached_to: str | None
+
+
+def look(inventory: Inventory, host: Host) -> Mapping[PciAddress, Seen]:
+    """Look at every endpoint of the host and every registered device."""
+    seen = {
+        node.address: Seen(None, None, True, node.driver, None)
+        for node in host.list_node_devices()
+        if rules.is_endpoint(node)
+    }
+    for device in inventory.list_devices({}):
+        registration, node = device.registration, device.node
+        seen[registration.pci_address] = Seen(
+            device_id=registration.id,
+            name=registration.name,
+            present=node is not None,
+            driver=node.driver if node else None,
+            attached_to=device.holder.domain.instance if device.holder else None,
+        )
+    return seen
+
+
+def what_happened(before: Seen | None, after: Seen | None) -> list[EventType]:
+    """Name what lies between two looks at one device, in the order in which it must have been."""
+    then, now = before or _NOTHING, after or _NOTHING
+    pairs: list[tuple[bool, EventType]] = [
+        (now.present and not then.present, "appeared"),
+        (_new(then.device_id, now.device_id), "registered"),
+        (_new(now.attached_to, then.attached_to), "detached"),
+        (_bound(then) and not _bound(now) and now.present, "unbound"),
+        (_bound(now) and not _bound(then), "bound"),
+        (_new(then.attached_to, now.attached_to), "attached"),
+        (_new(now.device_id, then.device_id), "unregistered"),
+        (then.present and not now.present, "vanished"),
+    ]
+    return [event for happened, event in pairs if happened]
+
+
+_NOTHING: Final = Seen(None, None, False, None, None)
+
+
+def _new(then: str | None, now: str | None) -> bool:
+    return now is not None and now != then
+
+
+def _bound(seen: Seen) -> bool:
+    return rules.on_vfio(seen.driver)
+
+
+class Watcher:
+    """Turns looks at the host into events, while somebody listens.
+
+    It looks after every change of the service's own, after what libvirt announces, and every few
+    seconds, for libvirt does not announce changes of drivers. While nobody listens it does not
+    look; the first look afterwards finds what has changed meanwhile.
+    """
+
+    def __init__(
+        self,
+        inventory: Inventory,
+        host: Host,
+        clock: Clock,
+        *,
+        poll_interval: float,
+        heartbeat: float,
+        most_listeners: int,
+    ) -> None:
+        """Watch a host for at most so many listeners.
+
+        Args:
+            inventory: What is registered.
+            host: What is on the host.
+            clock: Stamps events.
+            poll_interval: Seconds between two looks.
+            heartbeat: Seconds after which a listener that waits gets a sign of life.
+            most_listeners: A further one is refused.
+        """
+        self._inventory = inventory
+        self._host = host
+        self._clock = clock
+        self._poll_interval = poll_interval
+        self._heartbeat = heartbeat
+        self._most_listeners = most_listeners
+        self._epoch = f"{int(clock().timestamp() * 1000):x}"
+        self._lock = threading.Lock()
+        self._looking = threading.Lock()
+        self._wake = threading.Event()
+        self._listeners: list[queue.Queue[Event | None]] = []
+        self._past: deque[Event] = deque(maxlen=_REMEMBERED)
+        self._seen: Mapping[PciAddress, Seen] | None = None
+        self._count = 0
+        self._thread: threading.Thread | None = None
+        self._closed = False
+        host.subscribe(self._wake.set)
+
+    @contextmanager
+    def listen(self, last_event_id: str | None) -> Iterator[Iterator[Event | None]]:
+        """Yield events as they come, those after ``last_event_id`` first; None as sign of life.
+
+        An id that is not remembered any more, or of another run of the service, starts with what
+        comes next. The iterator ends when the reader is too slow and when the service closes.
+
+        Raises:
+            TooManyListenersError: As many as are allowed listen already.
+            LibvirtUnavailableError: The host cannot be looked at.
+        """
+        events: queue.Queue[Event | None] = queue.Queue(_BACKLOG)
+        self.look_now()
+        with self._lock:
+            if len(self._listeners) >= self._most_listeners:
+                raise TooManyListenersError(
+                    f"{self._most_listeners} clients listen already", hint="try again later"
+                )
+            missed = self._missed(last_event_id)
+            self._listeners.append(events)
+        try:
+            self._start()
+            yield self._stream(missed, events)
+        finally:
+            self._leave(events)
+
+    def look(self) -> None:
+        """Look at once if somebody listens: after a change of the service's own."""
+        if self._listeners:
+            try:
+                self.look_now()
+            except DeviceError:
+                _log.exception("could not look at the host after a change")
+
+    def look_now(self) -> None:
+        """Look at the host and publish what has happened since the last look."""
+        with self._looking:
+            seen = look(self._inventory, self._host)
+            before, self._seen = self._seen, seen
+            if before is not None:
+                for address in sorted(before.keys() | seen.keys()):
+                    self._publish(address, before.get(address), seen.get(address))
+
+    def close(self) -> None:
+        """End every stream and stop looking."""
+        self._closed = True
+        self._wake.set()
+        with self._lock:
+            for events in list(self._listeners):
+                self._drop(events)
+
+    def _publish(self, address: PciAddress, before: Seen | None, after: Seen | None) -> None:
+        named = after if after and after.device_id else before or after or _NOTHING
+        for event_type in what_happened(before, after):
+            self._count += 1
+            event = Event(
+                id=f"{self._epoch}-{self._count}",
+                type=event_type,
+                at=self._clock(),
+                pci_address=address,
+                device_id=named.device_id,
+                name=named.name,
+                driver=after.driver if after else None,
+                attached_to=after.attached_to if after else None,
+            )
+            self._hand_out(event)
+
+    def _hand_out(self, event: Event) -> None:
+        with self._lock:
+            self._past.append(event)
+            for events in list(self._listeners):
+                try:
+                    events.put_nowait(event)
+                except queue.Full:
+                    self._drop(events)
+
+    def _drop(self, events: queue.Queue[Event | None]) -> None:
+        """Forget a listener; what it has not read yet is thrown away so that it sees the end."""
+        self._listeners.remove(events)
+        with events.mutex:
+            events.queue.clear()
+        events.put_nowait(None)
+
+    def _stream(
+        self, missed: list[Event], events: queue.Queue[Event | None]
+    ) -> Iterator[Event | None]:
+        yield from missed
+        for _ in range(_LONGEST_STREAM):
+            try:
+                event = events.get(timeout=self._heartbeat)
+            except queue.Empty:
+                yield None
+                continue
+            if event is None:
+                return
+            yield event
+
+    def _missed(self, last_event_id: str | None) -> list[Event]:
+        epoch, _, number = (last_event_id or "").rpartition("-")
+        if epoch != self._epoch or not (number.isascii() and number.isdigit()):
+            return []
+        return [each for each in self._past if _number(each) > int(number)]
+
+    def _leave(self, events: queue.Queue[Event | None]) -> None:
+        with self._lock:
+            if events in self._listeners:
+                self._listeners.remove(events)
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._watch, daemon=True)
+                self._thread.start()
+
+    def _watch(self) -> None:
+        while self._go_on():
+            self._wake.wait(self._poll_interval)
+            self._wake.clear()
+            self.look()
+
+    def _go_on(self) -> bool:
+        with self._lock:
+            if self._listeners and not self._closed:
+                return True
+            self._thread = None
+            return False
+
+
+def _number(event: Event) -> int:
+    return int(event.id.rpartition("-")[2])
