@@ -1,0 +1,51 @@
+"""The files in which the kernel of this host says what it does."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+
+class LocalFiles:
+    """``/sys`` and ``/proc``; what is gone or may not be read reads as nothing.
+
+    Devices come and go while their folders are read, so that a missing file is normal.
+    """
+
+    def __init__(self, root: Path) -> None:
+        """Read below ``root``; the paths that callers name are those of the host."""
+        self._root = Path(os.path.realpath(root))
+
+    def text(self, path: str) -> str:
+        """Return the content without white space at its ends; empty when there is none."""
+        try:
+            return self._below_root(path).read_text(encoding="utf-8", errors="replace").strip()
+        except OSError:
+            return ""
+
+    def names(self, folder: str) -> Sequence[str]:
+        """Return the names in a folder, sorted; none when there is no such folder."""
+        try:
+            return sorted(entry.name for entry in self._below_root(folder).iterdir())
+        except OSError:
+            return ()
+
+    def exists(self, path: str) -> bool:
+        """Whether there is such a file or folder."""
+        return self._below_root(path).exists()
+
+    def link(self, path: str) -> str:
+        """Return what a symbolic link says; empty when it is none."""
+        try:
+            return str(self._below_root(path).readlink())
+        except OSError:
+            return ""
+
+    def resolve(self, path: str) -> str:
+        """Follow all symbolic links; the path itself where it leads nowhere."""
+        target = os.path.realpath(self._below_root(path))
+        return "/" + os.path.relpath(target, self._root)
+
+    def _below_root(self, path: str) -> Path:
+        return self._root / path.lstrip("/")

@@ -1,0 +1,67 @@
+"""What the network interfaces of this host are for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from hypeman_libvirt.devices.address import PciAddress
+from hypeman_libvirt.devices.model import HostUse
+from hypeman_libvirt.host.local_files import LocalFiles
+from hypeman_libvirt.host.node_tree import is_inside
+from hypeman_libvirt.host.rtnetlink import Interface
+
+_SHARES: Final = frozenset({"ipvlan", "ipvtap", "macvlan", "macvtap"})
+"""Kinds that give a guest or a container a share of an interface, without an address here."""
+
+
+class LocalNetwork:
+    """What each interface of this host is for, at one moment."""
+
+    def __init__(self, interfaces: Sequence[Interface], files: LocalFiles) -> None:
+        """Find the hardware of the interfaces."""
+        self._by_index = {interface.index: interface for interface in interfaces}
+        self._places = {
+            interface.index: files.resolve(f"/sys/class/net/{interface.name}")
+            for interface in interfaces
+        }
+
+    def list_names(self, folder: str) -> Sequence[str]:
+        """Name the interfaces of the PCI device that has this folder in sysfs."""
+        return [interface.name for interface in self._list_inside(folder)]
+
+    def list_uses(self, address: PciAddress, folder: str) -> Sequence[HostUse]:
+        """Say what the interfaces of that PCI device are for; nothing of those that are idle."""
+        found = [
+            (interface.name, self._list_roles(interface)) for interface in self._list_inside(folder)
+        ]
+        return [HostUse(address, f"{name} {' and '.join(roles)}") for name, roles in found if roles]
+
+    def _list_inside(self, folder: str) -> Sequence[Interface]:
+        return [
+            interface
+            for index, interface in self._by_index.items()
+            if is_inside(self._places[index], folder)
+        ]
+
+    def _list_roles(self, interface: Interface) -> Sequence[str]:
+        roles = []
+        if interface.master is not None:
+            roles.append(f"is in {self._name_master(interface.master)}")
+        if interface.addresses:
+            roles.append(f"has the address {', '.join(interface.addresses)}")
+        if interface.has_default_route:
+            roles.append("has the default route")
+        return [*roles, *self._list_upper_roles(interface)]
+
+    def _list_upper_roles(self, interface: Interface) -> Sequence[str]:
+        uppers = [upper for upper in self._by_index.values() if upper.lower == interface.index]
+        return [
+            f"carries {upper.name}"
+            for upper in uppers
+            if upper.kind in _SHARES or self._list_roles(upper)
+        ]
+
+    def _name_master(self, index: int) -> str:
+        master = self._by_index.get(index)
+        return "a bridge or bond" if master is None else f"the {master.kind} {master.name}"

@@ -1,0 +1,79 @@
+"""What can be seen of the host when the service runs on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+from hypeman_libvirt.devices.model import HostUse, NodeDevice
+from hypeman_libvirt.host.local_files import LocalFiles
+from hypeman_libvirt.host.local_network import LocalNetwork
+from hypeman_libvirt.host.local_storage import LocalStorage, read_storage
+from hypeman_libvirt.host.rtnetlink import Interface, read_interfaces
+
+
+def is_local(uri: str) -> bool:
+    """Whether a connection's URI speaks of the host that the service runs on.
+
+    A socket of one's own choosing may be the end of a tunnel, and test hosts are made up.
+
+    Source: https://libvirt.org/uri.html
+    """
+    parts = urlsplit(uri)
+    driver, _, transport = parts.scheme.partition("+")
+    chosen = "socket" in parse_qs(parts.query)
+    return not (parts.netloc or chosen or driver in {"", "test"}) and transport in {"", "unix"}
+
+
+@dataclass(frozen=True, slots=True)
+class LocalHost:
+    """The host at one moment.
+
+    Attributes:
+        files: Its ``/sys`` and ``/proc``.
+        storage: What lies on its disks; None where its mounts cannot be seen.
+        network: What its interfaces are for; None where they cannot be seen.
+    """
+
+    files: LocalFiles
+    storage: LocalStorage | None
+    network: LocalNetwork | None
+
+    def has(self, device: NodeDevice) -> bool:
+        """Whether the device is in this host's sysfs, so that libvirt speaks of this host."""
+        facts = [self.files.text(f"{device.path}/{name}") for name in ("vendor", "device")]
+        return facts == [f"0x{device.vendor_id}", f"0x{device.device_id}"]
+
+    def list_vga_uses(self, device: NodeDevice) -> Sequence[HostUse]:
+        """Say so of the graphics card that the firmware chose for the console.
+
+        Source: the kernel's Documentation/ABI/testing/sysfs-bus-pci, boot_vga.
+        """
+        is_boot_vga = self.files.text(f"{device.path}/boot_vga") == "1"
+        return [HostUse(device.address, "it is the boot VGA")] if is_boot_vga else []
+
+
+class LocalView:
+    """Looks at the host that the service runs on."""
+
+    def __init__(
+        self,
+        root: Path = Path("/"),
+        read_interfaces: Callable[[], Sequence[Interface]] = read_interfaces,
+    ) -> None:
+        """Take the place of ``/sys`` and ``/proc``, and who to ask for the interfaces."""
+        self._root = root
+        self._read_interfaces = read_interfaces
+
+    def look(self) -> LocalHost:
+        """Read the host as it is now."""
+        files = LocalFiles(self._root)
+        return LocalHost(files, read_storage(files), self._read_network(files))
+
+    def _read_network(self, files: LocalFiles) -> LocalNetwork | None:
+        try:
+            return LocalNetwork(self._read_interfaces(), files)
+        except OSError:
+            return None

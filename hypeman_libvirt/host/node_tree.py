@@ -1,0 +1,83 @@
+"""libvirt's node device tree, as far as it says what lies on a PCI device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from lxml import etree
+
+from hypeman_libvirt.devices.model import NodeDevice
+
+
+@dataclass(frozen=True, slots=True)
+class TreeNode:
+    """A node device of any kind.
+
+    Attributes:
+        name: libvirt's name.
+        parent: Name of the node it hangs on; None at the root.
+        path: Folder in sysfs; None where libvirt does not say.
+        class_code: Of a PCI function, 24 bit; None for other kinds.
+        block: Block device such as ``sda``; None for other kinds.
+        interface: Network interface such as ``eth0``; None for other kinds.
+        link: libvirt's word for the state of the interface's link; None where it does not say.
+
+    Source: https://libvirt.org/formatnode.html
+    """
+
+    name: str
+    parent: str | None = None
+    path: str | None = None
+    class_code: int | None = None
+    block: str | None = None
+    interface: str | None = None
+    link: str | None = None
+
+
+def parse_tree_node(xml: str) -> TreeNode:
+    """Read what ``virNodeDeviceGetXMLDesc()`` returned."""
+    parser = etree.XMLParser(resolve_entities=False, load_dtd=False, no_network=True)
+    device = etree.fromstring(xml.encode(), parser)
+    block = device.findtext("capability[@type='storage']/block")
+    class_code = device.findtext("capability[@type='pci']/class")
+    link = device.find("capability[@type='net']/link")
+    return TreeNode(
+        name=device.findtext("name", ""),
+        parent=device.findtext("parent"),
+        path=device.findtext("path"),
+        class_code=int(class_code, 16) if class_code else None,
+        block=block.removeprefix("/dev/") if block else None,
+        interface=device.findtext("capability[@type='net']/interface"),
+        link=None if link is None else link.get("state"),
+    )
+
+
+def list_below(tree: Sequence[TreeNode], device: NodeDevice) -> Sequence[TreeNode]:
+    """Return the device's own node and all that hang on it, however deep.
+
+    By ``<parent>``, and by ``<path>`` too: libvirt hangs a disk on ``computer`` when it lists
+    none of the buses in between.
+    """
+    parents = {node.name: node.parent for node in tree}
+    return [
+        node
+        for node in tree
+        if is_inside(node.path, device.path) or _descends(node.name, device.node_name, parents)
+    ]
+
+
+def is_inside(path: str | None, folder: str | None) -> bool:
+    """Whether a path is the folder or lies in it."""
+    return path is not None and folder is not None and f"{path}/".startswith(f"{folder}/")
+
+
+def _descends(name: str, ancestor: str, parents: Mapping[str, str | None]) -> bool:
+    seen: set[str] = set()
+    current: str | None = name
+    while current is not None and current not in seen:
+        if current == ancestor:
+            return True
+        seen.add(current)
+        current = parents.get(current)
+    return False

@@ -1,0 +1,103 @@
+"""Network interfaces, as the kernel tells of them by rtnetlink."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Any, Final, TypeAlias
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+_RTN_UNICAST: Final = 1
+
+_Netlink: TypeAlias = Any
+"""pyroute2's socket; it has no types."""
+
+_Message: TypeAlias = Any
+"""A netlink message, as pyroute2 decodes it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """A network interface as rtnetlink tells of it.
+
+    Attributes:
+        index: Unique in the network namespace.
+        name: Such as ``eth0``.
+        kind: ``bridge``, ``bond``, ``vlan``, …; None for hardware.
+        master: Index of the bridge, bond or other that it is a port of.
+        lower: Index of the interface that it is made on, as a VLAN is.
+        addresses: IP addresses that someone gave it.
+        has_default_route: Of IPv4 or IPv6, in any table.
+
+    Source: rtnetlink(7).
+    """
+
+    index: int
+    name: str
+    kind: str | None = None
+    master: int | None = None
+    lower: int | None = None
+    addresses: tuple[str, ...] = ()
+    has_default_route: bool = False
+
+
+def read_interfaces(open_netlink: Callable[[], _Netlink] = IPRoute) -> Sequence[Interface]:
+    """Ask the kernel for the interfaces of this network namespace.
+
+    An IPv6 link-local address does not count: the kernel gives one to every link that is up.
+
+    Raises:
+        OSError: The kernel does not answer, or a sandbox forbids to ask.
+    """
+    try:
+        with open_netlink() as netlink:
+            links = list(netlink.get_links())
+            addresses = _group_addresses(netlink.get_addr())
+            routed = _list_default_routed(netlink.get_routes())
+    except NetlinkError as error:
+        raise OSError(*error.args) from error
+    return [_make_interface(link, addresses, routed) for link in links]
+
+
+def _make_interface(
+    link: _Message, addresses: Mapping[int, Sequence[str]], routed: Collection[int]
+) -> Interface:
+    index: int = link["index"]
+    information = link.get_attr("IFLA_LINKINFO")
+    lies_elsewhere = link.get_attr("IFLA_LINK_NETNSID") is not None
+    return Interface(
+        index=index,
+        name=link.get_attr("IFLA_IFNAME"),
+        kind=information.get_attr("IFLA_INFO_KIND") if information is not None else None,
+        master=link.get_attr("IFLA_MASTER"),
+        lower=None if lies_elsewhere else link.get_attr("IFLA_LINK"),
+        addresses=tuple(addresses.get(index, ())),
+        has_default_route=index in routed,
+    )
+
+
+def _group_addresses(messages: Iterable[_Message]) -> Mapping[int, Sequence[str]]:
+    grouped: dict[int, list[str]] = {}
+    for message in messages:
+        address = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
+        if not _is_automatic(address):
+            grouped.setdefault(message["index"], []).append(address)
+    return grouped
+
+
+def _is_automatic(address: str) -> bool:
+    parsed = ip_address(address)
+    return parsed.version == 6 and parsed.is_link_local  # noqa: PLR2004 - the version's name
+
+
+def _list_default_routed(messages: Iterable[_Message]) -> frozenset[int]:
+    """Return the indexes of interfaces that a default route of any table leaves by."""
+    indexes: set[int] = set()
+    for route in messages:
+        if route["dst_len"] == 0 and route["type"] == _RTN_UNICAST:
+            indexes.update(hop["oif"] for hop in route.get_attr("RTA_MULTIPATH") or ())
+            indexes.update(filter(None, [route.get_attr("RTA_OIF")]))
+    return frozenset(indexes)
