@@ -23,11 +23,17 @@ _SERIALIZE: Final = {
 """What makes a transaction the only writing one until it ends."""
 
 
-def open_engine(location: str, migrations: Path = MIGRATIONS, head: str = HEAD) -> Engine:
+def open_engine(
+    location: str,
+    lock_timeout: float = sqlite.LOCK_TIMEOUT,
+    migrations: Path = MIGRATIONS,
+    head: str = HEAD,
+) -> Engine:
     """Open a registry whose schema is the newest one; no connection stays open.
 
     Args:
         location: Path of an SQLite file, or a SQLAlchemy URL.
+        lock_timeout: Seconds to wait for another process that writes; SQLite only.
         migrations: Folder of the Alembic environment.
         head: Its newest revision.
 
@@ -36,7 +42,7 @@ def open_engine(location: str, migrations: Path = MIGRATIONS, head: str = HEAD) 
     """
     url = _url(location)
     if url.get_backend_name() == "sqlite":
-        return _open_sqlite(_path(url), migrations, head)
+        return _open_sqlite(_path(url), lock_timeout, migrations, head)
     engine = _server_engine(url)
     _bring_up_to_date(engine, url.render_as_string(), migrations, head, lambda _: None)
     return engine
@@ -65,11 +71,11 @@ def _path(url: URL) -> Path:
     return Path(str(url.database)).absolute()
 
 
-def _open_sqlite(path: Path, migrations: Path, head: str) -> Engine:
+def _open_sqlite(path: Path, lock_timeout: float, migrations: Path, head: str) -> Engine:
     sqlite.create(path)
     with sqlite.alone(path):
         sqlite.check(path)
-        engine = sqlite.engine(path)
+        engine = sqlite.engine(path, lock_timeout)
         _bring_up_to_date(
             engine, str(path), migrations, head, lambda revision: sqlite.back_up(path, revision)
         )

@@ -16,6 +16,7 @@ from hypeman_libvirt.devices.model import Registration
 from hypeman_libvirt.registry.errors import reason
 from hypeman_libvirt.registry.opening import open_engine, serialize
 from hypeman_libvirt.registry.schema import registrations
+from hypeman_libvirt.registry.sqlite import LOCK_TIMEOUT
 
 _TABLE = registrations.c
 
@@ -23,18 +24,19 @@ _TABLE = registrations.c
 class SqlRegistry:
     """Names of devices in one table, safe between threads and processes."""
 
-    def __init__(self, location: str | Path) -> None:
+    def __init__(self, location: str | Path, lock_timeout: float = LOCK_TIMEOUT) -> None:
         """Open the registry, create it or bring it up to the newest schema.
 
         No connection is open on return, so that a server may fork afterwards.
 
         Args:
             location: Path of an SQLite file, or a SQLAlchemy URL.
+            lock_timeout: Seconds to wait for another process that writes; SQLite only.
 
         Raises:
             RegistryOpenError: It cannot be used; it was left as it was.
         """
-        self._engine = open_engine(str(location))
+        self._engine = open_engine(str(location), lock_timeout)
 
     def close(self) -> None:
         """Close every connection."""

@@ -14,7 +14,7 @@ from sqlalchemy import Engine, QueuePool, create_engine
 
 from hypeman_libvirt.registry.errors import RegistryOpenError, reason
 
-_LOCK_TIMEOUT: Final = 5.0
+LOCK_TIMEOUT: Final = 5.0
 """Seconds that a connection waits for another one's lock."""
 
 _UNFINISHED: Final = {sqlite3.SQLITE_READONLY_ROLLBACK, sqlite3.SQLITE_READONLY_RECOVERY}
@@ -27,6 +27,8 @@ def create(path: Path) -> None:
     Raises:
         RegistryOpenError: They cannot be made.
     """
+    if path.is_dir():
+        raise RegistryOpenError(f"registry {path} is a folder; name a file in it")
     try:
         if not path.parent.is_dir():
             path.parent.parent.mkdir(parents=True, exist_ok=True)
@@ -77,14 +79,14 @@ def check(path: Path) -> None:
         raise _refusal(path, f"its file is damaged ({findings}); restore a backup")
 
 
-def engine(path: Path) -> Engine:
+def engine(path: Path, lock_timeout: float) -> Engine:
     """Return an engine on an existing file; it never creates one.
 
     Transactions are begun in words (``BEGIN IMMEDIATE``), so that reading takes no write lock.
     """
 
     def connect() -> sqlite3.Connection:
-        connection = _connect(path, "rw")
+        connection = _connect(path, "rw", lock_timeout)
         connection.execute("PRAGMA synchronous = FULL")
         return connection
 
@@ -115,11 +117,11 @@ def back_up(path: Path, revision: str) -> None:
         source.backup(target)
 
 
-def _connect(path: Path, mode: str) -> sqlite3.Connection:
+def _connect(path: Path, mode: str, lock_timeout: float = LOCK_TIMEOUT) -> sqlite3.Connection:
     return sqlite3.connect(
         f"{path.as_uri()}?mode={mode}",
         uri=True,
-        timeout=_LOCK_TIMEOUT,
+        timeout=lock_timeout,
         isolation_level=None,
         check_same_thread=False,  # the pool gives a connection to one thread at a time
     )
