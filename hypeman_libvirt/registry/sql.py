@@ -125,18 +125,19 @@ def _refuse_conflict(new: Registration, rivals: Sequence[Registration]) -> None:
     for other in rivals:
         if new.name in (other.name, other.id):
             raise ConflictError(
-                f"name {new.name!r} is taken by device {other.id} at {other.pci_address}; "
-                "choose another name, or unregister that device first"
+                f"name {new.name!r} is taken by device {other.id} at {other.pci_address}",
+                hint="choose another name, or unregister that device first",
             )
     for other in rivals:
         if new.pci_address == other.pci_address:
             raise ConflictError(
-                f"{new.pci_address} is registered already as {other.name!r} (id {other.id}); "
-                "use that device, or unregister it first"
+                f"{new.pci_address} is registered already as {other.name!r} (id {other.id})",
+                hint="use that device, or unregister it first",
             )
     for other in rivals:
         raise ConflictError(
-            f"id {new.id} is taken by device {other.name!r} at {other.pci_address}; try again"
+            f"id {new.id} is taken by device {other.name!r} at {other.pci_address}",
+            hint="try again",
         )
 
 

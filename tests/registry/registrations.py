@@ -21,6 +21,7 @@ L4: Final = Registration(
     class_code=0x030200,
     serial="1562423000123",
     iommu_group=82,
+    host_driver="nvidia",
     tags={"team": "ml", "env": "prod"},
 )
 

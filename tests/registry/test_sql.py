@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from hypeman_libvirt.devices.errors import ConflictError, RegistryUnavailableError
 from hypeman_libvirt.devices.model import Registration
 from hypeman_libvirt.registry import SqlRegistry
+from hypeman_libvirt.registry.schema import registrations
 from tests.registry.registrations import L4, nth
 
 ELSEWHERE = "qemu+tls://other.example/system"
@@ -26,8 +28,20 @@ def test_a_registration_comes_back_as_it_was_given(registry: SqlRegistry) -> Non
     assert registry.list_registrations(L4.host, {}) == [L4]
 
 
+def test_every_fact_of_a_registration_is_kept() -> None:
+    assert registrations.columns.keys() == [field.name for field in fields(Registration)]
+
+
 def test_what_libvirt_did_not_say_stays_unsaid(registry: SqlRegistry) -> None:
-    bare = nth(1, created_by=None, class_code=None, serial=None, iommu_group=None, tags={})
+    bare = nth(
+        1,
+        created_by=None,
+        class_code=None,
+        serial=None,
+        iommu_group=None,
+        host_driver=None,
+        tags={},
+    )
     registry.add(bare)
     assert registry.find(L4.host, bare.id) == bare
 
