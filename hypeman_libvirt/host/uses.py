@@ -1,0 +1,129 @@
+"""What the host lives on: the disks, network interfaces and console it must not lose."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+
+from hypeman_libvirt.devices.model import HostUse, NodeDevice
+from hypeman_libvirt.devices.rules import on_vfio
+from hypeman_libvirt.host.local_view import LocalHost, LocalView
+from hypeman_libvirt.host.node_tree import TreeNode, is_inside, list_below
+
+_LINK_DOWN = frozenset({"down", "lowerlayerdown", "notpresent"})
+_NETWORK_CLASS = "02"
+_NVME_CLASS = "0108"
+_NVME_SUBSYSTEMS = "/sys/devices/virtual/nvme-subsystem"
+
+
+class HostUses:
+    """Says what the host itself does with its PCI devices.
+
+    On the libvirt host the kernel is asked. From elsewhere libvirt's node device tree shows which
+    disks and interfaces a device has, but not what for: these are uses that are not known to be.
+    """
+
+    def __init__(
+        self, list_tree: Callable[[], Sequence[TreeNode]], local: LocalView | None
+    ) -> None:
+        """Take who lists libvirt's node devices of all kinds, and the local view if there is one.
+
+        Args:
+            list_tree: Called once for each question.
+            local: None for a remote host, or for one that is made up.
+        """
+        self._list_tree = list_tree
+        self._local = local
+
+    def list_uses(self, devices: Collection[NodeDevice]) -> Sequence[HostUse]:
+        """Say what the host does with these devices; with one on vfio it does nothing.
+
+        Raises: whatever ``list_tree`` raises.
+        """
+        asked = [device for device in devices if not on_vfio(device.driver)]
+        if not asked:
+            return ()
+        tree = self._list_tree()
+        here = None if self._local is None else self._local.look()
+        return [use for device in asked for use in _list_uses(device, tree, here)]
+
+
+def _list_uses(
+    device: NodeDevice, tree: Sequence[TreeNode], here: LocalHost | None
+) -> Sequence[HostUse]:
+    below = list_below(tree, device)
+    if here is None or device.path is None or not here.has(device):
+        return [*_guess_storage(device, below, tree), *_guess_network(device, below)]
+    return [
+        *_list_storage_uses(device, below, tree, here),
+        *_list_network_uses(device, below, here),
+        *here.list_vga_uses(device),
+    ]
+
+
+def _list_storage_uses(
+    device: NodeDevice, below: Sequence[TreeNode], tree: Sequence[TreeNode], here: LocalHost
+) -> Sequence[HostUse]:
+    if here.storage is None or device.path is None:
+        return _guess_storage(device, below, tree)
+    return here.storage.list_uses(device.address, device.path)
+
+
+def _list_network_uses(
+    device: NodeDevice, below: Sequence[TreeNode], here: LocalHost
+) -> Sequence[HostUse]:
+    """Say what the interfaces are for; guess of those that are in another network namespace."""
+    if here.network is None or device.path is None:
+        return _guess_network(device, below)
+    seen = here.network.list_names(device.path)
+    hidden = [node for node in below if node.interface not in seen]
+    uses = [
+        *here.network.list_uses(device.address, device.path),
+        *_guess_network(device, hidden),
+    ]
+    if seen or uses or device.driver is None or not _is_of_class(device.class_code, _NETWORK_CLASS):
+        return uses
+    what = "no network interface of it can be seen from here, it may be in another namespace"
+    return [HostUse(device.address, what, known=False)]
+
+
+def _guess_storage(
+    device: NodeDevice, below: Sequence[TreeNode], tree: Sequence[TreeNode]
+) -> Sequence[HostUse]:
+    blocks = [node.block for node in below if node.block]
+    whats = [f"the block device {name} lies on it" for name in blocks]
+    if not whats and device.driver is not None and _has_nvme(device, below):
+        whats = [
+            f"it is an NVMe controller, and {node.block} may lie on it"
+            for node in tree
+            if node.block and is_inside(node.path, _NVME_SUBSYSTEMS)
+        ]
+    return [
+        HostUse(device.address, f"{what}, and its mounts cannot be seen from here", known=False)
+        for what in whats
+    ]
+
+
+def _guess_network(device: NodeDevice, nodes: Sequence[TreeNode]) -> Sequence[HostUse]:
+    return [
+        HostUse(
+            device.address,
+            f"the link of {node.interface} is not down, and its addresses cannot be seen from here",
+            known=False,
+        )
+        for node in nodes
+        if node.interface and node.link not in _LINK_DOWN
+    ]
+
+
+def _has_nvme(device: NodeDevice, below: Sequence[TreeNode]) -> bool:
+    """Whether it is or has an NVMe controller: one behind Intel VMD lies below another device.
+
+    With multipath libvirt hangs the disks of all controllers on ``computer``.
+    """
+    classes = [device.class_code, *(node.class_code for node in below)]
+    return any(_is_of_class(code, _NVME_CLASS) for code in classes)
+
+
+def _is_of_class(class_code: int | None, prefix: str) -> bool:
+    """Compare the base class, or base class and subclass: the first hex digits of the code."""
+    return class_code is not None and f"{class_code:06x}".startswith(prefix)
