@@ -55,7 +55,6 @@ registrations: Final = Table(
     Column("serial", Text),
     Column("iommu_group", Integer),
     Column("host_driver", Text),
-    Column("host_driver", String(255)),
     Column("tags", JSON, nullable=False),
     UniqueConstraint("host", "pci_address", name="one_registration_per_address"),
     UniqueConstraint("host", "name", name="one_registration_per_name"),

@@ -23,7 +23,6 @@ def upgrade() -> None:
         sa.Column("serial", sa.Text),
         sa.Column("iommu_group", sa.Integer),
         sa.Column("host_driver", sa.Text),
-        sa.Column("host_driver", sa.String(255)),
         sa.Column("tags", sa.JSON, nullable=False),
         sa.UniqueConstraint("host", "pci_address", name="one_registration_per_address"),
         sa.UniqueConstraint("host", "name", name="one_registration_per_name"),
