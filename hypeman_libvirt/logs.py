@@ -1,0 +1,110 @@
+"""One event per line: JSON for the journal, key=value for a terminal."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final, TextIO
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+import structlog
+from structlog.typing import Processor
+
+_log: Final = structlog.get_logger("hypeman_libvirt.access")
+
+
+def configure(stream: TextIO) -> None:
+    """Send the log of everything, libraries and Python's warnings included, to the stream."""
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.ExtraAdder(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                *_renderers(for_people=stream.isatty()),
+            ],
+        )
+    )
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    logging.captureWarnings(capture=True)
+
+
+def _renderers(*, for_people: bool) -> list[Processor]:
+    if for_people:
+        # The default formatter prints local variables, a token among them.
+        plain = structlog.dev.plain_traceback
+        return [structlog.dev.ConsoleRenderer(exception_formatter=plain)]
+    return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+
+
+class AccessLog:
+    """Writes a line for each request once its answer has been sent; never a header or a body."""
+
+    def __init__(
+        self, app: WSGIApplication, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Wrap the app that answers."""
+        self._app = app
+        self._monotonic = monotonic
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer, and remember what the line needs."""
+        started = self._monotonic()
+        answer: dict[str, Any] = {"status": 500, "request_id": None}
+
+        def remember(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:  # noqa: ANN401
+            answer["status"] = int(status[:3])
+            answer["request_id"] = {name.lower(): value for name, value in headers}.get(
+                "x-request-id"
+            )
+            return start_response(status, headers, *rest)
+
+        def write_line() -> None:
+            _log.info(
+                "request",
+                request_id=answer["request_id"],
+                subject=environ.get("hypeman.subject"),
+                method=environ["REQUEST_METHOD"],
+                path=environ["PATH_INFO"],
+                status=answer["status"],
+                seconds=round(self._monotonic() - started, 6),
+            )
+
+        try:
+            return _Body(self._app(environ, remember), write_line)
+        except BaseException:
+            write_line()
+            raise
+
+
+class _Body:
+    """An answer's body that tells when it has been sent or given up."""
+
+    def __init__(self, chunks: Iterable[bytes], on_close: Callable[[], None]) -> None:
+        self._chunks = chunks
+        self._on_close = on_close
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._chunks)
+
+    def close(self) -> None:
+        """WSGI servers call it when they are done with the body, complete or not."""
+        try:
+            if hasattr(self._chunks, "close"):
+                self._chunks.close()
+        finally:
+            self._on_close()
