@@ -1,0 +1,1 @@
+"""HTTP: Falcon resources, pydantic bodies, tokens and the Error body."""

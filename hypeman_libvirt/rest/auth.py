@@ -1,0 +1,110 @@
+"""Who calls, and what they may do: hypeman's bearer tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal, Protocol, TypeAlias
+
+import jwt
+
+from hypeman_libvirt.devices.errors import ForbiddenError, UnauthorizedError
+
+Permission: TypeAlias = Literal["device:read", "device:write", "device:delete", "resource:read"]
+
+_ALGORITHMS: Final = ("HS256", "HS384", "HS512")
+_EVERYTHING: Final = "*"
+_REGISTRY_CLAIMS: Final = ("repos", "scope", "build_id")
+# hypeman checks neither; an `aud` that another service needs must not lock the token out here.
+_NOT_CHECKED: Final[jwt.types.Options] = {"verify_aud": False, "verify_iat": False}
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a token says of its bearer.
+
+    Attributes:
+        subject: The ``sub`` claim; None without one.
+        permissions: Those granted, ``*`` for all.
+    """
+
+    subject: str | None
+    permissions: frozenset[str]
+
+    def require(self, permission: Permission) -> None:
+        """Let pass who has the permission.
+
+        Raises:
+            ForbiddenError: The permission is missing; the message names it.
+        """
+        if self.permissions.isdisjoint({permission, _EVERYTHING}):
+            raise ForbiddenError(f"the token lacks the permission {permission}")
+
+
+class Auth(Protocol):
+    """Turns the ``Authorization`` header into an identity."""
+
+    def identify(self, authorization: str | None) -> Identity:
+        """Tell who calls.
+
+        Raises:
+            UnauthorizedError: Nobody whom we know.
+        """
+
+
+class NoAuth:
+    """Everybody may do everything: for a loopback address, or behind someone else's auth."""
+
+    def identify(self, authorization: str | None) -> Identity:  # noqa: ARG002 - the port's
+        """Let everybody pass, without a name."""
+        return Identity(subject=None, permissions=frozenset({_EVERYTHING}))
+
+
+class BearerAuth:
+    """Verifies JSON Web Tokens that were signed with a shared secret.
+
+    Source: RFC 6750, section 2.1; RFC 7519.
+    """
+
+    def __init__(self, secret: str | bytes) -> None:
+        """Keep the secret; an empty one would verify tokens that anyone can sign.
+
+        Raises:
+            ValueError: The secret is empty.
+        """
+        if not secret.strip():
+            raise ValueError("the JWT secret is empty; set JWT_SECRET to the one that signs tokens")
+        self._secret = secret
+
+    def identify(self, authorization: str | None) -> Identity:
+        """Verify ``Bearer <token>`` and read its claims."""
+        claims = self._verify(_token_in(authorization))
+        if not claims.keys().isdisjoint(_REGISTRY_CLAIMS):
+            raise UnauthorizedError("this is a registry token; it does not open the device API")
+        subject = claims.get("sub")
+        return Identity(subject if isinstance(subject, str) else None, _permissions_in(claims))
+
+    def _verify(self, token: str) -> dict[str, object]:
+        try:
+            return jwt.decode(
+                token, self._secret, algorithms=list(_ALGORITHMS), options=_NOT_CHECKED
+            )
+        except jwt.ExpiredSignatureError:
+            raise UnauthorizedError("the token has expired", hint="get a new one") from None
+        except (jwt.InvalidTokenError, ValueError):
+            raise UnauthorizedError("the token is not valid here") from None
+
+
+def _token_in(authorization: str | None) -> str:
+    scheme, _, token = (authorization or "").strip().partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise UnauthorizedError("no token", hint="send Authorization: Bearer <token>")
+    return token.strip()
+
+
+def _permissions_in(claims: Mapping[str, object]) -> frozenset[str]:
+    """Read the ``permissions`` claim: absent grants all, malformed grants nothing."""
+    granted = claims.get("permissions", [_EVERYTHING])
+    if not isinstance(granted, list) or not all(isinstance(item, str) for item in granted):
+        return frozenset()
+    return frozenset(granted)

@@ -1,0 +1,122 @@
+"""``/devices``: registered devices, and those that could be."""
+
+from __future__ import annotations
+
+import falcon
+
+from hypeman_libvirt.devices.errors import BadRequestError
+from hypeman_libvirt.devices.model import Device
+from hypeman_libvirt.devices.service import DeviceService
+from hypeman_libvirt.rest.requests import caller_of, read_body, read_scope, read_tags
+from hypeman_libvirt.rest.schemas import (
+    AttachBody,
+    AvailableDeviceOut,
+    BindBody,
+    CreateDevice,
+    DeviceOut,
+    PreflightOut,
+    UnbindBody,
+)
+from hypeman_libvirt.rest.wire import answer_with
+
+
+class Devices:
+    """Registers and lists devices."""
+
+    def __init__(self, service: DeviceService, max_body: int) -> None:
+        """Ask this service; read bodies of at most so many bytes."""
+        self._service = service
+        self._max_body = max_body
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Register a device for passthrough."""
+        body = read_body(req, CreateDevice, self._max_body)
+        device = self._service.register(
+            body.pci_address, body.name, body.tags or {}, caller_of(req), body.bind
+        )
+        resp.status = falcon.HTTP_201
+        answer_with(resp, DeviceOut.of(device))
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """List registered devices, by tags if there are any in the query."""
+        devices = self._service.inventory.list_devices(read_tags(req))
+        answer_with(resp, [DeviceOut.of(device) for device in devices])
+
+    def on_get_available(self, _req: falcon.Request, resp: falcon.Response) -> None:
+        """List what can be passed through, registered or not."""
+        available = self._service.inventory.list_available()
+        answer_with(resp, [AvailableDeviceOut.of(each) for each in available])
+
+    def on_get_preflight(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Check what is at an address before it is registered."""
+        address = req.get_param("pci_address")
+        if address is None:
+            raise BadRequestError(
+                "no address", hint="add ?pci_address=, such as ?pci_address=0000:a2:00.0"
+            )
+        preflight = self._service.preflight.of_address(
+            address, req.get_param("instance"), read_scope(req, "scope") or "device"
+        )
+        answer_with(resp, PreflightOut.of(preflight))
+
+
+class OneDevice:
+    """Reads, moves and unregisters one registered device.
+
+    ``reference`` is its id, name, PCI address or libvirt's node device name.
+    """
+
+    def __init__(self, service: DeviceService, max_body: int) -> None:
+        """Ask this service; read bodies of at most so many bytes."""
+        self._service = service
+        self._max_body = max_body
+
+    def on_get(self, _req: falcon.Request, resp: falcon.Response, reference: str) -> None:
+        """Describe the device."""
+        self._answer(resp, self._service.inventory.get(reference))
+
+    def on_delete(self, req: falcon.Request, resp: falcon.Response, reference: str) -> None:
+        """Unregister the device."""
+        self._service.unregister(reference, caller_of(req), read_scope(req, "unbind"))
+        resp.status = falcon.HTTP_204
+
+    def on_post_bind(self, req: falcon.Request, resp: falcon.Response, reference: str) -> None:
+        """Give the device to vfio-pci."""
+        body = read_body(req, BindBody, self._max_body, default=b"{}")
+        device = self._service.passthrough.bind(
+            reference, body.scope, caller_of(req), force=body.force
+        )
+        self._answer(resp, device)
+
+    def on_post_unbind(self, req: falcon.Request, resp: falcon.Response, reference: str) -> None:
+        """Give the device back to its host driver."""
+        body = read_body(req, UnbindBody, self._max_body, default=b"{}")
+        self._answer(resp, self._service.passthrough.unbind(reference, body.scope, caller_of(req)))
+
+    def on_post_attach(self, req: falcon.Request, resp: falcon.Response, reference: str) -> None:
+        """Give the device to an instance."""
+        body = read_body(req, AttachBody, self._max_body)
+        device = self._service.passthrough.attach(
+            reference, body.instance, body.scope, caller_of(req), force=body.force
+        )
+        self._answer(resp, device)
+
+    def on_post_detach(self, req: falcon.Request, resp: falcon.Response, reference: str) -> None:
+        """Take the device out of the instance that holds it."""
+        self._answer(resp, self._service.passthrough.detach(reference, caller_of(req)))
+
+    def on_get_preflight(self, req: falcon.Request, resp: falcon.Response, reference: str) -> None:
+        """Say whether passthrough would work."""
+        preflight = self._service.preflight.of_device(
+            reference, req.get_param("instance"), read_scope(req, "scope") or "device"
+        )
+        answer_with(resp, PreflightOut.of(preflight))
+
+    def on_get_hostdev(self, req: falcon.Request, resp: falcon.Response, reference: str) -> None:
+        """Write what ``virsh attach-device`` takes."""
+        scope = read_scope(req, "scope") or "device"
+        resp.content_type = falcon.MEDIA_XML
+        resp.text = self._service.inventory.hostdev_xml(reference, scope)
+
+    def _answer(self, resp: falcon.Response, device: Device) -> None:
+        answer_with(resp, DeviceOut.of(device))

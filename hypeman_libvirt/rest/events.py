@@ -1,0 +1,69 @@
+"""``/devices/events``: Server-Sent Events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack
+from typing import Final
+
+import falcon
+
+from hypeman_libvirt.devices.model import Event
+from hypeman_libvirt.devices.watch import Watcher
+from hypeman_libvirt.rest.schemas import EventOut, to_json
+
+_HELLO: Final = b": listening\n\n"
+_KEEP_ALIVE: Final = b": nothing new\n\n"
+
+
+class Events:
+    """Streams what happens to devices."""
+
+    def __init__(self, watcher: Watcher) -> None:
+        """Listen to this watcher."""
+        self._watcher = watcher
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        """Stream from now on, or from after the event that ``Last-Event-ID`` names."""
+        resp.content_type = "text/event-stream"
+        resp.set_header("Cache-Control", "no-cache")
+        resp.set_header("X-Accel-Buffering", "no")  # nginx would hold events back
+        resp.stream = EventStream(self._watcher.listen(req.get_header("Last-Event-ID")))
+
+
+class EventStream:
+    """One listener's events as bytes; the WSGI server closes it when the client is gone.
+
+    It listens from the beginning, so that a refusal is still an answer of its own.
+
+    Source: https://html.spec.whatwg.org/multipage/server-sent-events.html
+    """
+
+    def __init__(self, listening: AbstractContextManager[Iterator[Event | None]]) -> None:
+        """Begin to listen."""
+        self._listening = ExitStack()
+        self._events = self._listening.enter_context(listening)
+        self._chunks = self._encode()
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Return itself."""
+        return self
+
+    def __next__(self) -> bytes:
+        """Wait for the next event, or for the time of a sign of life."""
+        return next(self._chunks)
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._listening.close()
+
+    def _encode(self) -> Iterator[bytes]:
+        yield _HELLO  # so that the headers leave at once
+        for event in self._events:
+            yield _KEEP_ALIVE if event is None else encode(event)
+
+
+def encode(event: Event) -> bytes:
+    """Write an event; its data is one line of JSON."""
+    data = to_json(EventOut.of(event))
+    return b"id: %b\nevent: %b\ndata: %b\n\n" % (event.id.encode(), event.type.encode(), data)

@@ -1,0 +1,99 @@
+"""What stands before each responder of ours and nobody else's: request id, token, Error body.
+
+It wraps responders instead of adding middleware and error handlers, so that an app that someone
+else owns keeps its own for its own routes.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from typing import Final, TypeAlias
+
+import falcon
+from structlog.contextvars import bound_contextvars
+
+from hypeman_libvirt.devices.model import Caller
+from hypeman_libvirt.rest.auth import Auth, Permission
+from hypeman_libvirt.rest.errors import MethodNotAllowedError, answer
+from hypeman_libvirt.rest.requests import is_retry
+
+Responder: TypeAlias = Callable[..., None]
+
+REQUEST_ID: Final = "X-Request-Id"
+_SANE_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+
+class Guard:
+    """Lets requests in by their token, and answers for what goes wrong behind it."""
+
+    def __init__(self, auth: Auth) -> None:
+        """Ask this auth who calls."""
+        self._auth = auth
+
+    def protect(self, responder: Responder, permission: Permission | None) -> Responder:
+        """Return the responder behind the guard; without a permission it is public."""
+
+        @wraps(responder)
+        def guarded(req: falcon.Request, resp: falcon.Response, **params: str) -> None:
+            with bound_contextvars(request_id=name_request(req, resp)):
+                try:
+                    if permission is not None:
+                        self._let_in(req, permission)
+                    responder(req, resp, **params)
+                except Exception as error:  # noqa: BLE001 - the last to see it; it is logged
+                    answer(req, resp, error)
+
+        return guarded
+
+    def _let_in(self, req: falcon.Request, permission: Permission) -> None:
+        identity = self._auth.identify(req.get_header("Authorization"))
+        identity.require(permission)
+        req.env["hypeman.subject"] = identity.subject  # for a log around the app
+        req.context.hypeman_caller = Caller(identity.subject, is_retry(req))
+
+
+class GuardedPath:
+    """One path of ours as Falcon's router sees it: a responder for every method there is.
+
+    A method that the path does not have answers 405 in our words.
+    """
+
+    def __init__(
+        self,
+        guard: Guard,
+        resource: object,
+        permissions: Mapping[str, Permission | None],
+        suffix: str | None = None,
+    ) -> None:
+        """Guard the responders of a resource; other methods stay closed."""
+        ending = f"_{suffix}" if suffix else ""
+        closed = guard.protect(_not_allowed(sorted(permissions)), None)
+        for method in falcon.COMBINED_METHODS:
+            setattr(self, f"on_{method.lower()}", closed)
+        for method, permission in permissions.items():
+            name = f"on_{method.lower()}"
+            setattr(self, name, guard.protect(getattr(resource, name + ending), permission))
+
+
+def _not_allowed(allowed: Sequence[str]) -> Responder:
+    def responder(req: falcon.Request, resp: falcon.Response, **_params: str) -> None:
+        if req.method != "OPTIONS":
+            raise MethodNotAllowedError(req.method, allowed)
+        resp.status = falcon.HTTP_204
+        resp.set_header("Allow", ", ".join(allowed))
+
+    return responder
+
+
+def name_request(req: falcon.Request, resp: falcon.Response) -> str:
+    """Give the answer its ``X-Request-Id``: one that is set already, the client's or a new one."""
+    set_already = resp.get_header(REQUEST_ID)
+    if set_already:
+        return set_already
+    sent = req.get_header(REQUEST_ID) or ""
+    request_id = sent if _SANE_ID.fullmatch(sent) else uuid.uuid4().hex
+    resp.set_header(REQUEST_ID, request_id)
+    return request_id

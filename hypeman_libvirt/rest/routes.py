@@ -1,0 +1,110 @@
+"""Which path has which responders, and which permission opens them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+import falcon
+
+from hypeman_libvirt.devices.service import DeviceService
+from hypeman_libvirt.rest.about import Health, Spec
+from hypeman_libvirt.rest.auth import Auth, NoAuth, Permission
+from hypeman_libvirt.rest.devices import Devices, OneDevice
+from hypeman_libvirt.rest.errors import answer
+from hypeman_libvirt.rest.events import Events
+from hypeman_libvirt.rest.guard import Guard, GuardedPath, name_request
+from hypeman_libvirt.rest.iommu_groups import IommuGroups
+from hypeman_libvirt.rest.requests import MAX_BODY
+
+App: TypeAlias = "falcon.App[falcon.Request, falcon.Response]"
+_DEVICE: Final = "/devices/{reference}"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One path.
+
+    Attributes:
+        path: Falcon's URI template.
+        resource: Who answers.
+        permissions: What each method asks of a token; None for nobody's. Others answer 405.
+        suffix: Falcon's, of the responders' names.
+    """
+
+    path: str
+    resource: object
+    permissions: Mapping[str, Permission | None]
+    suffix: str | None = None
+
+
+def device_routes(service: DeviceService, max_body: int = MAX_BODY) -> Sequence[Route]:
+    """List the device API, all of it below ``/devices`` and ``/iommu-groups``."""
+    devices, device = Devices(service, max_body), OneDevice(service, max_body)
+    groups = IommuGroups(service.inventory)
+    return (
+        Route("/devices", devices, {"GET": "device:read", "POST": "device:write"}),
+        Route("/devices/available", devices, {"GET": "device:read"}, "available"),
+        Route("/devices/events", Events(service.watcher), {"GET": "device:read"}),
+        Route("/devices/preflight", devices, {"GET": "device:read"}, "preflight"),
+        Route(_DEVICE, device, {"GET": "device:read", "DELETE": "device:delete"}),
+        Route(f"{_DEVICE}/bind", device, {"POST": "device:write"}, "bind"),
+        Route(f"{_DEVICE}/unbind", device, {"POST": "device:write"}, "unbind"),
+        Route(f"{_DEVICE}/attach", device, {"POST": "device:write"}, "attach"),
+        Route(f"{_DEVICE}/detach", device, {"POST": "device:write"}, "detach"),
+        Route(f"{_DEVICE}/preflight", device, {"GET": "device:read"}, "preflight"),
+        Route(f"{_DEVICE}/hostdev.xml", device, {"GET": "device:read"}, "hostdev"),
+        Route("/iommu-groups", groups, {"GET": "device:read"}),
+        Route("/iommu-groups/{number}", groups, {"GET": "device:read"}, "one"),
+    )
+
+
+def about_routes(service: DeviceService) -> Sequence[Route]:
+    """List what the service says about itself, without a token."""
+    health, spec = Health(service), Spec()
+    return (
+        Route("/health", health, {"GET": None}),
+        Route("/ready", health, {"GET": None}, "ready"),
+        Route("/spec.yaml", spec, {"GET": None}, "yaml"),
+        Route("/spec.json", spec, {"GET": None}, "json"),
+    )
+
+
+def add_routes(
+    app: App, service: DeviceService, auth: Auth, prefix: str = "", max_body: int = MAX_BODY
+) -> None:
+    """Mount the device API into any Falcon app; nothing but its own paths changes there.
+
+    Args:
+        app: Anybody's.
+        service: Who does the work.
+        auth: Who knows the callers.
+        prefix: Such as ``/v1``; none ends in a slash.
+        max_body: Bytes of a request's body.
+    """
+    _mount(app, device_routes(service, max_body), Guard(auth), prefix)
+
+
+def own_app(service: DeviceService, auth: Auth, max_body: int = MAX_BODY) -> App:
+    """Build an app that is the device API alone, unknown paths and methods included."""
+    app = falcon.App()
+    add_routes(app, service, auth, max_body=max_body)
+    _mount(app, about_routes(service), Guard(NoAuth()), "")
+    app.add_error_handler(Exception, _answer_elsewhere)
+    app.add_error_handler(falcon.HTTPError, _answer_elsewhere)
+    return app
+
+
+def _mount(app: App, routes: Sequence[Route], guard: Guard, prefix: str) -> None:
+    for route in routes:
+        path = GuardedPath(guard, route.resource, route.permissions, route.suffix)
+        app.add_route(prefix + route.path, path)
+
+
+def _answer_elsewhere(
+    req: falcon.Request, resp: falcon.Response, error: Exception, _params: object
+) -> None:
+    """Answer what no guarded path has seen: a path or a method that does not exist."""
+    name_request(req, resp)
+    answer(req, resp, error)

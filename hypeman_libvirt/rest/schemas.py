@@ -1,0 +1,265 @@
+"""Bodies on the wire, as api/openapi.yaml describes them; a test holds the two together.
+
+What is optional in an answer is left out rather than null: `to_json` writes only what was set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, TypeAdapter
+
+from hypeman_libvirt.devices import errors, model, rules
+from hypeman_libvirt.devices.model import DeviceState, DeviceType, EventType, Scope, Severity
+
+
+class RequestBody(BaseModel):
+    """What a client sends: types are not guessed, unknown fields are ignored."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+
+class CreateDevice(RequestBody):
+    """Body of ``POST /devices``. What a name or a tag may be is the service's to say."""
+
+    pci_address: str
+    name: str | None = None
+    tags: dict[str, str] | None = None
+    bind: Scope | None = None
+
+
+class BindBody(RequestBody):
+    """Body of bind."""
+
+    scope: Scope = "device"
+    force: bool = False
+
+
+class UnbindBody(RequestBody):
+    """Body of unbind."""
+
+    scope: Scope = "device"
+
+
+class AttachBody(BindBody):
+    """Body of attach."""
+
+    instance: str = Field(min_length=1)
+
+
+class ErrorDetailOut(BaseModel):
+    """One of several reasons behind an error."""
+
+    code: str
+    message: str
+
+
+class ErrorOut(BaseModel):
+    """Body of every answer that is not a success."""
+
+    code: str
+    message: str
+    details: list[ErrorDetailOut] = []
+    inner_error: ErrorDetailOut = Field(default=ErrorDetailOut(code="", message=""))
+
+    @classmethod
+    def of(cls, error: errors.DeviceError) -> ErrorOut:
+        """Say what went wrong, with the reasons if there are several."""
+        if not error.details:
+            return cls(code=error.code, message=error.message)
+        details = [ErrorDetailOut(code=each.code, message=each.message) for each in error.details]
+        return cls(code=error.code, message=error.message, details=details)
+
+
+class StatusOut(BaseModel):
+    """Answer of the health and readiness probes."""
+
+    status: Literal["ok"]
+
+
+class DeviceOut(BaseModel):
+    """A registered device, its fields in the order of hypeman's example."""
+
+    id: str
+    bound_to_vfio: bool
+    created_at: datetime
+    device_id: str
+    iommu_group: int
+    pci_address: str
+    type: DeviceType
+    vendor_id: str
+    attached_to: str | None
+    name: str
+    tags: dict[str, str] = {}
+    state: DeviceState
+
+    @classmethod
+    def of(cls, device: model.Device) -> DeviceOut:
+        """Describe a device by what is at its address now, else by its registration."""
+        registration = device.registration
+        hardware = device.node or registration
+        group = hardware.iommu_group
+        if group is None:
+            group = registration.iommu_group
+        tags = {"tags": dict(registration.tags)} if registration.tags else {}
+        return cls.model_validate(
+            {
+                "id": registration.id,
+                "bound_to_vfio": device.node is not None and rules.on_vfio(device.node.driver),
+                "created_at": registration.created_at.astimezone(UTC).replace(microsecond=0),
+                "device_id": hardware.device_id,
+                "iommu_group": group,
+                "pci_address": str(registration.pci_address),
+                "type": rules.class_type(hardware.class_code),
+                "vendor_id": hardware.vendor_id,
+                "attached_to": _instance(device.holder),
+                "name": registration.name,
+                **tags,
+                "state": rules.device_state(device),
+            }
+        )
+
+
+class FunctionOut(BaseModel):
+    """A PCI function of the host, registered or not."""
+
+    pci_address: str
+    vendor_id: str
+    device_id: str
+    vendor_name: str = ""
+    device_name: str = ""
+    iommu_group: int
+    current_driver: str | None
+    type: DeviceType
+    class_: str | None = Field(alias="class")
+    numa_node: int | None
+    registered_as: str | None
+    attached_to: str | None
+
+    @classmethod
+    def facts(cls, function: model.AvailableDevice | model.GroupMember) -> dict[str, object]:
+        """Collect what libvirt, the registry and the domains say of it."""
+        node = function.node
+        names = {"vendor_name": node.vendor_name, "device_name": node.device_name}
+        return {
+            "pci_address": str(node.address),
+            "vendor_id": node.vendor_id,
+            "device_id": node.device_id,
+            **{key: name for key, name in names.items() if name is not None},
+            "iommu_group": node.iommu_group,
+            "current_driver": node.driver,
+            "type": rules.device_type(node),
+            "class": None if node.class_code is None else f"0x{node.class_code:06x}",
+            "numa_node": node.numa_node,
+            "registered_as": function.registration and function.registration.name,
+            "attached_to": _instance(function.holder),
+        }
+
+
+class AvailableDeviceOut(FunctionOut):
+    """An assignable device of the host."""
+
+    iommu_group_members: list[str]
+
+    @classmethod
+    def of(cls, available: model.AvailableDevice) -> AvailableDeviceOut:
+        """Describe it, with the addresses that share its group."""
+        members = [str(address) for address in available.node.group_addresses]
+        return cls.model_validate({**cls.facts(available), "iommu_group_members": members})
+
+
+class GroupMemberOut(FunctionOut):
+    """A member of an IOMMU group."""
+
+    assignable: bool
+
+    @classmethod
+    def of(cls, member: model.GroupMember) -> GroupMemberOut:
+        """Describe it, and whether it is an endpoint."""
+        facts = cls.facts(member)
+        return cls.model_validate({**facts, "assignable": rules.is_endpoint(member.node)})
+
+
+class IommuGroupOut(BaseModel):
+    """An IOMMU group, and whether a guest could be given it now."""
+
+    iommu_group: int
+    viable: bool
+    reason: str | None
+    members: list[GroupMemberOut]
+
+    @classmethod
+    def of(cls, report: model.GroupReport) -> IommuGroupOut:
+        """Describe a group with its members."""
+        return cls(
+            iommu_group=report.number,
+            viable=report.viable,
+            reason=report.reason,
+            members=[GroupMemberOut.of(member) for member in report.members],
+        )
+
+
+class CheckOut(BaseModel):
+    """One question that preflight asked."""
+
+    id: str
+    severity: Severity
+    message: str
+    hint: str | None
+
+
+class PreflightOut(BaseModel):
+    """Would passthrough work?"""
+
+    ready: bool
+    checks: list[CheckOut]
+
+    @classmethod
+    def of(cls, preflight: model.Preflight) -> PreflightOut:
+        """List the checks in their order."""
+        checks = [
+            CheckOut(id=each.id, severity=each.severity, message=each.message, hint=each.hint)
+            for each in preflight.checks
+        ]
+        return cls(ready=preflight.ready, checks=checks)
+
+
+class EventOut(BaseModel):
+    """Data of one Server-Sent Event; `id` is the device's, as everywhere else."""
+
+    type: EventType
+    at: datetime
+    pci_address: str
+    id: str | None
+    name: str | None
+    current_driver: str | None
+    attached_to: str | None
+
+    @classmethod
+    def of(cls, event: model.Event) -> EventOut:
+        """Describe what happened."""
+        return cls(
+            type=event.type,
+            at=event.at.astimezone(UTC),
+            pci_address=str(event.pci_address),
+            id=event.device_id,
+            name=event.name,
+            current_driver=event.driver,
+            attached_to=event.attached_to,
+        )
+
+
+def to_json(body: BaseModel | Sequence[BaseModel]) -> bytes:
+    """Write a body, or an array of them, without the fields that were not set."""
+    return _ANY_BODY.dump_json(body, by_alias=True, exclude_unset=True)
+
+
+_ANY_BODY: Final = TypeAdapter[SerializeAsAny[BaseModel] | Sequence[SerializeAsAny[BaseModel]]](
+    SerializeAsAny[BaseModel] | Sequence[SerializeAsAny[BaseModel]]
+)
+
+
+def _instance(holder: model.Holder | None) -> str | None:
+    return holder.domain.instance if holder else None
