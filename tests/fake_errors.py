@@ -6,10 +6,12 @@ from typing import Final
 
 NO_SUPPORT: Final = 3
 INTERNAL: Final = 1
+XML_ERROR: Final = 27
 INVALID_ARG: Final = 8
 SYSTEM: Final = 38
 NO_DOMAIN: Final = 42
 NO_NODE_DEVICE: Final = 53
+OPERATION_FAILED: Final = 9
 OPERATION_INVALID: Final = 55
 CONFIG_UNSUPPORTED: Final = 67
 ARGUMENT_UNSUPPORTED: Final = 74

@@ -27,6 +27,7 @@ from tests.fake_errors import (
     FROM_QEMU,
     FROM_RPC,
     INTERNAL,
+    OPERATION_FAILED,
     OPERATION_INVALID,
     SYSTEM,
     failure,
@@ -50,6 +51,7 @@ from tests.fake_xml import (
     parse,
     parse_domain,
     pci_element,
+    shares_slot,
     show,
     source_of,
     without,
@@ -468,6 +470,7 @@ class FakeHost:
         hostdev = parse(xml)
         config_after = self._with(guest.config, hostdev, hotplug=False) if config else None
         if live:
+            _refuse_other_function(hostdev)
             live_after = self._with(guest.live, hostdev, hotplug=True)
             with self.pci_work:
                 guest.detached_by_libvirt |= self._prepare([hostdev])
@@ -483,6 +486,8 @@ class FakeHost:
         for affected, definition in ((config, guest.config), (live, guest.live)):
             if affected and address not in held(definition):
                 raise failure(DEVICE_MISSING, FROM_QEMU, f"device not found: {address}")
+        if live and shares_slot(guest.live, address):
+            raise failure(OPERATION_FAILED, FROM_QEMU, "cannot hot unplug a multifunction device")
         if live and not guest.ignores_unplug:
             guest.live = without(guest.live, address)
             with self.pci_work:
@@ -651,3 +656,10 @@ class FakeHost:
         devices.append(deepcopy(hostdev))
         assign_slots(after, hotplug=hotplug)
         return after
+
+
+def _refuse_other_function(hostdev: Element) -> None:
+    """Hot-plug function 0 only, as libvirt does."""
+    address = hostdev.find("address[@type='pci']")
+    if address is not None and not address_of(address).endswith(".0"):
+        raise failure(INTERNAL, FROM_DOMAIN, "Only PCI device addresses with function=0")

@@ -38,6 +38,8 @@ from tests.fake_xml import parse, show
 
 __all__ = ["FakeHost", "Hang", "libvirtError"]
 
+VIR_CONNECT_LIST_DOMAINS_PERSISTENT: Final = 4
+VIR_CONNECT_LIST_DOMAINS_TRANSIENT: Final = 8
 VIR_CONNECT_LIST_NODE_DEVICES_CAP_SYSTEM: Final = 1
 VIR_CONNECT_LIST_NODE_DEVICES_CAP_PCI_DEV: Final = 2
 VIR_CONNECT_LIST_NODE_DEVICES_CAP_NET: Final = 16
@@ -84,6 +86,7 @@ VIR_ERR_OPERATION_UNSUPPORTED: Final = 84
 VIR_ERR_ACCESS_DENIED: Final = 88
 VIR_ERR_AUTH_UNAVAILABLE: Final = 94
 VIR_ERR_DEVICE_MISSING: Final = 99
+VIR_FROM_DOMAIN: Final = FROM_DOMAIN
 VIR_FROM_RPC: Final = FROM_RPC
 VIR_FROM_QEMU: Final = 10
 
@@ -257,6 +260,11 @@ class virConnect:
                 f"<enum name='pciBackend'>{values}</enum></hostdev></devices></domainCapabilities>"
             )
 
+    def numOfDevices(self, cap: str | None, flags: int = 0) -> int:
+        with self._call("numOfDevices") as host, host.lock:
+            listed = [node for node in host.nodes.values() if node.listed]
+            return len([node for node in listed if cap is None or cap in node.capabilities])
+
     def listAllDevices(self, flags: int = 0) -> list[virNodeDevice]:
         with self._call("listAllDevices") as host, host.lock:
             return [
@@ -274,7 +282,11 @@ class virConnect:
 
     def listAllDomains(self, flags: int = 0) -> list[virDomain]:
         with self._call("listAllDomains") as host, host.lock:
-            return [virDomain(self, guest) for guest in host.guests.values()]
+            return [
+                virDomain(self, guest)
+                for guest in host.guests.values()
+                if not flags or flags & _kind_of(guest)
+            ]
 
     def lookupByUUIDString(self, uuidstr: str) -> virDomain:
         with self._call("lookupByUUIDString") as host:
@@ -490,6 +502,11 @@ class virDomain:
         definition = first if first is not None else second
         assert definition is not None
         return definition
+
+
+def _kind_of(guest: Guest) -> int:
+    kind = VIR_CONNECT_LIST_DOMAINS_TRANSIENT
+    return kind if guest.config is None else VIR_CONNECT_LIST_DOMAINS_PERSISTENT
 
 
 def _matches(node: Node, flags: int) -> bool:

@@ -10,7 +10,7 @@ from typing import Final, TypedDict, Unpack
 from lxml import etree
 from lxml.etree import _Element as Element
 
-from tests.fake_errors import FROM_DOMAIN, INTERNAL, failure
+from tests.fake_errors import FROM_DOMAIN, INTERNAL, XML_ERROR, failure
 
 _PARSER: Final = etree.XMLParser(resolve_entities=False, no_network=True, remove_blank_text=True)
 
@@ -255,6 +255,16 @@ def _controllers(q35: bool, root_ports: int) -> Iterator[Element]:
         yield port
 
 
+def shares_slot(definition: Element | None, address: str) -> bool:
+    """Whether the device has company in its guest slot."""
+    if definition is None:
+        return False
+    addresses = definition.findall("devices/*/address[@type='pci']")
+    slots = [address_of(each)[:-2] for each in addresses]
+    own = [each.find("address") for each in hostdevs(definition) if source_of(each) == address]
+    return any(each is not None and slots.count(address_of(each)[:-2]) > 1 for each in own)
+
+
 def without(definition: Element | None, address: str) -> Element:
     after = deepcopy(definition)
     assert after is not None
@@ -274,6 +284,8 @@ def assign_slots(definition: Element, *, hotplug: bool) -> None:
     controllers = definition.findall("devices/controller[@type='pci']")
     if not controllers:
         return
+    _refuse_double_use(definition)
+    _add_ports(definition)
     for hostdev in hostdevs(definition):
         if hostdev.find("address") is None:
             slot = _free_slot(definition, hotplug=hotplug)
@@ -293,10 +305,34 @@ def _free_slot(definition: Element, *, hotplug: bool) -> str:
     if hotplug:
         raise failure(INTERNAL, FROM_DOMAIN, "internal error: No more available PCI slots")
     index = 1 + max((int(p.get("index") or 0) for p in ports), default=0)
+    _add_port(definition, index)
+    return f"0000:{index:02x}:00.0"
+
+
+def _refuse_double_use(definition: Element) -> None:
+    used = [address_of(a) for a in definition.findall("devices/*/address[@type='pci']")]
+    if len(used) != len(set(used)):
+        raise failure(XML_ERROR, FROM_DOMAIN, "Attempted double use of PCI Address")
+
+
+def _add_ports(definition: Element) -> None:
+    """Add the root ports up to the highest bus that a hostdev is on."""
+    if definition.find("devices/controller[@model='pcie-root']") is None:
+        return
+    have = {int(c.get("index") or 0) for c in definition.findall("devices/controller")}
+    spoken_of = [int(address_of(a)[5:7], 16) for a in _guest_addresses(definition)]
+    for index in range(1, max(spoken_of, default=0) + 1):
+        if index not in have:
+            _add_port(definition, index)
+
+
+def _guest_addresses(definition: Element) -> list[Element]:
+    return [a for each in hostdevs(definition) if (a := each.find("address")) is not None]
+
+
+def _add_port(definition: Element, index: int) -> None:
     devices = definition.find("devices")
     assert devices is not None
-    port = etree.SubElement(
-        devices, "controller", type="pci", index=str(index), model="pcie-root-port"
-    )
+    attributes = {"type": "pci", "index": str(index), "model": "pcie-root-port"}
+    port = etree.SubElement(devices, "controller", attributes)
     port.append(address_xml(f"0000:00:{1 + (index - 1) // 8:02x}.{(index - 1) % 8}", type="pci"))
-    return f"0000:{index:02x}:00.0"

@@ -1,0 +1,244 @@
+"""One supervised connection to libvirt: opened when needed, opened again when lost."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Final, TypeVar
+
+import libvirt
+
+from hypeman_libvirt.host.errors import UNAVAILABLE, Meanings, is_lost, translate
+from hypeman_libvirt.host.event_loop import EVENT_LOOP
+
+_log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+Observe = Callable[[str, float, int | None], None]
+"""Is told of each call: its name in the binding, seconds, and libvirt's code if it failed."""
+
+_KEEPALIVE: Final = (5, 3)
+"""Seconds between questions, and how many may stay unanswered."""
+_PAUSE: Final = 1.0
+"""Seconds after a failed open before the next try; requests fail at once meanwhile."""
+_PATIENCE: Final = 2.0
+"""Seconds that a request waits while another one opens the connection."""
+_DOMAIN_EVENTS: Final = (
+    libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE,
+    libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED,
+    libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_ADDED,
+    libvirt.VIR_DOMAIN_EVENT_ID_METADATA_CHANGE,
+)
+_NODE_EVENTS: Final = (
+    libvirt.VIR_NODE_DEVICE_EVENT_ID_LIFECYCLE,
+    libvirt.VIR_NODE_DEVICE_EVENT_ID_UPDATE,
+)
+
+
+def ignore_call(_call: str, _seconds: float, _code: int | None) -> None:
+    """Observe nothing."""
+
+
+class Connection:
+    """A connection to the libvirt host of a URI, safe between threads.
+
+    A dead libvirt connection never recovers, so each call gets the connection of the moment and
+    looks its objects up again. Reads are retried once on a new connection, writes never: a write
+    whose answer was lost may have happened.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        observe: Observe = ignore_call,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Open nothing yet.
+
+        Args:
+            uri: https://libvirt.org/uri.html
+            observe: Is told of each call.
+            monotonic: Seconds that never go back.
+        """
+        self.uri = uri
+        self._observe = observe
+        self._monotonic = monotonic
+        self._opening = threading.Lock()
+        self._current: libvirt.virConnect | None = None
+        self._lost: libvirt.virConnect | None = None
+        self._not_before = float("-inf")
+        self._wakes: list[Callable[[], None]] = []
+        self._callbacks: list[Callable[[], object]] = []
+
+    def read(self, call: str, ask: Callable[[libvirt.virConnect], T]) -> T:
+        """Ask libvirt something that changes nothing; once more if the connection was lost.
+
+        Args:
+            call: The binding's method, for the log and the observer.
+            ask: Gets the connection of this moment.
+
+        Raises:
+            DeviceError: See ``errors.translate``.
+        """
+        connection = self._connect()
+        try:
+            return self._timed(call, lambda: ask(connection))
+        except libvirt.libvirtError as error:
+            if not is_lost(error):
+                raise translate(error, call) from error
+            self._discard(connection)
+        return self._once(call, ask)
+
+    def write(
+        self,
+        call: str,
+        change: Callable[[libvirt.virConnect], T],
+        meanings: Meanings | None = None,
+    ) -> T:
+        """Let libvirt change something, once.
+
+        Args:
+            call: The binding's method, for the log and the observer.
+            change: Gets the connection of this moment.
+            meanings: See ``errors.translate``.
+
+        Raises:
+            DeviceError: See ``errors.translate``.
+        """
+        return self._once(call, change, meanings)
+
+    def subscribe(self, wake: Callable[[], None]) -> None:
+        """Have ``wake`` called, from any thread, after libvirt's events and after a new open."""
+        with self._opening:
+            self._wakes.append(wake)
+            if self._current is not None and not self._callbacks:
+                self._register_events(self._current)
+
+    def close(self) -> None:
+        """Close the connection, once nothing uses it any more."""
+        with self._opening:
+            connection, self._current = self._current, None
+            if connection is not None:
+                self._unregister(connection)
+                with suppress(libvirt.libvirtError):
+                    connection.close()
+
+    def _once(
+        self,
+        call: str,
+        ask: Callable[[libvirt.virConnect], T],
+        meanings: Meanings | None = None,
+    ) -> T:
+        connection = self._connect()
+        try:
+            return self._timed(call, lambda: ask(connection))
+        except libvirt.libvirtError as error:
+            if is_lost(error):
+                self._discard(connection)
+            raise translate(error, call, meanings) from error
+
+    def _timed(self, call: str, ask: Callable[[], T]) -> T:
+        began = self._monotonic()
+        code = None
+        try:
+            return ask()
+        except libvirt.libvirtError as error:
+            code = error.get_error_code()
+            raise
+        finally:
+            self._observe(call, self._monotonic() - began, code)
+
+    def _connect(self) -> libvirt.virConnect:
+        """Return the connection, or open one. While one thread opens, others wait only briefly."""
+        current = self._current
+        if current is not None and current is not self._lost:
+            return current
+        if not self._opening.acquire(timeout=_PATIENCE):
+            raise UNAVAILABLE[0](UNAVAILABLE[1])
+        try:
+            if self._current is not None and self._current is self._lost:
+                self._drop(self._current)
+            return self._current or self._open()
+        finally:
+            self._opening.release()
+
+    def _open(self) -> libvirt.virConnect:
+        if self._monotonic() < self._not_before:
+            raise UNAVAILABLE[0](UNAVAILABLE[1])
+        EVENT_LOOP.start()
+        try:
+            connection = self._timed("open", self._dial)
+        except libvirt.libvirtError as error:
+            self._not_before = self._monotonic() + _PAUSE
+            raise translate(error, "open") from error
+        self._current = connection
+        if self._wakes:
+            self._register_events(connection)
+            self._wake()
+        return connection
+
+    def _dial(self) -> libvirt.virConnect:
+        """Open, and notice a dead connection soon; drivers in this process cannot die."""
+        connection = libvirt.open(self.uri)
+        with _unless_lacking():
+            connection.setKeepAlive(*_KEEPALIVE)
+        with _unless_lacking():
+            connection.registerCloseCallback(self._on_close, None)
+        return connection
+
+    def _on_close(self, connection: libvirt.virConnect, reason: int, _opaque: object) -> None:
+        """Only note it: libvirt allows nothing slow in its callbacks, and no unregistering."""
+        _log.warning("libvirt closed the connection to %s, reason %s", self.uri, reason)
+        self._lost = connection
+        self._wake()
+
+    def _discard(self, connection: libvirt.virConnect) -> None:
+        with self._opening:
+            if self._current is connection:
+                self._drop(connection)
+
+    def _drop(self, connection: libvirt.virConnect) -> None:
+        """Let go of a dead connection without closing it.
+
+        Other threads may still be in calls on it, so the last reference to it closes it. libvirt
+        holds one for as long as callbacks are registered.
+        """
+        self._current = self._lost = None
+        self._unregister(connection)
+
+    def _unregister(self, connection: libvirt.virConnect) -> None:
+        callbacks, self._callbacks = self._callbacks, []
+        for unregister in [*callbacks, connection.unregisterCloseCallback]:
+            with suppress(libvirt.libvirtError):
+                unregister()
+
+    def _register_events(self, connection: libvirt.virConnect) -> None:
+        for event in _DOMAIN_EVENTS:
+            with _unless_lacking():
+                number = connection.domainEventRegisterAny(None, event, self._on_event, None)
+                self._callbacks.append(partial(connection.domainEventDeregisterAny, number))
+        for event in _NODE_EVENTS:
+            with _unless_lacking():
+                number = connection.nodeDeviceEventRegisterAny(None, event, self._on_event, None)
+                self._callbacks.append(partial(connection.nodeDeviceEventDeregisterAny, number))
+
+    def _on_event(self, *_what: object) -> None:
+        self._wake()
+
+    def _wake(self) -> None:
+        for wake in self._wakes:
+            wake()
+
+
+@contextmanager
+def _unless_lacking() -> Iterator[None]:
+    """Do without what the driver does not have; any other error is one."""
+    try:
+        yield
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != libvirt.VIR_ERR_NO_SUPPORT:
+            raise

@@ -1,0 +1,146 @@
+"""Hosts of libvirt's test driver, with the drivers that it leaves out.
+
+It keeps everything in the process of its caller, drops ``<driver>`` from the file that its URI
+names and has neither detach nor reattach. These three are added here, in memory.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote, unquote, urlsplit
+
+from hypeman_libvirt.devices.address import PciAddress
+from hypeman_libvirt.devices.errors import DeviceNotFoundError, InUseError, LibvirtFailedError
+from hypeman_libvirt.devices.model import Domain, Holder, NodeDevice
+from hypeman_libvirt.devices.rules import on_vfio
+from hypeman_libvirt.host.connection import Connection
+from hypeman_libvirt.host.domains import Domains
+from hypeman_libvirt.host.node_device_xml import parse_node_device
+from hypeman_libvirt.host.node_devices import NodeDevices
+from hypeman_libvirt.host.xml import parse_xml, show_xml
+
+_log = logging.getLogger(__name__)
+_VFIO: Final = "vfio-pci"
+_BUILT_IN: Final = {"", "/", "/default"}
+"""Paths of ``test:///default``, whose host is part of libvirt and names no file."""
+
+
+def demo_uri() -> str:
+    """Return the URI of the embedded host, installed or in a checkout."""
+    package = files("hypeman_libvirt")
+    installed = Path(str(package / "demo-host.xml"))
+    checkout = Path(str(package)).parent / "contrib" / "demo" / "host.xml"
+    return f"test://{quote(str(installed if installed.exists() else checkout))}"
+
+
+def is_test_driver(uri: str) -> bool:
+    """Whether libvirt's test driver serves the URI, in this process."""
+    return urlsplit(uri).scheme == "test"
+
+
+class DemoNodeDevices(NodeDevices):
+    """Node devices of the test driver, with drivers in memory."""
+
+    def __init__(self, connection: Connection) -> None:
+        """Read the drivers from the file that the connection's URI names.
+
+        Raises:
+            LibvirtFailedError: The file cannot be read.
+        """
+        super().__init__(connection)
+        self._domains = Domains(connection)
+        self._lock = threading.Lock()
+        self._at_boot = _read_drivers(connection.uri)
+        self._drivers = dict(self._at_boot)
+        self._taken: dict[PciAddress, str | None] = {}
+        _log.warning(
+            "%s is libvirt's test driver: drivers, bind and unbind are kept in memory only",
+            connection.uri,
+        )
+
+    def bind(self, address: PciAddress) -> None:
+        """Put the device on vfio-pci, in memory."""
+        self._move(address, _VFIO)
+
+    def unbind(self, address: PciAddress) -> None:
+        """Put the device on the driver that the file names, in memory."""
+        at_boot = self._at_boot.get(address)
+        self._move(address, None if on_vfio(at_boot) else at_boot)
+
+    def follow_domains(self) -> None:
+        """Do with managed devices what libvirt does when a domain takes or returns them."""
+        holders = self._domains.list_holders().items()
+        used = {address for address, held_by in holders if any(each.live for each in held_by)}
+        with self._lock:
+            for address in used - set(self._taken):
+                if not on_vfio(self._drivers.get(address)):
+                    self._taken[address] = self._drivers.get(address)
+                    self._drivers[address] = _VFIO
+            for address in set(self._taken) - used:
+                self._drivers[address] = self._taken.pop(address)
+
+    def _parse(self, xml: str) -> NodeDevice | None:
+        device = super()._parse(xml)
+        if device is None:
+            return None
+        with self._lock:
+            driver = self._drivers.get(device.address)
+        return replace(device, driver=driver)
+
+    def _move(self, address: PciAddress, driver: str | None) -> None:
+        """Change the driver of a device that no running domain uses, as libvirt does.
+
+        Raises:
+            DeviceNotFoundError: There is none at the address.
+            InUseError: A running domain uses it.
+        """
+        if self.find(address) is None:
+            raise DeviceNotFoundError(
+                f"no PCI device {address} on this host; GET /devices/available lists them"
+            )
+        user = self._find_user(address)
+        if user is not None:
+            raise InUseError(f"{address} is in use by domain {user.domain.name}; detach it first")
+        with self._lock:
+            self._drivers[address] = driver
+
+    def _find_user(self, address: PciAddress) -> Holder | None:
+        holders = self._domains.list_holders().get(address, ())
+        return next((holder for holder in holders if holder.live), None)
+
+
+class DemoDomains(Domains):
+    """Domains of the test driver, whose devices change drivers as on a real host."""
+
+    def __init__(self, connection: Connection, node_devices: DemoNodeDevices) -> None:
+        """Let these node devices follow what the domains take and return."""
+        super().__init__(connection)
+        self._node_devices = node_devices
+
+    def attach(self, domain: Domain, addresses: Sequence[PciAddress]) -> None:
+        """Give devices to the domain, and to vfio-pci if it runs."""
+        super().attach(domain, addresses)
+        self._node_devices.follow_domains()
+
+    def detach(self, domain: Domain, addresses: Sequence[PciAddress]) -> None:
+        """Take devices out of the domain, and off vfio-pci if that is how they got there."""
+        super().detach(domain, addresses)
+        self._node_devices.follow_domains()
+
+
+def _read_drivers(uri: str) -> Mapping[PciAddress, str | None]:
+    path = unquote(urlsplit(uri).path)
+    if path in _BUILT_IN:
+        return {}
+    try:
+        document = parse_xml(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise LibvirtFailedError(f"{path}, which {uri} names, cannot be read") from error
+    nodes = (parse_node_device(show_xml(each)) for each in document.iterfind("device"))
+    return {node.address: node.driver for node in nodes if node is not None}

@@ -1,0 +1,210 @@
+"""libvirt's XML of a domain: who it is and which PCI functions of the host it holds.
+
+Source: https://libvirt.org/formatdomain.html
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from lxml import etree
+from lxml.etree import _Element as Element
+
+from hypeman_libvirt.devices.address import PciAddress
+from hypeman_libvirt.devices.errors import LibvirtFailedError
+from hypeman_libvirt.devices.model import MetadataEntry
+from hypeman_libvirt.host.xml import parse_xml, read_address, show_xml
+
+DEVICES_NAMESPACE: Final = "urn:hypeman:libvirt:devices:1"
+INSTANCE_NAMESPACE: Final = "urn:hypeman:libvirt:instance:1"
+NAMESPACE_PREFIX: Final = "hypeman"
+
+_HOSTDEVS: Final = (
+    "devices/hostdev[@mode='subsystem'][@type='pci']/source/address",
+    "devices/interface[@type='hostdev']/source/address",
+    "devices/interface[@type='network']/actual[@type='hostdev']/source/address",
+)
+_INSTANCE: Final = f"metadata/{{{INSTANCE_NAMESPACE}}}instance"
+_NODESETS: Final = ("numatune/memory", "numatune/memnode")
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """An element of a domain that holds a PCI function.
+
+    Attributes:
+        address: On the host.
+        managed: libvirt binds it to vfio-pci at start and gives it back at stop.
+        guest_address: In the guest; None until libvirt gave it one.
+        xml: The element, as libvirt takes it to detach the device.
+    """
+
+    address: PciAddress
+    managed: bool
+    guest_address: PciAddress | None
+    xml: str
+
+
+class DomainXml:
+    """One definition of a domain: the live one, or the one for its next start."""
+
+    def __init__(self, xml: str) -> None:
+        """Parse what ``virDomainGetXMLDesc()`` returned.
+
+        Raises:
+            LibvirtFailedError: The document is not what libvirt documents.
+        """
+        self.root: Final = parse_xml(xml)
+
+    @property
+    def is_live(self) -> bool:
+        """libvirt gives an id to the live definition of an active domain only."""
+        return self.root.get("id") is not None
+
+    @property
+    def instance_id(self) -> str | None:
+        """What a control plane wrote into the metadata."""
+        instance = self.root.find(_INSTANCE)
+        return None if instance is None else instance.get("id") or None
+
+    @property
+    def numa_nodes(self) -> frozenset[int]:
+        """Host nodes that the memory is bound to."""
+        nodesets = (
+            each.get("nodeset") or "" for path in _NODESETS for each in self.root.iterfind(path)
+        )
+        return frozenset(node for nodeset in nodesets for node in _read_nodeset(nodeset))
+
+    @property
+    def held(self) -> Sequence[Held]:
+        """Every PCI function of the host in it.
+
+        Raises:
+            LibvirtFailedError: An address is none.
+        """
+        sources = [source for path in _HOSTDEVS for source in self.root.iterfind(path)]
+        try:
+            return [_read_held(source) for source in sources]
+        except ValueError as error:
+            name = self.root.findtext("name")
+            raise LibvirtFailedError(f"domain {name} holds a device at no PCI address") from error
+
+    def find(self, address: PciAddress) -> Held | None:
+        """Return the element that holds an address."""
+        return next((held for held in self.held if held.address == address), None)
+
+    def with_hostdevs(self, hostdevs: Iterable[str]) -> str:
+        """Return the definition with more devices, for ``virDomainDefineXML()``."""
+        root = parse_xml(show_xml(self.root))
+        devices = root.find("devices")
+        if devices is None:
+            devices = etree.SubElement(root, "devices")
+        devices.extend(parse_xml(hostdev) for hostdev in hostdevs)
+        return show_xml(root)
+
+    def without(self, addresses: Collection[PciAddress]) -> str:
+        """Return the definition without these devices, for ``virDomainDefineXML()``."""
+        root = parse_xml(show_xml(self.root))
+        for source in [source for path in _HOSTDEVS for source in root.iterfind(path)]:
+            if read_address(source) in addresses:
+                element = _device_of(source)
+                parent = element.getparent()
+                if parent is not None:
+                    parent.remove(element)
+        return show_xml(root)
+
+
+def build_hostdev(
+    address: PciAddress, guest: PciAddress | None = None, *, multifunction: bool = False
+) -> str:
+    """Write ``<hostdev managed='yes'>`` for a PCI function.
+
+    Args:
+        address: On the host.
+        guest: In the guest; libvirt chooses one if it is None.
+        multifunction: The guest is to look for more functions in this slot.
+    """
+    hostdev = etree.Element("hostdev", mode="subsystem", type="pci", managed="yes")
+    source = etree.SubElement(hostdev, "source")
+    etree.SubElement(source, "address", _write_address(address))
+    if guest is not None:
+        element = etree.SubElement(hostdev, "address", _write_address(guest), type="pci")
+        if multifunction:
+            element.set("multifunction", "on")
+    return show_xml(hostdev)
+
+
+def build_metadata(entries: Sequence[MetadataEntry]) -> str:
+    """Write our metadata without its namespace, which ``virDomainSetMetadata()`` puts into it."""
+    devices = etree.Element("devices")
+    for entry in entries:
+        facts = {"id": entry.id, "name": entry.name, "pci_address": str(entry.pci_address)}
+        device = etree.SubElement(devices, "device", facts)
+        for address in entry.bound:
+            etree.SubElement(device, "bound", pci_address=str(address))
+    return show_xml(devices)
+
+
+def parse_metadata(xml: str) -> Sequence[MetadataEntry]:
+    """Read our metadata, which ``virDomainGetMetadata()`` returns without its namespace.
+
+    Raises:
+        LibvirtFailedError: Somebody wrote an entry that is none of ours.
+        InvalidPciAddressError: Likewise.
+    """
+    return [_read_entry(device) for device in parse_xml(xml).iterfind("{*}device")]
+
+
+def _read_entry(device: Element) -> MetadataEntry:
+    entry_id, name, address = (device.get(key) for key in ("id", "name", "pci_address"))
+    if not entry_id or not name or not address:
+        raise LibvirtFailedError("an entry in the domain's metadata lacks id, name or pci_address")
+    bound = [each.get("pci_address", "") for each in device.iterfind("{*}bound")]
+    return MetadataEntry(
+        entry_id, name, PciAddress.parse(address), tuple(PciAddress.parse(each) for each in bound)
+    )
+
+
+def _read_held(source: Element) -> Held:
+    device = _device_of(source)
+    guest = device.find("address[@type='pci']")
+    return Held(
+        address=read_address(source),
+        managed=device.get("managed") == "yes",
+        guest_address=None if guest is None else read_address(guest),
+        xml=show_xml(device),
+    )
+
+
+def _device_of(source: Element) -> Element:
+    """Return the child of ``<devices>`` that a ``<source>``'s address lies in."""
+    device = source
+    for ancestor in source.iterancestors():
+        if ancestor.tag == "devices":
+            break
+        device = ancestor
+    return device
+
+
+def _write_address(address: PciAddress) -> dict[str, str]:
+    return {
+        "domain": f"0x{address.domain:04x}",
+        "bus": f"0x{address.bus:02x}",
+        "slot": f"0x{address.slot:02x}",
+        "function": f"0x{address.function:x}",
+    }
+
+
+def _read_nodeset(text: str) -> Iterator[int]:
+    """Read ``0-3,^2,5``.
+
+    Source: libvirt, ``virBitmapParse()``.
+    """
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    excluded = {int(part[1:]) for part in parts if part.startswith("^")}
+    for part in parts:
+        if not part.startswith("^"):
+            first, _, last = part.partition("-")
+            yield from (n for n in range(int(first), int(last or first) + 1) if n not in excluded)

@@ -1,0 +1,47 @@
+"""libvirt's event loop: one of the process, as libvirt itself has only one."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+import libvirt
+
+_log = logging.getLogger(__name__)
+_PAUSE = 1.0
+
+
+class _EventLoop:
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Start it once; before the first connection, or keepalive and events fail.
+
+        Source: https://libvirt.org/html/libvirt-libvirt-event.html
+        """
+        with self._lock:
+            if self._thread is None:
+                libvirt.virEventRegisterDefaultImpl()
+                self._thread = threading.Thread(target=_run, name="libvirt-events", daemon=True)
+                self._thread.start()
+
+
+def _run() -> None:
+    while True:
+        try:
+            libvirt.virEventRunDefaultImpl()
+        except libvirt.libvirtError as error:
+            _log.warning("libvirt's event loop stumbled: code %s", error.get_error_code())
+            time.sleep(_PAUSE)
+
+
+def _be_quiet(_context: object, _error: tuple[object, ...]) -> None:
+    """Take the place of libvirt's own handler, which prints every error on stderr."""
+
+
+libvirt.registerErrorHandler(_be_quiet, None)
+EVENT_LOOP = _EventLoop()
+"""libvirt keeps its event loop in the process and not in a connection, and so must we."""

@@ -1,0 +1,93 @@
+"""Where in a guest a device can go.
+
+Source: libvirt's docs/pci-hotplug.rst.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Final
+
+from hypeman_libvirt.devices.address import PciAddress
+from hypeman_libvirt.host.domain_xml import DomainXml, build_hostdev
+from hypeman_libvirt.host.xml import read_address
+
+_CONTROLLERS: Final = "devices/controller[@type='pci']"
+_ROOT_PORTS: Final = "devices/controller[@type='pci'][@model='pcie-root-port']"
+_PCI_ROOT: Final = "devices/controller[@type='pci'][@model='pci-root']"
+_TAKEN: Final = "devices/*/address[@type='pci']"
+_FIRST_PCI_SLOT: Final = 2
+"""On pci.0 slot 0 is the host bridge, slot 1 the ISA bridge."""
+_PROPOSED_SLOTS: Final = range(0x10, 0x1C)
+"""Free on the root bus of most q35 and i440fx guests."""
+
+
+def build_functions(
+    addresses: Sequence[PciAddress], definition: DomainXml | None = None
+) -> Sequence[str]:
+    """Write ``<hostdev>`` elements; functions of one host slot become functions of one guest slot.
+
+    Args:
+        addresses: On the host.
+        definition: Of the domain for its next start, to find a free slot in; without one the
+            slot is a proposal.
+    """
+    slots = _propose_slots() if definition is None else _list_cold_slots(definition)
+    elements: list[str] = []
+    for _, functions in groupby(sorted(addresses), key=_slot):
+        together = list(functions)
+        if len(together) == 1:
+            elements.append(build_hostdev(together[0]))
+        else:
+            elements.extend(_build_together(together, next(slots, None)))
+    return elements
+
+
+def shares_slot(live: DomainXml, address: PciAddress) -> bool:
+    """Whether the device is one of several functions in its guest slot.
+
+    libvirt refuses to unplug such a device.
+    """
+    held = live.find(address)
+    if held is None or held.guest_address is None:
+        return False
+    slot = _slot(held.guest_address)
+    taken = [_slot(read_address(each)) for each in live.root.iterfind(_TAKEN)]
+    return taken.count(slot) > 1
+
+
+def _build_together(functions: Sequence[PciAddress], slot: PciAddress | None) -> Iterator[str]:
+    """Write the functions as they are on the host; a guest finds none in a slot without a 0."""
+    numbers = [each.function for each in functions]
+    if 0 not in numbers:
+        numbers = list(range(len(functions)))
+    for address, number in zip(functions, numbers, strict=True):
+        guest = None if slot is None else PciAddress(slot.domain, slot.bus, slot.slot, number)
+        yield build_hostdev(address, guest, multifunction=number == 0)
+
+
+def _propose_slots() -> Iterator[PciAddress]:
+    return (PciAddress(0, 0, slot, 0) for slot in _PROPOSED_SLOTS)
+
+
+def _list_cold_slots(definition: DomainXml) -> Iterator[PciAddress]:
+    """List free slots for the next start; none where the definition shows no PCI controllers."""
+    taken = {_slot(read_address(each)) for each in definition.root.iterfind(_TAKEN)}
+    return (slot for slot in _list_slots(definition) if _slot(slot) not in taken)
+
+
+def _list_slots(definition: DomainXml) -> Iterator[PciAddress]:
+    """List slots for devices; libvirt adds the root ports that a definition only speaks of."""
+    controllers = definition.root.findall(_CONTROLLERS)
+    if definition.root.find(_PCI_ROOT) is not None:
+        yield from (PciAddress(0, 0, slot, 0) for slot in range(_FIRST_PCI_SLOT, 0x20))
+    elif controllers:
+        for port in definition.root.iterfind(_ROOT_PORTS):
+            yield PciAddress(0, int(port.get("index") or 0), 0, 0)
+        new = 1 + max(int(each.get("index") or 0) for each in controllers)
+        yield from (PciAddress(0, bus, 0, 0) for bus in range(new, 0x100))
+
+
+def _slot(address: PciAddress) -> tuple[int, int, int]:
+    return (address.domain, address.bus, address.slot)

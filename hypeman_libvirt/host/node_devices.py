@@ -1,0 +1,122 @@
+"""PCI functions of the host: list, look up, give to vfio-pci and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import Final
+
+import libvirt
+
+from hypeman_libvirt.devices.address import PciAddress
+from hypeman_libvirt.devices.errors import (
+    DeviceNotFoundError,
+    LibvirtFailedError,
+    VfioUnavailableError,
+)
+from hypeman_libvirt.devices.model import NodeDevice
+from hypeman_libvirt.host.connection import Connection
+from hypeman_libvirt.host.errors import Meanings, is_gone
+from hypeman_libvirt.host.node_device_xml import parse_node_device
+from hypeman_libvirt.host.node_tree import TreeNode, parse_tree_node
+
+_TO_VFIO: Final = "vfio"
+"""The only driver name that every libvirt takes; newer ones give other text to modprobe."""
+_BIND_MEANINGS: Final[Meanings] = {
+    libvirt.VIR_ERR_INTERNAL_ERROR: (
+        VfioUnavailableError,
+        "vfio-pci does not take the device; see dmesg, and lsmod for vfio_pci",
+    ),
+}
+
+
+class NodeDevices:
+    """libvirt's node devices over one connection."""
+
+    def __init__(self, connection: Connection) -> None:
+        """Ask over this connection."""
+        self._connection = connection
+
+    def find(self, address: PciAddress) -> NodeDevice | None:
+        """Look up by address: by the name that it has on most hosts, else in the whole list."""
+        device = self.find_named(address.node_device_name)
+        if device is not None and device.address == address:
+            return device
+        return next((each for each in self.list_devices() if each.address == address), None)
+
+    def find_named(self, node_name: str) -> NodeDevice | None:
+        """Look up by libvirt's name."""
+        if not node_name.isascii() or "\0" in node_name:
+            return None
+        xml = self._connection.read("nodeDeviceLookupByName", lambda c: _describe(c, node_name))
+        return None if xml is None else self._parse(xml)
+
+    def list_devices(self) -> Sequence[NodeDevice]:
+        """List all, by address.
+
+        One that cannot be read is left out: libvirt copies a card's vital product data into its
+        XML, and a careless vendor must not hide all other devices.
+        """
+        devices = []
+        for xml in self._describe_all(libvirt.VIR_CONNECT_LIST_NODE_DEVICES_CAP_PCI_DEV):
+            with suppress(LibvirtFailedError):
+                devices.append(self._parse(xml))
+        return sorted((each for each in devices if each is not None), key=lambda d: d.address)
+
+    def list_tree(self) -> Sequence[TreeNode]:
+        """List node devices of every kind."""
+        return [parse_tree_node(xml) for xml in self._describe_all(0)]
+
+    def ping(self) -> None:
+        """Raise if libvirt's node devices cannot be counted.
+
+        With daemons for each driver the one for node devices may be gone while the connection
+        itself is well.
+        """
+        self._connection.read("numOfDevices", lambda c: c.numOfDevices(None, 0))
+
+    def bind(self, address: PciAddress) -> None:
+        """Give the device to vfio-pci."""
+        name = self._name_of(address)
+        self._connection.write(
+            "detachFlags",
+            lambda c: c.nodeDeviceLookupByName(name).detachFlags(_TO_VFIO, 0),
+            _BIND_MEANINGS,
+        )
+
+    def unbind(self, address: PciAddress) -> None:
+        """Give the device back to its host driver; one that is there already is probed again."""
+        name = self._name_of(address)
+        self._connection.write("reAttach", lambda c: c.nodeDeviceLookupByName(name).reAttach())
+
+    def _parse(self, xml: str) -> NodeDevice | None:
+        return parse_node_device(xml)
+
+    def _name_of(self, address: PciAddress) -> str:
+        device = self.find(address)
+        if device is None:
+            raise DeviceNotFoundError(
+                f"no PCI device {address} on this host; GET /devices/available lists them"
+            )
+        return device.node_name
+
+    def _describe_all(self, kinds: int) -> Sequence[str]:
+        return self._connection.read("listAllDevices", lambda c: list(_list_xml(c, kinds)))
+
+
+def _describe(connection: libvirt.virConnect, name: str) -> str | None:
+    try:
+        return connection.nodeDeviceLookupByName(name).XMLDesc(0)
+    except libvirt.libvirtError as error:
+        if is_gone(error):
+            return None
+        raise
+
+
+def _list_xml(connection: libvirt.virConnect, kinds: int) -> Iterator[str]:
+    for device in connection.listAllDevices(kinds):
+        try:
+            yield device.XMLDesc(0)
+        except libvirt.libvirtError as error:
+            if not is_gone(error):
+                raise
