@@ -40,6 +40,7 @@ def configure(stream: TextIO) -> None:
         )
     )
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells of its plugins
     logging.captureWarnings(capture=True)
 
 
