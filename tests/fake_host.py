@@ -292,6 +292,10 @@ class FakeHost:
         """Take a refusal back."""
         self._refusals.pop(call, None)
 
+    def is_refused(self, call: str) -> bool:
+        """Whether the call would fail now."""
+        return call in self._refusals
+
     def hang(self, call: str) -> Hang:
         """Let a call hang from now on until the returned object is released."""
         self._hangs[call] = Hang()

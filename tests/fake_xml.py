@@ -67,8 +67,8 @@ def source_of(hostdev: Element) -> str:
     return address_of(address)
 
 
-def held(definition: Element | None) -> list[str]:
-    return [source_of(hostdev) for hostdev in hostdevs(definition)]
+def held(definition: Element | None) -> set[str]:
+    return {source_of(hostdev) for hostdev in hostdevs(definition)}
 
 
 def parse_domain(xml: str) -> Element:
@@ -141,7 +141,7 @@ class PciFacts(TypedDict, total=False):
     numa: int
     serial: str
     physical_function: str
-    max_virtual_functions: int
+    max_vfs: int
     link: tuple[str, str]
     link_status: tuple[str, str]
     vgpu: Iterable[tuple[str, str, int]]
@@ -175,8 +175,8 @@ def _add_capabilities(pci: Element, facts: PciFacts) -> None:
     if "physical_function" in facts:
         virtual = etree.SubElement(pci, "capability", type="phys_function")
         virtual.append(address_xml(facts["physical_function"]))
-    if "max_virtual_functions" in facts:
-        count = str(facts["max_virtual_functions"])
+    if "max_vfs" in facts:
+        count = str(facts["max_vfs"])
         etree.SubElement(pci, "capability", type="virt_functions", maxCount=count)
     if facts.get("bridge"):
         etree.SubElement(pci, "capability", type="pci-bridge")

@@ -141,9 +141,9 @@ def build_metadata(entries: Sequence[MetadataEntry]) -> str:
     devices = etree.Element("devices")
     for entry in entries:
         facts = {"id": entry.id, "name": entry.name, "pci_address": str(entry.pci_address)}
-        device = etree.SubElement(devices, "device", facts)
-        for address in entry.bound:
-            etree.SubElement(device, "bound", pci_address=str(address))
+        if entry.bound:
+            facts["bound"] = " ".join(map(str, entry.bound))
+        etree.SubElement(devices, "device", facts)
     return show_xml(devices)
 
 
@@ -161,10 +161,8 @@ def _read_entry(device: Element) -> MetadataEntry:
     entry_id, name, address = (device.get(key) for key in ("id", "name", "pci_address"))
     if not entry_id or not name or not address:
         raise LibvirtFailedError("an entry in the domain's metadata lacks id, name or pci_address")
-    bound = [each.get("pci_address", "") for each in device.iterfind("{*}bound")]
-    return MetadataEntry(
-        entry_id, name, PciAddress.parse(address), tuple(PciAddress.parse(each) for each in bound)
-    )
+    bound = tuple(PciAddress.parse(each) for each in device.get("bound", "").split())
+    return MetadataEntry(entry_id, name, PciAddress.parse(address), bound)
 
 
 def _read_held(source: Element) -> Held:
