@@ -87,10 +87,10 @@ class DriverChanges:
 
     def _give_back(self, node: NodeDevice) -> None:
         """Undo a bind: only where the device is not on its host driver, which would bounce it."""
-        driver = self._driver(node.address)
-        if driver == node.driver and driver is not None:
+        if self._driver(node.address) == node.driver:
             return
-        if driver is None and node.driver is None:
+        if self._is_group_held(node):
+            _log.error("%s stays on vfio-pci: a guest holds its IOMMU group", node.address)
             return
         _attempt("give back", node.address, lambda: self._changes.unbind(node.address))
         after = self._driver(node.address)
@@ -98,6 +98,12 @@ class DriverChanges:
             _log.error(
                 "%s is on %s after a failed bind, it was on %s", node.address, after, node.driver
             )
+
+    def _is_group_held(self, node: NodeDevice) -> bool:
+        """Whether a guest runs with a member: then the host driver could not take the device."""
+        holders = self._host.list_holders()
+        members = {node.address, *node.group_addresses}
+        return any(each.live for member in members for each in holders.get(member, ()))
 
     def _take_again(self, address: PciAddress) -> None:
         """Undo an unbind."""

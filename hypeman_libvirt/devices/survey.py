@@ -57,7 +57,7 @@ class Survey:
         domain = self._host.find_domain(instance)
         if domain is None:
             raise InstanceNotFoundError(
-                f"libvirt has no domain {instance[: rules.MAX_NAME]!r} by UUID, name or instance id",
-                hint="virsh list --all shows them",
+                f"libvirt has no domain {instance[: rules.MAX_NAME]!r}",
+                hint="give its UUID, name or instance id; virsh list --all shows them",
             )
         return domain

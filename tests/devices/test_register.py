@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import pytest
+
+from hypeman_libvirt.devices.model import Caller
+from tests.devices.test_bind import ALONE, GPU, refusal
+from tests.fake_host import FakeHost
+from tests.world import OPERATOR, World
+
+RETRY = Caller("operator", is_retry=True)
+
+
+def test_a_name_follows_from_the_address(world: World) -> None:
+    device = world.service.register("0000:A2:00.0", None, {"team": "ml"}, OPERATOR)
+    registration = device.registration
+    assert registration.name == "pci-0000-a2-00-0"
+    assert str(registration.pci_address) == ALONE
+    assert (registration.vendor_id, registration.device_id) == ("10de", "27b8")
+    assert (registration.iommu_group, registration.host_driver) == (82, "nvidia")
+    assert dict(registration.tags) == {"team": "ml"}
+
+
+@pytest.mark.parametrize(
+    "reference", ["l4-gpu", ALONE, "0000:A2:00.0", "pci_0000_a2_00_0", "id0000000000000000000001"]
+)
+def test_a_device_is_found_by_id_name_address_and_node_name(world: World, reference: str) -> None:
+    device = world.service.register(ALONE, "l4-gpu", {}, OPERATOR)
+    assert world.service.inventory.get(reference) == device
+
+
+@pytest.mark.parametrize("reference", ["l4", "l4-gpu2", "", "..", "\0", GPU, "pci_0000_41_00_0"])
+def test_what_is_not_registered_is_not_found(world: World, reference: str) -> None:
+    world.service.register(ALONE, "l4-gpu", {}, OPERATOR)
+    with refusal("not_found"):
+        world.service.inventory.get(reference)
+
+
+def test_the_checks_come_in_hypemans_order(world: World, fake_host: FakeHost) -> None:
+    world.service.register(ALONE, "l4-gpu", {}, OPERATOR)
+    fake_host.add_pci("0000:99:00.0", driver="nvidia")
+    bad_tags = {"ü": ""}
+    ordered = [
+        ("x", "../y", bad_tags, "invalid_name"),
+        ("x", "ok-name", bad_tags, "invalid_tags"),
+        ("x", "l4-gpu", {}, "invalid_pci_address"),
+        ("0000:77:00.0", "l4-gpu", {}, "device_not_found"),
+        ("0000:a1:01.0", "l4-gpu", {}, "not_assignable"),
+        ("0000:99:00.0", "l4-gpu", {}, "iommu_unavailable"),
+        (GPU, "l4-gpu", {}, "conflict"),
+        (ALONE, "other", {}, "conflict"),
+    ]
+    for address, name, tags, code in ordered:
+        with refusal(code):
+            world.service.register(address, name, tags, OPERATOR)
+    assert len(world.service.inventory.list_devices({})) == 1
+
+
+def test_a_name_that_is_anothers_id_is_refused(world: World) -> None:
+    first = world.service.register(ALONE, "l4-gpu", {}, OPERATOR)
+    with refusal("conflict"):
+        world.service.register(GPU, first.registration.id, {}, OPERATOR)
+
+
+def test_a_repeated_request_whose_answer_was_lost_gets_the_record(world: World) -> None:
+    first = world.service.register(ALONE, "l4-gpu", {}, OPERATOR)
+    world.pass_time(30)
+    assert world.service.register(ALONE, "l4-gpu", {}, RETRY) == first
+
+
+def test_a_conflict_that_only_looks_like_a_repetition_stays_one(world: World) -> None:
+    world.service.register(ALONE, "l4-gpu", {}, OPERATOR)
+    for name, caller in (("other", RETRY), ("l4-gpu", Caller("else", is_retry=True))):
+        with refusal("conflict"):
+            world.service.register(ALONE, name, {}, caller)
+    world.pass_time(61)
+    with refusal("conflict"):
+        world.service.register(ALONE, "l4-gpu", {}, RETRY)
+
+
+def test_a_device_that_vanishes_stays_registered_and_says_so(
+    world: World, fake_host: FakeHost
+) -> None:
+    world.service.register(ALONE, "l4-gpu", {}, OPERATOR)
+    fake_host.vanish(ALONE, still_listed=True)
+    device = world.service.inventory.get("l4-gpu")
+    assert device.node is None
+    assert [each.node for each in world.service.inventory.list_devices({})] == [None]
+    world.service.unregister("l4-gpu", OPERATOR)
+    assert world.service.inventory.list_devices({}) == []
+
+
+def test_available_lists_endpoints_in_a_group_and_who_has_them(
+    world: World, fake_host: FakeHost
+) -> None:
+    world.service.register(ALONE, "l4-gpu", {}, OPERATOR)
+    fake_host.virsh_attach("vm-off", ALONE, live=False)
+    available = {str(each.node.address): each for each in world.service.inventory.list_available()}
+    assert set(available) == {ALONE, GPU, "0000:41:00.1", "0000:3b:00.0"}
+    gpu = available[ALONE]
+    assert gpu.registration is not None
+    assert gpu.holder is not None
+    assert available[GPU].registration is None
+
+
+def test_tags_must_all_match(world: World) -> None:
+    world.service.register(ALONE, "one", {"team": "ml", "env": "prod"}, OPERATOR)
+    world.service.register(GPU, "two", {"team": "ml"}, OPERATOR)
+
+    def names(**tags: str) -> list[str]:
+        return [each.registration.name for each in world.service.inventory.list_devices(tags)]
+
+    assert names() == ["one", "two"]
+    assert names(team="ml") == ["one", "two"]
+    assert names(team="ml", env="prod") == ["one"]
+    assert names(team="ops") == []
+
+
+def test_groups_say_who_stands_in_the_way(world: World, fake_host: FakeHost) -> None:
+    world.service.register(GPU, "h100", {}, OPERATOR)
+    group = world.service.inventory.get_group(25)
+    assert not group.viable
+    assert group.reason is not None
+    assert "0000:41:00.1 (audio, driver snd_hda_intel)" in group.reason
+    assert [each.registration.name for each in group.members if each.registration] == ["h100"]
+    world.service.passthrough.bind("h100", "group", OPERATOR)
+    assert world.service.inventory.get_group(25).viable
+    with refusal("not_found"):
+        world.service.inventory.get_group(4711)
+    assert [each.number for each in world.service.inventory.list_groups()] == [25, 30, 81, 82]
+    assert fake_host.driver(GPU) == "vfio-pci"

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import pytest
+
+from hypeman_libvirt.devices import rules
+from hypeman_libvirt.devices.address import PciAddress
+from hypeman_libvirt.devices.errors import DeviceError
+from hypeman_libvirt.devices.model import NodeDevice
+
+
+def node(text: str = "0000:82:00.0", **facts: object) -> NodeDevice:
+    address = PciAddress.parse(text)
+    return NodeDevice(address.node_device_name, address, "10de", "2330", **facts)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("class_code", [0x030000, 0x030200, 0x038000])
+def test_vga_3d_and_other_displays_are_gpus(class_code: int) -> None:
+    assert rules.device_type(node(class_code=class_code)) == "gpu"
+
+
+@pytest.mark.parametrize("class_code", [None, 0x030100, 0x040300, 0x020000, 0x120000])
+def test_everything_else_is_pci(class_code: int | None) -> None:
+    assert rules.device_type(node(class_code=class_code)) == "pci"
+
+
+@pytest.mark.parametrize(
+    "driver", ["vfio-pci", "mlx5_vfio_pci", "nvgrace_gpu_vfio_pci", "vfio_pci", "hisi-acc-vfio-pci"]
+)
+def test_vendor_variants_are_vfio_too(driver: str) -> None:
+    assert rules.on_vfio(driver)
+
+
+@pytest.mark.parametrize("driver", [None, "nvidia", "vfio", "pci-stub", "vfio-pci-core-ish"])
+def test_other_drivers_are_not_vfio(driver: str | None) -> None:
+    assert not rules.on_vfio(driver)
+
+
+def test_bridges_and_class_06_are_no_endpoints() -> None:
+    assert not rules.is_endpoint(node(is_bridge=True))
+    assert not rules.is_endpoint(node(class_code=0x060100))
+    assert rules.is_endpoint(node(class_code=None))
+
+
+def test_a_bridge_and_a_driverless_sibling_are_no_obstacle() -> None:
+    group = [
+        node("0000:04:00.0", class_code=0x060400, is_bridge=True, driver="pcieport"),
+        node("0000:05:01.0", class_code=0x020000, driver="vfio-pci"),
+        node("0000:05:02.0", class_code=0x020000, driver=None),
+        node("0000:05:03.0", class_code=0x020000, driver="pci-stub"),
+    ]
+    assert rules.obstacles(group) == []
+
+
+def test_an_isa_bridge_with_a_driver_of_its_own_is_an_obstacle() -> None:
+    isa = node("0000:00:1f.0", class_code=0x060100, driver="lpc_ich")
+    assert rules.obstacles([isa]) == [isa]
+
+
+def test_a_sibling_with_a_host_driver_is_an_obstacle_unless_it_is_taken() -> None:
+    audio = node("0000:82:00.1", class_code=0x040300, driver="snd_hda_intel")
+    assert rules.obstacles([audio]) == [audio]
+    assert rules.obstacles([audio], {audio.address}) == []
+    assert rules.describe(audio) == "0000:82:00.1 (audio, driver snd_hda_intel)"
+
+
+@pytest.mark.parametrize("name", ["l4-gpu", "a.b_c-d", "0a", "A" * 128])
+def test_names_that_fit(name: str) -> None:
+    rules.check_name(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "a", "-ab", ".ab", "a/b", "../x", "a b", "ab\n", "gpü", "A" * 129, "available", "events"],
+)
+def test_names_that_do_not_fit(name: str) -> None:
+    with pytest.raises(DeviceError) as refusal:
+        rules.check_name(name)
+    assert refusal.value.code == "invalid_name"
+    assert refusal.value.hint
+
+
+@pytest.mark.parametrize(
+    "tags", [{}, {"team": "ml"}, {"a" * 128: "b" * 256}, {"k": ""}, {"a b": "c:/=+@-._ d"}]
+)
+def test_tags_that_fit(tags: dict[str, str]) -> None:
+    rules.check_tags(tags)
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"": "x"},
+        {"a" * 129: "x"},
+        {"k": "b" * 257},
+        {"ü": "x"},
+        {"k": "x\n"},
+        {f"k{number}": "x" for number in range(51)},
+    ],
+)
+def test_tags_that_do_not_fit(tags: dict[str, str]) -> None:
+    with pytest.raises(DeviceError) as refusal:
+        rules.check_tags(tags)
+    assert refusal.value.code == "invalid_tags"
