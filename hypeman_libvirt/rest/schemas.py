@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, TypeAdapter
+from pydantic.json_schema import SkipJsonSchema
 
 from hypeman_libvirt.devices import errors, model, rules
 from hypeman_libvirt.devices.model import DeviceState, DeviceType, EventType, Scope, Severity
@@ -61,8 +62,8 @@ class ErrorOut(BaseModel):
 
     code: str
     message: str
-    details: list[ErrorDetailOut] = []
-    inner_error: ErrorDetailOut = Field(default=ErrorDetailOut(code="", message=""))
+    details: list[ErrorDetailOut] | SkipJsonSchema[None] = None
+    inner_error: ErrorDetailOut | SkipJsonSchema[None] = None
 
     @classmethod
     def of(cls, error: errors.DeviceError) -> ErrorOut:
@@ -92,7 +93,7 @@ class DeviceOut(BaseModel):
     vendor_id: str
     attached_to: str | None
     name: str
-    tags: dict[str, str] = {}
+    tags: dict[str, str] | SkipJsonSchema[None] = None
     state: DeviceState
 
     @classmethod
@@ -128,8 +129,8 @@ class FunctionOut(BaseModel):
     pci_address: str
     vendor_id: str
     device_id: str
-    vendor_name: str = ""
-    device_name: str = ""
+    vendor_name: str | SkipJsonSchema[None] = None
+    device_name: str | SkipJsonSchema[None] = None
     iommu_group: int
     current_driver: str | None
     type: DeviceType
