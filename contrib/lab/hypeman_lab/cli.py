@@ -3,6 +3,7 @@
 import argparse
 import logging
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -52,9 +53,9 @@ def _parser(description: str) -> argparse.ArgumentParser:
 
 
 def _guarded(action: Callable[[], None]) -> int:
-    """Turn errors and signals into exit statuses; SIGTERM and SIGHUP clean up like Ctrl-C."""
+    """Turn errors into exit statuses; SIGTERM cleans up like Ctrl-C."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     try:
         action()
@@ -85,15 +86,27 @@ def _run(lab: Lab) -> None:
         sys.stdout.flush()
         for line in sys.stdin:
             _obey(lab, line.strip())
+            if not lab.alive():
+                break
         lab.wait()
+        raise LabError(f"the lab ended by itself:\n{lab.console(40)}")
 
 
 def _obey(lab: Lab, line: str) -> None:
-    if line == "hotplug":
-        sys.stdout.write(f"{lab.hotplug()}\n")
-    elif line == "unplug":
-        lab.unplug()
-    elif line:
-        result = lab.exec(line)
-        sys.stdout.write(result.stdout + result.stderr)
+    try:
+        sys.stdout.write(_answer(lab, line))
+    except subprocess.TimeoutExpired as error:
+        _log.warning("%s; it goes on running", error)
+    except LabError as error:
+        _log.warning("%s", error)
     sys.stdout.flush()
+
+
+def _answer(lab: Lab, line: str) -> str:
+    if line == "hotplug":
+        return f"{lab.hotplug()}\n"
+    if line == "unplug":
+        lab.unplug()
+        return ""
+    result = lab.exec(line)
+    return result.stdout + result.stderr

@@ -53,16 +53,19 @@ class Lab:
     ports: dict[int, int] = field(init=False, default_factory=dict)
     share: Path = field(init=False)
 
+    def __post_init__(self) -> None:
+        """Refuse ids that the lab would not understand."""
+        if not _IDS.fullmatch(self.ids):
+            raise LabError(
+                f"ids are ADDRESS=VENDOR:DEVICE:CLASS,… in lower-case hex, not {self.ids!r}"
+            )
+
     def __enter__(self) -> Self:
         """Build the image if there is none, boot it and wait until libvirtd answers.
 
         Raises:
             LabError: it can not be built or does not boot.
         """
-        if not _IDS.fullmatch(self.ids):
-            raise LabError(
-                f"ids are ADDRESS=VENDOR:DEVICE:CLASS,… in lower-case hex, not {self.ids!r}"
-            )
         folder = image.build(self.libvirt)
         with ExitStack() as undo:
             self._boot(folder, undo)
@@ -99,10 +102,11 @@ class Lab:
         self._process = undo.enter_context(qemu)
         theirs.close()  # so that ours ends when QEMU does
         self._channel = Channel(self.share, self.alive)
+        ours.settimeout(self.boot_timeout)
         try:
             self._qmp = Qmp(ours)
             self._channel.wait_ready(self.boot_timeout)
-        except LabError as error:
+        except (LabError, OSError) as error:
             raise LabError(f"{error}; the end of its console:\n{self.console(40)}") from None
 
     @property

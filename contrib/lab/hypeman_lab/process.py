@@ -50,13 +50,18 @@ def child(
     """
     wrapper = ["setpriv", "--pdeathsig", "TERM" if pipes else "KILL", "--"]
     with Path(log or os.devnull).open("w") as output:
-        process = subprocess.Popen(  # noqa: S603 - a fixed list of arguments, no shell
+        process = subprocess.Popen(
             [*wrapper, *map(str, argv)],
             stdin=subprocess.PIPE if pipes else subprocess.DEVNULL,
             stdout=subprocess.PIPE if pipes else output,
             stderr=subprocess.PIPE if pipes else output,
             cwd=cwd,
-            env={**os.environ, "PATH": _PATH, "LC_ALL": "C.UTF-8"},
+            env={
+                **os.environ,
+                "PATH": _PATH,
+                "LC_ALL": "C.UTF-8",
+                "DEBIAN_FRONTEND": "noninteractive",
+            },
             pass_fds=pass_fds,
             start_new_session=True,
             text=True,

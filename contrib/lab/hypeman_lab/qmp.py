@@ -26,12 +26,18 @@ class Qmp:
         """
         request = json.dumps({"execute": command, "arguments": arguments})
         with self._lock:
-            self._file.write(request + "\n")
-            self._file.flush()
-            answer = self._read()
+            answer = self._exchange(request)
         if "error" in answer:
             raise LabError(f"QEMU refused {command}: {answer['error']['desc']}")
         return answer["return"]
+
+    def _exchange(self, request: str) -> dict[str, Any]:
+        try:
+            self._file.write(request + "\n")
+            self._file.flush()
+            return self._read()
+        except OSError as error:
+            raise LabError(f"QEMU does not answer: {error}") from error
 
     def _read(self) -> dict[str, Any]:
         for line in self._file:
