@@ -157,7 +157,7 @@ def test_what_a_running_domain_holds_is_not_taken_back(world: World, fake_host: 
     fake_host.virsh_attach("vm-on", GPU)
     for scope in ("device", "group"):
         with refusal("in_use") as error:
-            world.service.passthrough.unbind(GPU, scope, OPERATOR)  # type: ignore[arg-type]
+            world.service.passthrough.unbind(GPU, scope, OPERATOR)
         assert "vm-on" in error.value.message
     assert (fake_host.driver(GPU), fake_host.driver(AUDIO)) == ("vfio-pci", "vfio-pci")
 
