@@ -3,7 +3,8 @@
 ``--level mock`` (the default) runs on ``tests.fake_libvirt`` and needs no libvirt;
 ``--level testdriver`` runs on the real binding and libvirt's own test driver. Tests marked
 ``testdriver`` need the latter; tests that use ``fake_host`` need the former; the rest run in both.
-What a level cannot run it deselects.
+What a level cannot run it deselects. A ``conftest.py`` imports nothing of ``hypeman_libvirt.host``
+at its top: pytest may read it before the level is chosen.
 
 Fixtures and builders for other folders:
 
@@ -45,6 +46,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Choose what ``import libvirt`` means, before anything of ours is imported."""
     if config.getoption("--level") == "mock":
+        if sys.modules.get("libvirt", fake_libvirt) is not fake_libvirt:
+            raise pytest.UsageError("a conftest.py imported libvirt before the level was chosen")
         sys.modules["libvirt"] = fake_libvirt
     elif importlib.util.find_spec("libvirt") is None:
         raise pytest.UsageError("--level testdriver needs libvirt-python")

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final, Literal, Unpack
 
 from lxml import etree
@@ -252,6 +253,17 @@ class FakeHost:
         if not persistent:
             guest.config = None
         return guest
+
+    def load(self, path: Path) -> None:
+        """Take in a host that is written for libvirt's test driver."""
+        document = parse(path.read_text())
+        for device in document.iterfind("device"):
+            self.add_node(show(device))
+        for domain in document.iterfind("domain"):
+            off = domain.find("{http://libvirt.org/schemas/domain/test/1.0}runstate")
+            if off is not None:
+                domain.remove(off)
+            self.add_domain_xml(show(domain), running=off is None)
 
     def pci(self, address: str) -> Pci:
         """Return the function at an address."""
