@@ -1,0 +1,65 @@
+"""One lab and one service for the whole run; every test finds the host as it was at boot.
+
+Only ``-m lab`` or ``-m smoke`` selects these tests: they boot a virtual machine. They import
+nothing of ours, they see what a client sees and what the host's kernel and virsh say.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+from hypeman_lab import Lab, LabError, build, missing
+
+from tests.lab.guest import IDS, Guest
+from tests.lab.service import PATIENCE, Service, serving
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if {"lab", "smoke"}.isdisjoint(re.findall(r"\w+", config.option.markexpr)):
+        ours = [item for item in items if item.get_closest_marker("lab")]
+        config.hook.pytest_deselected(items=ours)
+        items[:] = [item for item in items if item not in set(ours)]
+
+
+@pytest.fixture(scope="session")
+def image() -> None:
+    """Skip, and say why, where the lab can not run."""
+    if reasons := missing():
+        pytest.skip("no lab on this machine: " + "; ".join(reasons))
+    try:
+        build()
+    except LabError as error:
+        pytest.skip(f"no lab on this machine: its image can not be built: {error}")
+
+
+@pytest.fixture(scope="session")
+def lab(image: None) -> Iterator[Lab]:  # noqa: ARG001 - comes first
+    with Lab(ids=IDS, kvm_inside=True) as lab:
+        yield lab
+
+
+@pytest.fixture(scope="session")
+def running_guest(lab: Lab) -> Guest:
+    return Guest(lab)
+
+
+@pytest.fixture(scope="session")
+def running_service(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    folder = tmp_path_factory.mktemp("service")
+    settings = {"operation_timeout": PATIENCE, "release_timeout": PATIENCE}
+    with serving(lab.uri, folder, **settings) as service:
+        yield service
+
+
+@pytest.fixture
+def guest(running_guest: Guest, running_service: Service) -> Iterator[Guest]:
+    yield running_guest
+    running_guest.restore()
+    running_service.forget_all()
+
+
+@pytest.fixture
+def service(running_service: Service) -> Service:
+    return running_service

@@ -1,0 +1,143 @@
+"""The host inside the lab, as its kernel and virsh see it, and what people do there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from hypeman_lab import Lab
+
+T = TypeVar("T")
+
+NIC = "0000:01:00.0"
+NVME = "0000:03:00.0"
+BRIDGE = "0000:04:00.0"
+BRIDGED = ("0000:05:01.0", "0000:05:02.0")
+DRIVERLESS = "0000:06:00.0"
+OTHER_DRIVERLESS = "0000:07:00.0"
+VGA = "0000:09:00.0"
+LONE_GPU = "0000:81:00.0"
+GPU = "0000:82:00.0"
+AUDIO = "0000:82:00.1"
+ROOT_DISK = "0000:00:02.0"
+ROOT_PORT = "0000:00:08.0"
+IDS = f"{GPU}=10de:2330:030200"
+"""The GPU shows NVIDIA's ids, and gets a driver called nvidia that a test can slow down."""
+
+_DOMAIN = """\
+<domain type='{type}'>
+  <name>{name}</name>
+  <memory unit='MiB'>{memory}</memory>
+  <vcpu>1</vcpu>
+  <os><type arch='x86_64' machine='q35'>hvm</type>{boot}</os>
+  <features><acpi/></features>
+  <devices>
+    <controller type='pci' model='pcie-root'/>
+    {ports}
+    <controller type='usb' model='none'/>
+    <memballoon model='none'/>
+    <serial type='file'><source path='/var/lib/lab/{name}.serial'/></serial>
+  </devices>
+</domain>
+"""
+_KERNEL = """\
+<kernel>/var/lib/lab/vmlinuz</kernel><initrd>/var/lib/lab/nested.cpio</initrd>\
+<cmdline>console=ttyS0 quiet</cmdline>"""
+
+
+class Guest:
+    """The lab, by what tests look at and meddle with."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+        self.at_boot = self.drivers()
+
+    def drivers(self) -> dict[str, str | None]:
+        """Return every PCI function and its driver, from sysfs."""
+        bare = dict.fromkeys(self.lab.addresses())
+        found = self.lab.output(
+            r"find /sys/bus/pci/devices/*/ -maxdepth 1 -name driver -printf '%h %l\n'"
+        )
+        pairs = (line.split() for line in found.splitlines())
+        return bare | {_last(folder): _last(link) for folder, link in pairs}
+
+    def virsh(self, command: str) -> str:
+        return self.lab.output(f"virsh {command}")
+
+    def define(self, name: str, *, answers: bool = False, ports: int = 6) -> str:
+        """Define a domain and return its UUID.
+
+        Without a kernel it never answers hot-unplug; with one it needs a /dev/kvm in the lab.
+        """
+        xml = _DOMAIN.format(
+            name=name,
+            type="kvm" if answers else "qemu",
+            memory=256 if answers else 64,
+            boot=_KERNEL if answers else "",
+            ports="\n    ".join(["<controller type='pci' model='pcie-root-port'/>"] * ports),
+        )
+        self.lab.put(f"/var/lib/lab/{name}.xml", xml)
+        self.virsh(f"define /var/lib/lab/{name}.xml")
+        return self.virsh(f"domuuid {name}").strip()
+
+    def start(self, name: str) -> None:
+        self.lab.output(f"rm -f /var/lib/lab/{name}.serial")
+        self.virsh(f"start {name}")
+
+    def await_user_space(self, name: str) -> None:
+        ready = f"grep -aq NESTED-READY /var/lib/lab/{name}.serial"
+        until(lambda: self.lab.exec(ready).returncode == 0)
+
+    def holds(self, group: int) -> bool:
+        """Whether a QEMU inside has the IOMMU group open."""
+        links = "for pid in $(pgrep qemu-system); do ls -l /proc/$pid/fd; done"
+        return self.lab.exec(f"{links} | grep -w /dev/vfio/{group}").returncode == 0
+
+    def hostdev(self, address: str, *, managed: str = "yes") -> str:
+        """Write a file for `virsh attach-device` and return its path inside."""
+        domain, bus, slot = address.partition(".")[0].split(":")
+        source = f"domain='0x{domain}' bus='0x{bus}' slot='0x{slot}' function='0x{address[-1]}'"
+        path = f"/var/lib/lab/{address}.xml"
+        self.lab.put(
+            path,
+            f"<hostdev mode='subsystem' type='pci' managed='{managed}'>"
+            f"<source><address {source}/></source></hostdev>",
+        )
+        return path
+
+    def nvidia(self, parameter: str, value: int) -> None:
+        """Set how the driver called nvidia behaves."""
+        self.lab.write(f"/sys/module/vlab_pci/parameters/{parameter}", value)
+
+    def restore(self) -> None:
+        """Bring the host back to what it was at boot, whatever a test has left."""
+        self.lab.output(
+            "for name in $(virsh list --name); do virsh destroy $name; done; "
+            "for name in $(virsh list --all --name); do virsh undefine $name; done; "
+            "cd /sys/module/vlab_pci/parameters && echo 0 > remove_ms && echo 0 > probe_err"
+        )
+        for address in _moved(self.drivers(), self.at_boot):
+            self.lab.output(
+                f"cd /sys/bus/pci/devices/{address} && echo > driver_override; "
+                "if [ -e driver ]; then echo ${PWD##*/} > driver/unbind; fi; "
+                "echo ${PWD##*/} > /sys/bus/pci/drivers_probe"
+            )
+        until(lambda: not _moved(self.drivers(), self.at_boot))
+
+
+def until(condition: Callable[[], T], patience: float = 300.0) -> T:
+    """Ask until the answer is yes, and return it; a busy machine takes its time."""
+    give_up = time.monotonic() + patience
+    while not (answer := condition()):
+        assert time.monotonic() < give_up, "it never came"
+        time.sleep(0.2)
+    return answer
+
+
+def _moved(now: dict[str, str | None], before: dict[str, str | None]) -> list[str]:
+    return [address for address, driver in before.items() if now.get(address) != driver]
+
+
+def _last(path: str) -> str:
+    return path.rstrip("/").rpartition("/")[2]
