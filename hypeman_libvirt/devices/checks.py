@@ -141,11 +141,11 @@ def check_group(now: Situation) -> Check:
     in_the_way += [(node, "domain") for node in now.group if _held_elsewhere(now, node, taken)]
     if not in_the_way:
         return Check("group", "ok", f"the group of {len(now.group)} can be passed through")
+    found = [_in_the_way(now, *each) for each in in_the_way]
     raise IommuGroupConflictError(
-        "the IOMMU group cannot be split: "
-        + ", ".join(_in_the_way(now, *each) for each in in_the_way),
+        f"IOMMU group {now.group[0].iommu_group} is not viable without {', '.join(found)}",
         hint=_group_hint([node for node, _ in in_the_way]),
-        details=[ErrorDetail("iommu_group_member", _in_the_way(now, *each)) for each in in_the_way],
+        details=[ErrorDetail("iommu_group_member", each) for each in found],
     )
 
 
@@ -268,4 +268,5 @@ def _group_hint(in_the_way: Sequence[NodeDevice]) -> str:
     fixed = [node for node in in_the_way if not rules.is_endpoint(node)]
     if fixed:
         return f"{fixed[0].address} cannot be passed through, so nor can its group"
-    return f"also pass {', '.join(map(rules.describe, in_the_way))}, or use scope=group"
+    siblings = ", ".join(f"{node.address} ({rules.kind(node)})" for node in in_the_way)
+    return f"also pass {siblings}, or use scope=group"

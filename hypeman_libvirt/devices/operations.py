@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection, Hashable
 from concurrent.futures import Future
+from contextvars import copy_context
 from typing import TypeVar
 
 from hypeman_libvirt.devices.errors import BusyError, OperationTimeoutError
@@ -37,7 +38,8 @@ class Operations:
         self._claim(claims)
         future: Future[Result] = Future()
         future.add_done_callback(lambda _: self._release(claims))
-        threading.Thread(target=_fulfil, args=(future, work), daemon=True).start()
+        context = copy_context()  # so that the log of the work names the request
+        threading.Thread(target=context.run, args=(_fulfil, future, work), daemon=True).start()
         try:
             return future.result(self._deadline)
         except TimeoutError as error:

@@ -93,14 +93,19 @@ def obstacles(
     return [node for node in group if node.address not in taking and is_obstacle(node)]
 
 
+def kind(node: NodeDevice) -> str:
+    """What it is, in a word for people: ``GPU``, ``audio``, ``storage``, …"""
+    class_code = node.class_code or 0
+    if device_type(node) == "gpu":
+        return "GPU"
+    if class_code >> 8 == _AUDIO_CLASS:
+        return "audio"
+    return _KINDS.get(class_code >> 16, "PCI function")
+
+
 def describe(node: NodeDevice) -> str:
     """Address, what it is and its driver: ``0000:82:00.1 (audio, driver snd_hda_intel)``."""
-    kind = _KINDS.get((node.class_code or 0) >> 16, "PCI function")
-    if device_type(node) == "gpu":
-        kind = "GPU"
-    elif (node.class_code or 0) >> 8 == _AUDIO_CLASS:
-        kind = "audio"
-    return f"{node.address} ({kind}, driver {node.driver or 'none'})"
+    return f"{node.address} ({kind(node)}, driver {node.driver or 'none'})"
 
 
 _AUDIO_CLASS: Final = 0x0403

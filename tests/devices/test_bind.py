@@ -58,7 +58,8 @@ def test_a_gpu_without_its_audio_function_is_refused_and_the_sibling_named(
     register(world, GPU)
     with refusal("iommu_group_conflict") as error:
         world.service.passthrough.bind(GPU, "device", OPERATOR)
-    assert f"also pass {AUDIO} (audio, driver snd_hda_intel)" in error.value.message
+    assert f"not viable without {AUDIO} (audio, driver snd_hda_intel)" in error.value.message
+    assert error.value.hint == f"also pass {AUDIO} (audio), or use scope=group"
     assert fake_host.calls["detachFlags"] == 0
 
 
