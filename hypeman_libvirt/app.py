@@ -1,0 +1,152 @@
+"""The composition root: the one place that knows every room."""
+
+from __future__ import annotations
+
+import atexit
+from datetime import UTC, datetime
+from typing import Final
+
+import structlog
+from cuid2 import Cuid
+
+from hypeman_libvirt.devices.inventory import Inventory
+from hypeman_libvirt.devices.model import Change
+from hypeman_libvirt.devices.operations import Operations
+from hypeman_libvirt.devices.passthrough import Passthrough
+from hypeman_libvirt.devices.preflight import Preflighter
+from hypeman_libvirt.devices.service import DeviceService
+from hypeman_libvirt.devices.survey import Survey
+from hypeman_libvirt.devices.watch import Watcher
+from hypeman_libvirt.host.demo import demo_uri
+from hypeman_libvirt.host.libvirt_host import LibvirtHost, open_host
+from hypeman_libvirt.registry import SqlRegistry
+from hypeman_libvirt.rest.auth import Auth, BearerAuth, NoAuth
+from hypeman_libvirt.rest.routes import App, add_routes, own_app
+from hypeman_libvirt.settings import Settings
+
+_HEARTBEAT: Final = 15.0
+"""Seconds; proxies close a stream that is silent for a minute."""
+
+_log: Final = structlog.get_logger()
+
+
+class HostedService(DeviceService):
+    """The device service on a host and a registry, which it closes with itself."""
+
+    def __init__(self, host: LibvirtHost, registry: SqlRegistry, settings: Settings) -> None:
+        """Put the use cases together; libvirt is not asked before it is needed."""
+        inventory = Inventory(host, registry)
+        survey = Survey(host, inventory)
+        watcher = Watcher(
+            inventory,
+            host,
+            _now,
+            poll_interval=settings.event_poll_interval,
+            heartbeat=_HEARTBEAT,
+            most_listeners=settings.event_listeners,
+        )
+
+        def on_change(change: Change) -> None:
+            _log_change(change)
+            watcher.look()
+
+        passthrough = Passthrough(
+            host,
+            registry,
+            inventory,
+            survey,
+            Operations(deadline=settings.operation_timeout, at_once=settings.operations),
+            release_timeout=settings.release_timeout,
+            on_change=on_change,
+        )
+        super().__init__(
+            host,
+            registry,
+            inventory,
+            passthrough,
+            Preflighter(inventory, survey),
+            watcher,
+            clock=_now,
+            new_id=Cuid(length=24).generate,
+            on_change=on_change,
+        )
+        self._closing = (watcher, host, registry)
+
+    def close(self) -> None:
+        """End every stream of events and close the connections to libvirt and the registry."""
+        for each in self._closing:
+            each.close()
+
+
+def create_service(settings: Settings) -> HostedService:
+    """Open registry and host; the service starts even while libvirt is down.
+
+    Raises:
+        RegistryOpenError: The registry cannot be used.
+    """
+    registry = SqlRegistry(settings.registry_location)
+    try:
+        return HostedService(open_host(settings.uri or demo_uri()), registry, settings)
+    except BaseException:
+        registry.close()
+        raise
+
+
+def create_app(settings: Settings) -> App:
+    """Return the WSGI app; what it opens is closed when the process ends.
+
+    Raises:
+        SettingsError: There is no secret, and auth is not off.
+        RegistryOpenError: The registry cannot be used.
+    """
+    auth = create_auth(settings)
+    service = create_service(settings)
+    atexit.register(service.close)
+    return own_app(service, auth)
+
+
+def init_app(
+    app: App,
+    service: DeviceService,
+    prefix: str = "",
+    *,
+    auth: Auth,
+) -> None:
+    """Mount the routes into a Falcon app that someone else owns.
+
+    Args:
+        app: The owner's; its own routes, middleware and error handlers stay as they are.
+        service: What answers; see create_service.
+        prefix: Path before ours, such as ``/api/v1``.
+        auth: Who may call; see create_auth. NoAuth leaves that to the owner's middleware.
+    """
+    add_routes(app, service, auth, prefix)
+
+
+def create_auth(settings: Settings) -> Auth:
+    """Return what checks tokens.
+
+    Raises:
+        SettingsError: There is no secret, and auth is not off.
+    """
+    return NoAuth() if settings.auth == "off" else BearerAuth(settings.secret())
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _log_change(change: Change) -> None:
+    device = change.after or change.before
+    if device is None:
+        return
+    _log.info(
+        change.action,
+        subject=change.caller.subject,
+        forced=change.forced,
+        device_id=device.registration.id,
+        name=device.registration.name,
+        pci_address=str(device.registration.pci_address),
+        driver=device.node.driver if device.node else None,
+        attached_to=device.holder.domain.instance if device.holder else None,
+    )

@@ -1,0 +1,250 @@
+"""waitress on one socket, until a signal; then what was begun is finished."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Final
+from uuid import uuid4
+from wsgiref.types import WSGIApplication
+
+import structlog
+from waitress import wasyncore
+from waitress.channel import HTTPChannel
+from waitress.server import create_server
+from waitress.task import ErrorTask
+
+from hypeman_libvirt import logs
+from hypeman_libvirt.app import create_auth, create_service
+from hypeman_libvirt.rest.routes import own_app
+from hypeman_libvirt.settings import Settings, SettingsError, is_local, split_listen
+
+_BODY_LIMIT: Final = 8 * 1024 * 1024
+"""Bytes of a request that are read at all; the API itself allows much less."""
+_GRACE: Final = 5.0
+"""Seconds, beyond those of the longest operation, for answers to leave at the end."""
+_CODES: Final = {413: "payload_too_large", 500: "internal_error", 501: "not_supported"}
+_TURN: Final = 0.5
+"""Seconds after which the loop looks around when nothing happens."""
+
+_log: Final = structlog.get_logger()
+
+
+class _JsonError(ErrorTask):
+    """What is no HTTP is answered with the Error body, as everything else."""
+
+    def execute(self) -> None:
+        request: Any = self.request  # the stubs lack its error
+        refused = request.error
+        request_id = str(uuid4())
+        message = f"{refused.reason}: {refused.body}"
+        body = json.dumps({"code": _CODES.get(refused.code, "bad_request"), "message": message})
+        _log.warning("request refused", status=refused.code, request_id=request_id)
+        self.status = f"{refused.code} {refused.reason}"
+        self.response_headers = [
+            ("Content-Type", "application/json"),
+            ("X-Request-Id", request_id),
+        ]
+        self.set_close_on_finish()
+        self.content_length = len(body)
+        self.write(body.encode())
+
+
+class _Channel(HTTPChannel):
+    error_task_class = _JsonError
+
+
+class Server:
+    """Answers requests on a socket that listens."""
+
+    def __init__(
+        self,
+        app: WSGIApplication,
+        listener: socket.socket,
+        *,
+        threads: int,
+        grace: float,
+        on_stop: Callable[[], None],
+    ) -> None:
+        """Begin to accept; nothing is answered before ``run``.
+
+        Args:
+            app: What answers.
+            listener: Bound; closed at the end.
+            threads: How many requests are answered at once.
+            grace: Seconds that running requests have at the end.
+            on_stop: Called at the end, before running requests are awaited.
+        """
+        self._sockets: dict[int, Any] = {}
+        server: Any = create_server(
+            app,
+            map=self._sockets,
+            sockets=[listener],
+            threads=threads,
+            ident="hypeman-libvirt",
+            max_request_body_size=_BODY_LIMIT,
+        )
+        server.channel_class = _Channel
+        self._server = server
+        self._grace = grace
+        self._on_stop = on_stop
+        self._stopping = False
+
+    def run(self) -> None:
+        """Serve until ``stop``, then finish the requests that run."""
+        while not self._stopping:
+            self._turn()
+        wasyncore.dispatcher.close(self._server)  # the listening socket alone
+        self._on_stop()
+        deadline = time.monotonic() + self._grace
+        while self._is_answering() and time.monotonic() < deadline:
+            self._turn()
+        if self._is_answering():
+            _log.warning("stopped before every request was answered", waited_seconds=self._grace)
+        self._server.task_dispatcher.shutdown(timeout=_TURN)
+        wasyncore.close_all(self._sockets)
+
+    def stop(self) -> None:
+        """Make ``run`` come to its end; from any thread or signal handler."""
+        if not self._stopping:
+            self._server.pull_trigger()  # in this order: once the loop has ended, it is closed
+            self._stopping = True
+
+    def _turn(self) -> None:
+        wasyncore.loop(timeout=_TURN, use_poll=True, map=self._sockets, count=1)
+
+    def _is_answering(self) -> bool:
+        channels = self._server.active_channels.values()
+        return any(channel.requests or channel.total_outbufs_len for channel in channels)
+
+
+def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT; a second one stops at once.
+
+    Raises:
+        SettingsError: There is no secret, or the address cannot be served on.
+        RegistryOpenError: The registry cannot be used.
+    """
+    logs.configure(sys.stderr)
+    auth = create_auth(settings)
+    with closing(create_service(settings)) as service:
+        listener = listen(settings.listen)
+        server = Server(
+            logs.AccessLog(own_app(service, auth)),
+            listener,
+            threads=settings.threads + settings.event_listeners,
+            grace=settings.operation_timeout + _GRACE,
+            on_stop=service.watcher.close,
+        )
+        _stop_on_signals(server)
+        _announce(settings, listener)
+        server.run()
+    if isinstance(place := split_listen(settings.listen), Path):
+        place.unlink(missing_ok=True)
+    _log.info("stopped")
+
+
+def listen(where: str) -> socket.socket:
+    """Bind ``host:port``, ``[ipv6]:port`` or ``unix:/path``; the latter with mode 0600.
+
+    Raises:
+        SettingsError: Somebody else serves there, or the address is not this machine's.
+    """
+    place = split_listen(where)
+    try:
+        return _listen_unix(place) if isinstance(place, Path) else _listen_tcp(*place)
+    except OSError as error:
+        raise SettingsError(
+            f"cannot listen on {where}: {error.strerror}; choose another address with --listen"
+        ) from error
+
+
+def notify_systemd(state: str, address: str | None) -> None:
+    """Tell systemd the state of the service, if it asked to be told.
+
+    Args:
+        state: Such as ``READY=1``.
+        address: What ``$NOTIFY_SOCKET`` says; None without systemd.
+
+    Source: sd_notify(3).
+    """
+    if not address:
+        return
+    name = "\0" + address[1:] if address.startswith("@") else address
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.sendto(state.encode(), name)
+
+
+def _listen_tcp(host: str, port: int) -> socket.socket:
+    family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    both = host == "::" and socket.has_dualstack_ipv6()
+    return socket.create_server(address[:2], family=family, dualstack_ipv6=both)
+
+
+def _listen_unix(path: Path) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX)
+    try:
+        _remove_stale(path)
+        mask = os.umask(0o177)
+        try:
+            listener.bind(os.fspath(path))
+        finally:
+            os.umask(mask)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove the socket of a service that was killed; one that answers stays."""
+    if not path.is_socket():
+        return
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(os.fspath(path))
+        except ConnectionRefusedError:
+            path.unlink()
+
+
+def _stop_on_signals(server: Server) -> None:
+    def stop(number: int, frame: object) -> None:
+        del frame
+        signal.signal(number, signal.SIG_DFL)
+        notify_systemd("STOPPING=1", os.environ.get("NOTIFY_SOCKET"))
+        server.stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+
+
+def _announce(settings: Settings, listener: socket.socket) -> None:
+    if not is_local(settings.listen):
+        _log.warning(
+            "every machine that reaches this address can send requests, and tokens travel "
+            "unencrypted: put a TLS proxy before it, or listen on 127.0.0.1 or a Unix socket",
+            listen=settings.listen,
+        )
+    _log.info(
+        "serving",
+        at=_url(listener),
+        uri=settings.uri or "embedded demo host",
+        registry=settings.shown_registry,
+        auth=settings.auth,
+    )
+    notify_systemd("READY=1", os.environ.get("NOTIFY_SOCKET"))
+
+
+def _url(listener: socket.socket) -> str:
+    name = listener.getsockname()
+    if listener.family == socket.AF_UNIX:
+        return f"unix:{name}"
+    host = f"[{name[0]}]" if listener.family == socket.AF_INET6 else name[0]
+    return f"http://{host}:{name[1]}"

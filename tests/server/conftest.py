@@ -1,0 +1,39 @@
+"""A server that is stopped after the test, and a log that is put back."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import pytest
+import structlog
+
+from hypeman_libvirt import logs
+
+if TYPE_CHECKING:
+    from tests.server.running import LogLines, RunningServer
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., RunningServer]]:
+    from tests.server.running import running  # noqa: PLC0415  # after the level was chosen
+
+    with ExitStack() as stack:
+        yield lambda app, **options: stack.enter_context(running(app, **options))
+
+
+@pytest.fixture
+def log_lines() -> Iterator[LogLines]:
+    from tests.server.running import LogLines  # noqa: PLC0415
+
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    lines = LogLines()
+    logs.configure(lines)
+    yield lines
+    logging.captureWarnings(capture=False)
+    structlog.reset_defaults()
+    root.handlers[:] = handlers
+    root.setLevel(level)

@@ -1,0 +1,59 @@
+"""A server on a port of its own, in a thread, and the lines of its log."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import StringIO
+from typing import Any
+from wsgiref.types import WSGIApplication
+
+from hypeman_libvirt.server import Server, listen
+
+
+class RunningServer:
+    """A server that answers, its port, and a way to ask for its end."""
+
+    def __init__(self, app: WSGIApplication, *, grace: float = 10.0) -> None:
+        self.events: list[str] = []
+        listener = listen("127.0.0.1:0")
+        self.port: int = listener.getsockname()[1]
+        self._server = Server(
+            app,
+            listener,
+            threads=4,
+            grace=grace,
+            on_stop=lambda: self.events.append("streams end"),
+        )
+        self.thread = threading.Thread(target=self._server.run)
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=10)
+
+    def stop(self) -> None:
+        self._server.stop()
+
+    def join(self) -> None:
+        self.thread.join(timeout=20)
+        assert not self.thread.is_alive()
+
+
+@contextmanager
+def running(app: WSGIApplication, **options: float) -> Iterator[RunningServer]:
+    server = RunningServer(app, **options)
+    server.thread.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+        server.join()
+
+
+class LogLines(StringIO):
+    """The log as it goes to a journal."""
+
+    def entries(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.getvalue().splitlines()]

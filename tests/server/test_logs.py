@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import io
+import logging
+import warnings
+from collections.abc import Iterable
+from itertools import count
+from wsgiref.types import StartResponse, WSGIEnvironment
+from wsgiref.util import setup_testing_defaults
+
+import pytest
+import structlog
+
+from hypeman_libvirt import logs
+from tests.server.running import LogLines
+
+TOKEN = "eyJhbGciOiJIUzI1NiJ9.e30.hunter2"
+
+
+def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    environ["hypeman.subject"] = "alice"
+    start_response("201 Created", [("X-Request-Id", "r-1")])
+    yield b"{}"
+
+
+def request() -> WSGIEnvironment:
+    environ: WSGIEnvironment = {
+        "REQUEST_METHOD": "POST",
+        "PATH_INFO": "/devices",
+        "QUERY_STRING": f"token={TOKEN}",
+        "HTTP_AUTHORIZATION": f"Bearer {TOKEN}",
+    }
+    setup_testing_defaults(environ)
+    return environ
+
+
+def answer(log: logs.AccessLog) -> list[bytes]:
+    body = log(request(), lambda *_: lambda _: None)
+    sent = list(body)
+    body.close()  # type: ignore[attr-defined]
+    return sent
+
+
+def test_a_request_is_one_line_without_its_token(log_lines: LogLines) -> None:
+    clock = count(step=0.25)
+    assert answer(logs.AccessLog(app, monotonic=lambda: next(clock))) == [b"{}"]
+    (line,) = log_lines.entries()
+    assert line.pop("timestamp")
+    assert line == {
+        "event": "request",
+        "level": "info",
+        "logger": "hypeman_libvirt.access",
+        "request_id": "r-1",
+        "subject": "alice",
+        "method": "POST",
+        "path": "/devices",
+        "status": 201,
+        "seconds": 0.25,
+    }
+    assert TOKEN not in log_lines.getvalue()
+
+
+def test_the_line_comes_when_the_answer_has_been_sent(log_lines: LogLines) -> None:
+    body = logs.AccessLog(app)(request(), lambda *_: lambda _: None)
+    assert list(body) == [b"{}"]
+    assert log_lines.entries() == []
+    body.close()  # type: ignore[attr-defined]
+    assert len(log_lines.entries()) == 1
+
+
+def test_an_app_that_fails_gets_its_line(log_lines: LogLines) -> None:
+    def broken(_: WSGIEnvironment, __: StartResponse) -> Iterable[bytes]:
+        raise RuntimeError("broken")
+
+    with pytest.raises(RuntimeError):
+        logs.AccessLog(broken)(request(), lambda *_: lambda _: None)
+    (line,) = log_lines.entries()
+    assert line["status"] == 500
+
+
+def test_libraries_and_warnings_log_in_the_same_way(log_lines: LogLines) -> None:
+    with structlog.contextvars.bound_contextvars(request_id="r-2"):
+        logging.getLogger("waitress").warning("queue depth is %d", 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.warn("the key is short", stacklevel=1)
+    depth, warned = log_lines.entries()
+    assert depth["event"] == "queue depth is 3"
+    assert depth["level"] == "warning"
+    assert depth["request_id"] == "r-2"
+    assert "the key is short" in warned["event"]
+
+
+def fail_with(secret: str) -> None:
+    raise ValueError("nothing of the value") from KeyError(len(secret))
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_a_traceback_shows_no_values_of_variables(log_lines: LogLines, is_terminal: bool) -> None:
+    stream = io.StringIO()
+    stream.isatty = lambda: is_terminal  # type: ignore[method-assign]
+    logs.configure(stream)
+    try:
+        fail_with(TOKEN)
+    except ValueError:
+        structlog.get_logger().exception("failed")
+    assert "ValueError: nothing of the value" in stream.getvalue()
+    assert "hunter2" not in stream.getvalue()
+    assert log_lines.getvalue() == ""
