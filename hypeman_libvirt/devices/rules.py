@@ -94,7 +94,7 @@ def obstacles(
 
 
 def kind(node: NodeDevice) -> str:
-    """What it is, in a word for people: ``GPU``, ``audio``, ``storage``, …"""
+    """What it is, in a word for people, such as ``GPU`` or ``audio``."""
     class_code = node.class_code or 0
     if device_type(node) == "gpu":
         return "GPU"
