@@ -62,6 +62,7 @@ RUNNING: Final = 1
 SHUTOFF: Final = 5
 
 _LONGEST_HANG: Final = 60.0
+_PCIE_ROOT: Final = "devices/controller[@model='pcie-root']"
 
 
 @dataclass
@@ -97,6 +98,7 @@ class Pci(Node):
     vfio_driver: str = "vfio-pci"
     refused_by_vfio: bool = False
     refused_by_host_driver: bool = False
+    conventional: bool = False
     probes: int = 0
     unbinds: int = 0
 
@@ -155,6 +157,7 @@ class _Refusal:
     code: int
     domain: int
     times: int | None
+    not_yet: int = 0
 
 
 Notify = Callable[[str, tuple[object, ...]], None]
@@ -165,8 +168,8 @@ class FakeHost:
 
     The verbs that tests speak: ``add_pci``, ``add_child``, ``add_node``, ``add_domain``,
     ``vanish``, ``refuse``, ``allow``, ``hang``, ``drop_connections``, ``down``, ``up``,
-    ``vfio_refuses``, ``driver_refuses``, ``guest_ignores_unplug``, ``set_driver`` (what a person
-    does in sysfs), ``virsh_start``, ``virsh_destroy``, ``virsh_attach``, ``virsh_detach``,
+    ``vfio_refuses``, ``driver_refuses``, ``is_conventional``, ``guest_ignores_unplug``,
+    ``set_driver`` (what a person does in sysfs), ``virsh_start``, ``virsh_destroy``, ``virsh_attach``, ``virsh_detach``,
     ``virsh_undefine``; and to look: ``driver``, ``pci``, ``guest``, ``calls``.
     """
 
@@ -300,6 +303,10 @@ class FakeHost:
         """Let a call (by its name in the binding, or ``open``) fail, for ever or some times."""
         self._refusals[call] = _Refusal(code, domain, times)
 
+    def fail_after(self, call: str, successes: int, code: int, domain: int = 0) -> None:
+        """Let a call succeed so many times from now on, and then fail once."""
+        self._refusals[call] = _Refusal(code, domain, 1, successes)
+
     def allow(self, call: str) -> None:
         """Take a refusal back."""
         self._refusals.pop(call, None)
@@ -336,6 +343,10 @@ class FakeHost:
     def driver_refuses(self, address: str) -> None:
         """Let a reattach of the device return 0 and leave it without a driver."""
         self.pci(address).refused_by_host_driver = True
+
+    def is_conventional(self, address: str) -> None:
+        """Let the function be conventional PCI: libvirt finds no root port for it by itself."""
+        self.pci(address).conventional = True
 
     def guest_ignores_unplug(self, name: str, *, ignores: bool = True) -> None:
         """Let the guest not answer unplug requests."""
@@ -383,6 +394,9 @@ class FakeHost:
         with self.lock:
             refusal = self._refusals.get(call)
             if refusal is None:
+                return
+            if refusal.not_yet:
+                refusal.not_yet -= 1
                 return
             if refusal.times is not None:
                 refusal.times -= 1
@@ -487,6 +501,7 @@ class FakeHost:
         config_after = self._with(guest.config, hostdev, hotplug=False) if config else None
         if live:
             _refuse_other_function(hostdev)
+            self._refuse_conventional(hostdev, guest)
             live_after = self._with(guest.live, hostdev, hotplug=True)
             with self.pci_work:
                 guest.detached_by_libvirt |= self._prepare([hostdev])
@@ -654,6 +669,13 @@ class FakeHost:
         for device in list(self.functions()):
             if device.address in released:
                 self._reattach(device)
+
+    def _refuse_conventional(self, hostdev: Element, guest: Guest) -> None:
+        """Hot-plug conventional PCI below a root port only when told which, as libvirt does."""
+        device = self._find_for_domain(source_of(hostdev))
+        q35 = guest.live is not None and guest.live.find(_PCIE_ROOT) is not None
+        if device.conventional and q35 and hostdev.find("address[@type='pci']") is None:
+            raise failure(INTERNAL, FROM_DOMAIN, "internal error: No more available PCI slots")
 
     def check_affected(self, guest: Guest, live: bool, config: bool) -> None:
         if live and not guest.active:

@@ -1,0 +1,94 @@
+"""What a real libvirt 9.0 said of 31 devices, against the summary made on the host itself."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from hypeman_libvirt.devices.address import PciAddress
+from hypeman_libvirt.devices.model import NodeDevice
+from hypeman_libvirt.host.domain_xml import DomainXml
+from hypeman_libvirt.host.node_device_xml import parse_node_device
+
+CAPTURES = Path(__file__).parents[1] / "data" / "captures"
+HOSTS = ("default", "nvidia", "noiommu")
+WITH_DOMAINS = ("default", "nvidia")
+
+
+def read(path: Path) -> NodeDevice:
+    device = parse_node_device(path.read_text())
+    assert device is not None
+    return device
+
+
+def summary_line(device: NodeDevice, capture: str) -> str:
+    """Write the facts as the host's own summary does; the order of group members is libvirt's."""
+    if device.iommu_group is None:
+        group = "-"
+    else:
+        members = " ".join(str(each)[5:] for each in device.group_addresses)
+        group = f"{device.iommu_group}[{members}]"
+    assert device.class_code is not None
+    max_vfs = re.search("virt_functions' maxCount='([0-9]+)'", capture)
+    kind = "pci-bridge" if device.is_bridge else "-"
+    cells = (
+        device.node_name,
+        device.driver or "-",
+        f"0x{device.class_code:06x}",
+        f"0x{device.vendor_id}:0x{device.device_id}",
+        group,
+        f"virt_functions={max_vfs[1]}" if max_vfs else kind,
+        "pciexp" if device.link_capability else "-",
+        "-" if device.numa_node is None else str(device.numa_node),
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def with_sorted_group(line: str) -> str:
+    return re.sub(r"\[(.*?)\]", lambda m: f"[{' '.join(sorted(m[1].split()))}]", line)
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_every_fact_of_every_device(host: str) -> None:
+    paths = sorted((CAPTURES / host / "boot").iterdir())
+    lines = [summary_line(read(path), path.read_text()) for path in paths]
+    summary = (CAPTURES / host / "summary.txt").read_text().splitlines()
+    assert lines == [with_sorted_group(each) for each in summary if each.startswith("|")]
+    assert len(lines) == 31
+
+
+@pytest.mark.parametrize("host", WITH_DOMAINS)
+def test_detached_devices_are_on_vfio(host: str) -> None:
+    devices = [read(path) for path in (CAPTURES / host / "detached").iterdir()]
+    bound = {str(each.address) for each in devices if each.driver == "vfio-pci"}
+    assert bound == {"0000:01:00.0", "0000:06:00.0", "0000:82:00.0", "0000:82:00.1"}
+
+
+@pytest.mark.parametrize("host", WITH_DOMAINS)
+def test_a_stripped_root_port_has_no_driver(host: str) -> None:
+    port = read(CAPTURES / host / "rootport_after_detach_no_driver.xml")
+    assert (port.driver, port.is_bridge) == (None, True)
+
+
+def test_the_computer_is_no_pci_device() -> None:
+    assert parse_node_device((CAPTURES / "default" / "computer.xml").read_text()) is None
+
+
+@pytest.mark.parametrize("host", WITH_DOMAINS)
+@pytest.mark.parametrize(
+    ("name", "live"),
+    [
+        ("domain_live.xml", True),
+        ("domain_inactive.xml", False),
+        ("domain_live_inactive_flag.xml", False),
+    ],
+)
+def test_a_domain_holds_three_functions(host: str, name: str, live: bool) -> None:
+    domain = DomainXml((CAPTURES / host / name).read_text())
+    held = {str(each.address): each for each in domain.held}
+    assert set(held) == {"0000:82:00.0", "0000:82:00.1", "0000:01:00.0"}
+    assert all(each.managed for each in held.values())
+    assert held["0000:82:00.1"].guest_address == PciAddress(0, 6, 1, 0)
+    assert domain.is_live == live
