@@ -29,7 +29,7 @@ from hypeman_libvirt.host.domain_xml import (
     parse_metadata,
 )
 from hypeman_libvirt.host.errors import Meanings, is_gone
-from hypeman_libvirt.host.guest_slots import build_functions, shares_slot
+from hypeman_libvirt.host.guest_slots import build_functions, list_hot_slots, shares_slot
 
 _LIVE: Final = libvirt.VIR_DOMAIN_AFFECT_LIVE
 _CONFIG: Final = libvirt.VIR_DOMAIN_AFFECT_CONFIG
@@ -143,10 +143,11 @@ class Domains:
         self, domain: Domain, addresses: Sequence[PciAddress], undo: ExitStack
     ) -> None:
         live = self._read_xml(domain, live=True)
+        slots = list_hot_slots(live)
         for address in addresses:
             if live.find(address) is None:
                 try:
-                    self._attach_device(domain, build_hostdev(address), _LIVE)
+                    self._attach_device(domain, build_hostdev(address, next(slots, None)), _LIVE)
                 except NotSupportedError:
                     if not domain.persistent:
                         raise
@@ -163,7 +164,8 @@ class Domains:
         for each in held:
             with suppress(NotAttachedError):
                 self._detach_device(domain, each.xml, _LIVE)
-                undo.callback(self._give_again, domain, build_hostdev(each.address), _LIVE)
+                again = build_hostdev(each.address, each.guest_address)
+                undo.callback(self._give_again, domain, again, _LIVE)
 
     def _detach_from_definition(
         self, domain: Domain, addresses: Collection[PciAddress], undo: ExitStack

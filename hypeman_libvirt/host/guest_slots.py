@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Final
 
+from lxml.etree import _Element as Element
+
 from hypeman_libvirt.devices.address import PciAddress
 from hypeman_libvirt.host.domain_xml import DomainXml, build_hostdev
 from hypeman_libvirt.host.xml import read_address
@@ -42,6 +44,17 @@ def build_functions(
         else:
             elements.extend(_build_together(together, next(slots, None)))
     return elements
+
+
+def list_hot_slots(live: DomainXml) -> Iterator[PciAddress]:
+    """List the free root ports of a running domain, each of which takes one device.
+
+    libvirt finds one by itself for a PCI Express function only. A conventional one, such as the
+    audio function of a GPU may be, goes there as well if it is told to.
+    """
+    taken = {_slot(read_address(each)) for each in live.root.iterfind(_TAKEN)}
+    ports = (_port_slot(port) for port in live.root.iterfind(_ROOT_PORTS) if _takes_hotplug(port))
+    return (slot for slot in ports if _slot(slot) not in taken)
 
 
 def shares_slot(live: DomainXml, address: PciAddress) -> bool:
@@ -84,9 +97,19 @@ def _list_slots(definition: DomainXml) -> Iterator[PciAddress]:
         yield from (PciAddress(0, 0, slot, 0) for slot in range(_FIRST_PCI_SLOT, 0x20))
     elif controllers:
         for port in definition.root.iterfind(_ROOT_PORTS):
-            yield PciAddress(0, int(port.get("index") or 0), 0, 0)
+            yield _port_slot(port)
         new = 1 + max(int(each.get("index") or 0) for each in controllers)
         yield from (PciAddress(0, bus, 0, 0) for bus in range(new, 0x100))
+
+
+def _port_slot(port: Element) -> PciAddress:
+    """Return the one slot behind a root port: its index is the number of the bus."""
+    return PciAddress(0, int(port.get("index") or 0), 0, 0)
+
+
+def _takes_hotplug(port: Element) -> bool:
+    target = port.find("target")
+    return target is None or target.get("hotplug") != "off"
 
 
 def _slot(address: PciAddress) -> tuple[int, int, int]:

@@ -53,6 +53,17 @@ def test_a_group_goes_into_a_running_domain_and_comes_back_whole(
     assert (fake_host.driver(GPU), fake_host.driver(AUDIO)) == ("nvidia", "snd_hda_intel")
 
 
+def test_a_conventional_audio_function_goes_into_a_running_domain_too(
+    world: World, fake_host: FakeHost
+) -> None:
+    fake_host.is_conventional(AUDIO)
+    register(world, GPU)
+    device = attach(world, GPU, "vm-on", "group")
+    assert device.holder is not None
+    assert device.holder.live
+    assert fake_host.driver(AUDIO) == "vfio-pci"
+
+
 def test_a_group_in_a_definition_is_one_slot_with_functions_as_on_the_host(
     world: World, fake_host: FakeHost
 ) -> None:
