@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, get_args
 import jwt
 import typer
 
-from hypeman_libvirt import __version__
+from hypeman_libvirt import __version__, registry_cli
 from hypeman_libvirt.rest.auth import Permission
 from hypeman_libvirt.settings import DEFAULT_CONFIG, Settings, SettingsError, load_settings
 
@@ -27,6 +27,9 @@ cli = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,  # they would print local variables, the secret among them
 )
+
+
+cli.add_typer(registry_cli.commands, name="registry")
 
 
 def _setting(name: str) -> Any:  # noqa: ANN401  # typer's own type

@@ -19,11 +19,13 @@ class Recovered:
         entry: As it stands there.
         domain: Name of the domain.
         problem: Why it was not registered, for people; None when it was.
+        known: It is registered already, as it stands there.
     """
 
     entry: MetadataEntry
     domain: str
     problem: str | None
+    known: bool = False
 
 
 def recover(host: Host, registry: Registry, clock: Clock) -> Sequence[Recovered]:
@@ -33,24 +35,28 @@ def recover(host: Host, registry: Registry, clock: Clock) -> Sequence[Recovered]
     are not in the metadata and cannot be recovered.
     """
     return [
-        Recovered(entry, domain.name, _recover(host, registry, clock, entry))
+        _recover(host, registry, clock, entry, domain.name)
         for domain in host.list_domains()
         for entry in host.read_metadata(domain)
     ]
 
 
-def _recover(host: Host, registry: Registry, clock: Clock, entry: MetadataEntry) -> str | None:
-    node = host.node_device(entry.pci_address)
-    if node is None:
-        return f"no PCI device is at {entry.pci_address} now"
+def _recover(
+    host: Host, registry: Registry, clock: Clock, entry: MetadataEntry, domain: str
+) -> Recovered:
     known = registry.find_by_address(host.key(), entry.pci_address)
     if known is not None:
-        return f"{entry.pci_address} is registered already as {known.name!r} (id {known.id})"
+        same = (known.id, known.name) == (entry.id, entry.name)
+        problem = f"{entry.pci_address} is registered already as {known.name!r} (id {known.id})"
+        return Recovered(entry, domain, problem, known=same)
+    node = host.node_device(entry.pci_address)
+    if node is None:
+        return Recovered(entry, domain, f"no PCI device is at {entry.pci_address} now")
     try:
         registry.add(_registration(host, node, entry, clock))
     except ConflictError as error:
-        return error.message
-    return None
+        return Recovered(entry, domain, error.message)
+    return Recovered(entry, domain, None)
 
 
 def _registration(host: Host, node: NodeDevice, entry: MetadataEntry, clock: Clock) -> Registration:

@@ -76,6 +76,11 @@ class SqlRegistry:
         listed = (_registration(row) for row in rows)
         return [each for each in listed if tags.items() <= each.tags.items()]
 
+    def list_all(self) -> Sequence[Registration]:
+        """List the registrations of every host, in the order of registration."""
+        rows = self._read(select(registrations).order_by(_TABLE.created_at, _TABLE.id))
+        return [_registration(row) for row in rows]
+
     def remove(self, host: str, registration_id: str) -> bool:
         """Forget a registration; False when there was none."""
         match = and_(_TABLE.host == host, _TABLE.id == registration_id)
