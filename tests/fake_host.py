@@ -170,7 +170,8 @@ class FakeHost:
     ``vanish``, ``refuse``, ``allow``, ``hang``, ``drop_connections``, ``down``, ``up``,
     ``vfio_refuses``, ``driver_refuses``, ``is_conventional``, ``guest_ignores_unplug``,
     ``set_driver`` (what a person does in sysfs), ``virsh_start``, ``virsh_destroy``,
-    ``virsh_attach``, ``virsh_detach``, ``virsh_undefine``; and to look: ``driver``, ``pci``, ``guest``, ``calls``.
+    ``virsh_attach``, ``virsh_detach``, ``virsh_undefine``; and to look: ``driver``, ``pci``,
+    ``guest``, ``calls``.
     """
 
     def __init__(self, uuid_: str | None = None, *, iommu: bool = True) -> None:
