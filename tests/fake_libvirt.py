@@ -378,7 +378,7 @@ class virNodeDevice:
                 raise failure(NO_NODE_DEVICE, FROM_NODEDEV, f"no node device {self.name()!r}")
             return host.node_xml(self._node)
 
-    def detachFlags(self, driverName: str | None = None, flags: int = 0) -> int:
+    def detachFlags(self, driverName: str | None, flags: int = 0) -> int:
         if driverName not in {None, "vfio"}:
             raise failure(INVALID_ARG, FROM_NODEDEV, "unknown driver name")
         with self._change("detachFlags") as (host, device):

@@ -156,7 +156,7 @@ def test_metadata_is_ours_alone(host: LibvirtHost, name: str) -> None:
     assert domain(host, name) == before
 
 
-def test_an_event_wakes_the_subscriber(host: LibvirtHost, uri: str) -> None:
+def test_an_event_wakes_the_subscriber(host: LibvirtHost) -> None:
     woken = threading.Event()
     host.subscribe(woken.set)
     host.ping()

@@ -90,8 +90,7 @@ def test_a_link_without_a_speed_is_not_known() -> None:
         "<device><capability type='pci'/></device>",
         MINIMAL.format("<iommuGroup number='many'/>"),
         MINIMAL.format("<class>graphics</class>"),
-        "<!DOCTYPE d [<!ENTITY x SYSTEM 'file:///etc/passwd'>]><device><capability type='pci'>"
-        "<vendor>&x;</vendor></capability></device>",
+        "<!DOCTYPE d [<!ENTITY x 'x'>]><device><capability type='pci'>&x;</capability></device>",
         "x" * (9 * 1024 * 1024),
     ],
 )
