@@ -28,7 +28,9 @@ OPERATOR = Caller("operator")
 class World:
     """A service and the handles that a test turns."""
 
+    host: Host
     registry: SqlRegistry
+    operations: Operations
     service: DeviceService = field(init=False)
     now: datetime = datetime(2025, 1, 15, 10, tzinfo=UTC)
     changes: list[Change] = field(default_factory=list)
@@ -49,7 +51,7 @@ class World:
 def world_on(host: Host, folder: Path, *, deadline: float = 10.0) -> Iterator[World]:
     """Run a service on a host, with its registry in the folder."""
     registry = SqlRegistry(folder / "registry.db")
-    world = World(registry)
+    world = World(host, registry, Operations(deadline=deadline, at_once=4))
     ids = (f"id{number:022d}" for number in count(1))
     inventory = Inventory(host, registry)
     survey = Survey(host, inventory)
@@ -58,7 +60,7 @@ def world_on(host: Host, folder: Path, *, deadline: float = 10.0) -> Iterator[Wo
         registry,
         inventory,
         survey,
-        Operations(deadline=deadline, at_once=4),
+        world.operations,
         release_timeout=5.0,
         on_change=world.record,
         sleep=world.pass_time,

@@ -6,6 +6,7 @@ import tempfile
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -133,5 +134,6 @@ class Host(RuleBasedStateMachine):
         self.stack.close()
 
 
+@pytest.mark.usefixtures("fake_host")  # so that it runs on the fake alone
 class TestHost(Host.TestCase):  # type: ignore[misc, valid-type]
     settings = settings(max_examples=20, stateful_step_count=25, deadline=None)
