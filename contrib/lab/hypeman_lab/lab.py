@@ -49,7 +49,7 @@ class Lab:
     iommu: bool = True
     port: int | None = None
     forwards: Sequence[int] = ()
-    boot_timeout: float = 180.0
+    boot_timeout: float = 300.0
     ports: dict[int, int] = field(init=False, default_factory=dict)
     share: Path = field(init=False)
 
