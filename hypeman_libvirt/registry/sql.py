@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import Connection, Row, Select, and_, delete, insert, or_, select
+from sqlalchemy import Connection, Row, Select, and_, bindparam, delete, insert, or_, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from hypeman_libvirt.devices.address import PciAddress
@@ -19,6 +19,15 @@ from hypeman_libvirt.registry.schema import registrations
 from hypeman_libvirt.registry.sqlite import LOCK_TIMEOUT
 
 _TABLE = registrations.c
+
+# Built once: putting a statement together costs more than running it.
+_ON_HOST: Final = select(registrations).where(_TABLE.host == bindparam("host"))
+_BY_REFERENCE: Final = _ON_HOST.where(
+    or_(_TABLE.id == bindparam("reference"), _TABLE.name == bindparam("reference"))
+)
+_BY_ADDRESS: Final = _ON_HOST.where(_TABLE.pci_address == bindparam("address"))
+_IN_ORDER: Final = _ON_HOST.order_by(_TABLE.created_at, _TABLE.id)
+_ANY: Final = select(_TABLE.id).limit(1)
 
 
 class SqlRegistry:
@@ -44,7 +53,7 @@ class SqlRegistry:
 
     def ping(self) -> None:
         """Raise if the registry does not answer."""
-        self._read(select(_TABLE.id).limit(1))
+        self._read(_ANY)
 
     def add(self, registration: Registration) -> None:
         """Keep a registration; on return it survives a power loss.
@@ -61,18 +70,15 @@ class SqlRegistry:
         """Look up by exact id, then by exact name: never both, for no name equals an id."""
         if not (reference.isascii() and reference.isprintable()):
             return None  # no id or name has such characters, and some databases refuse them
-        match = or_(_TABLE.id == reference, _TABLE.name == reference)
-        return self._first(select(registrations).where(_TABLE.host == host, match))
+        return self._first(_BY_REFERENCE, host=host, reference=reference)
 
     def find_by_address(self, host: str, address: PciAddress) -> Registration | None:
         """Look up by PCI address."""
-        match = _TABLE.pci_address == str(address)
-        return self._first(select(registrations).where(_TABLE.host == host, match))
+        return self._first(_BY_ADDRESS, host=host, address=str(address))
 
     def list_registrations(self, host: str, tags: Mapping[str, str]) -> Sequence[Registration]:
         """List in the order of registration those that carry all the tags."""
-        on_host = select(registrations).where(_TABLE.host == host)
-        rows = self._read(on_host.order_by(_TABLE.created_at, _TABLE.id))
+        rows = self._read(_IN_ORDER, host=host)
         listed = (_registration(row) for row in rows)
         return [each for each in listed if tags.items() <= each.tags.items()]
 
@@ -87,14 +93,14 @@ class SqlRegistry:
         with self._write() as connection:
             return connection.execute(delete(registrations).where(match)).rowcount > 0
 
-    def _first(self, query: Select[Any]) -> Registration | None:
-        rows = self._read(query)
+    def _first(self, query: Select[Any], **values: str) -> Registration | None:
+        rows = self._read(query, **values)
         return _registration(rows[0]) if rows else None
 
-    def _read(self, query: Select[Any]) -> Sequence[Row[Any]]:
+    def _read(self, query: Select[Any], **values: str) -> Sequence[Row[Any]]:
         try:
             with self._engine.connect() as connection:
-                return connection.execute(query).all()
+                return connection.execute(query, values).all()
         except SQLAlchemyError as error:
             raise _unavailable("read", error) from error
 
