@@ -1,0 +1,86 @@
+"""The polkit rule, run by a JavaScript engine with a stand-in for polkit itself."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+RULE: Final = (
+    Path(__file__).parent.parent.parent / "contrib" / "polkit" / "50-hypeman-libvirt.rules"
+)
+ACTIONS: Final = Path("/usr/share/polkit-1/actions")
+_POLKIT: Final = """
+var rule, polkit = {
+    Result: {YES: "yes", NOT_HANDLED: "not handled"},
+    addRule: function(given) { rule = given; },
+};
+"""
+_ASK: Final = """
+var asked = JSON.parse(process.argv[1]);
+var action = {id: asked.action, lookup: function(key) { return asked.details[key]; }};
+console.log(rule(action, {user: asked.user}));
+"""
+
+
+def ask(action: str, *, user: str = "hypeman-libvirt", node_device: str = "") -> str:
+    """Ask the rule as polkit does; its answer."""
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("no Node to run the rule with")
+    asked = {"action": action, "user": user, "details": {"node_device_name": node_device}}
+    script = _POLKIT + RULE.read_text() + _ASK
+    done = subprocess.run(  # noqa: S603  # our own rule
+        [node, "--eval", script, json.dumps(asked)], capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize(
+    "action", ["unix.manage", "api.node-device.read", "api.domain.write", "api.domain.save"]
+)
+def test_the_service_may_do_its_work(action: str) -> None:
+    assert ask(f"org.libvirt.{action}") == "yes"
+
+
+@pytest.mark.parametrize("user", ["root", "ann", "hypeman-libvirt2"])
+def test_nobody_else_gains_a_right(user: str) -> None:
+    assert ask("org.libvirt.unix.manage", user=user) == "not handled"
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        "api.connect.pm-control",
+        "api.domain.delete",
+        "api.domain.read-secure",
+        "api.domain.start",
+        "api.domain.stop",
+        "api.node-device.delete",
+        "api.storage-pool.delete",
+    ],
+)
+def test_the_service_gets_no_right_that_it_does_not_use(action: str) -> None:
+    assert ask(f"org.libvirt.{action}") == "not handled"
+
+
+def test_only_pci_devices_may_leave_their_driver() -> None:
+    detach = "org.libvirt.api.node-device.detach"
+    assert ask(detach, node_device="pci_0000_a2_00_0") == "yes"
+    assert ask(detach, node_device="usb_1_2") == "not handled"
+
+
+def test_libvirt_knows_every_right() -> None:
+    files = [ACTIONS / f"org.libvirt.{part}.policy" for part in ("api", "unix")]
+    if not all(file.exists() for file in files):
+        pytest.skip("no libvirt with polkit on this machine")
+    known = {name for file in files for name in re.findall(r'id="([^"]+)"', file.read_text())}
+    code = re.sub(r"//.*", "", RULE.read_text())
+    named = set(re.findall(r'"(org\.libvirt\.[^"]+)"', code))
+    assert named
+    assert named <= known
