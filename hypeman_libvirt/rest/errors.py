@@ -129,5 +129,5 @@ def _answer_falcon(resp: falcon.Response, error: falcon.HTTPError) -> None:
 
 def _write(resp: falcon.Response, status: int, body: ErrorOut) -> None:
     resp.status = falcon.code_to_http_status(status)
-    resp.stream = None
+    resp.text = resp.media = resp.stream = None  # what was half answered
     answer_with(resp, body)

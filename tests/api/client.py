@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jwt
-from falcon.testing import Result, TestClient, create_environ
+from falcon.testing import Result, StartResponseMock, TestClient, create_environ
 
 from tests.api.document import answer_errors, find_operation
 
@@ -16,9 +16,9 @@ SECRET = "a secret of at least sixty-four bytes, so that every HS algorithm is a
 App = Any
 
 
-def token(secret: str = SECRET, algorithm: str = "HS256", **claims: object) -> str:
+def token(**claims: object) -> str:
     """Sign a token."""
-    return jwt.encode({"sub": "operator", **claims}, secret, algorithm=algorithm)
+    return jwt.encode({"sub": "operator", **claims}, SECRET, algorithm="HS256")
 
 
 def bearer(**claims: object) -> dict[str, str]:
@@ -82,11 +82,11 @@ class Api:
     @contextmanager
     def stream(self, path: str, headers: Mapping[str, str]) -> Iterator[Streamed]:
         """Open an answer without reading it, and close it as a server does."""
-        seen: list[Any] = []
+        started = StartResponseMock()
         environ = create_environ(path=self._prefix + path, headers=headers)
-        body = self._client.app(environ, lambda status, sent, *_: seen.extend((status, sent)))
+        body = self._client.app(environ, started)
         try:
-            yield Streamed(int(seen[0][:3]), dict(seen[1]), iter(body))
+            yield Streamed(int((started.status or "0")[:3]), started.headers_dict, iter(body))
         finally:
             if isinstance(body, Closing):
                 body.close()

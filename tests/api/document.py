@@ -12,7 +12,7 @@ from typing import Any
 
 import jsonschema
 import yaml
-from referencing import Registry, Resource
+from referencing import Registry
 from referencing.jsonschema import DRAFT202012
 
 ROOT = Path(__file__).parent.parent.parent
@@ -136,8 +136,9 @@ def _body_errors(
 
 @cache
 def _registry() -> Registry[Any]:
-    resource = Resource(contents=document(), specification=DRAFT202012)
-    return Registry().with_resource("urn:api", resource)
+    empty: Registry[Any] = Registry()
+    filled: Registry[Any] = empty.with_resource("urn:api", DRAFT202012.create_resource(document()))
+    return filled
 
 
 def _escape(step: str) -> str:

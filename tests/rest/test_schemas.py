@@ -1,0 +1,90 @@
+"""Bodies in Python and in the document are the same."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import pytest
+from pydantic import BaseModel
+
+from hypeman_libvirt.devices import model, rules
+from hypeman_libvirt.rest import schemas
+from tests.api.document import document, resolve
+
+PAIRS: dict[str, type[BaseModel]] = {
+    "AttachRequest": schemas.AttachBody,
+    "AvailableDevice": schemas.AvailableDeviceOut,
+    "BindRequest": schemas.BindBody,
+    "CreateDeviceRequest": schemas.CreateDevice,
+    "Device": schemas.DeviceOut,
+    "Error": schemas.ErrorOut,
+    "ErrorDetail": schemas.ErrorDetailOut,
+    "Event": schemas.EventOut,
+    "IommuGroup": schemas.IommuGroupOut,
+    "IommuGroupMember": schemas.GroupMemberOut,
+    "Preflight": schemas.PreflightOut,
+    "PreflightCheck": schemas.CheckOut,
+    "Status": schemas.StatusOut,
+    "UnbindRequest": schemas.UnbindBody,
+}
+
+
+def shape(schema: dict[str, Any], definitions: dict[str, Any]) -> object:
+    """Reduce a schema to what both sides must agree on: types, values and fields."""
+    if "$ref" in schema:
+        name = schema["$ref"].rpartition("/")[2]
+        return shape(definitions.get(name) or resolve(schema), definitions)
+    if branches := schema.get("anyOf") or schema.get("oneOf"):
+        return frozenset().union(*(_as_set(shape(each, definitions)) for each in branches))
+    return fields(schema, definitions) if "properties" in schema else leaf(schema, definitions)
+
+
+def leaf(schema: dict[str, Any], definitions: dict[str, Any]) -> object:
+    if "const" in schema or ("enum" in schema and schema.get("type") == "string"):
+        return frozenset(schema.get("enum", [schema.get("const")]))
+    if schema["type"] == "array":
+        return frozenset({("array", _unwrapped(shape(schema["items"], definitions)))})
+    if schema["type"] == "object":
+        values = shape(schema["additionalProperties"], definitions)
+        return frozenset({("object", _unwrapped(values))})
+    return _as_set(schema["type"])
+
+
+def fields(schema: dict[str, Any], definitions: dict[str, Any]) -> object:
+    properties = {
+        name: _unwrapped(shape(each, definitions)) for name, each in schema["properties"].items()
+    }
+    return (frozenset(properties.items()), frozenset(schema.get("required", [])))
+
+
+def _as_set(kinds: object) -> frozenset[object]:
+    if isinstance(kinds, list):
+        return frozenset(kinds)
+    return kinds if isinstance(kinds, frozenset) else frozenset({kinds})
+
+
+def _unwrapped(kinds: object) -> object:
+    return next(iter(kinds)) if isinstance(kinds, frozenset) and len(kinds) == 1 else kinds
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_python_and_document_agree(name: str) -> None:
+    in_python = PAIRS[name].model_json_schema(by_alias=True)
+    in_document = document()["components"]["schemas"][name]
+    definitions = in_python.get("$defs", {})
+    assert shape(in_python, definitions) == shape(in_document, {})
+
+
+def test_every_object_of_the_document_has_a_model() -> None:
+    schemas_ = document()["components"]["schemas"]
+    objects = {name for name, each in schemas_.items() if "properties" in each}
+    assert objects == set(PAIRS)
+
+
+def test_rules_and_document_agree() -> None:
+    described = document()["components"]["schemas"]
+    name = described["CreateDeviceRequest"]["properties"]["name"]
+    assert set(name["not"]["enum"]) == rules.RESERVED_NAMES
+    assert name["maxLength"] == rules.MAX_NAME
+    assert described["Tags"]["maxProperties"] == rules.MAX_TAGS
+    assert set(described["Event"]["properties"]["type"]["enum"]) == set(get_args(model.EventType))
