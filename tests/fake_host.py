@@ -1,4 +1,4 @@
-"""The machine behind ``tests.fake_libvirt``: PCI functions, drivers, groups and domains.
+"""The machine behind ``tests.fake_libvirt`` as libvirt sees it: node devices and domains.
 
 It does what libvirt 9.0 on a real host was seen to do, the ugly parts included: a return of 0
 after which a device has no driver, an unplug that the guest ignores, a start that fails late.
@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal, Unpack
+from typing import Final, Unpack
 
-from lxml import etree
 from lxml.etree import _Element as Element
 
 from tests.fake_errors import (
@@ -34,24 +32,19 @@ from tests.fake_errors import (
     failure,
     libvirtError,
 )
+from tests.fake_machine import Machine, Pci
 from tests.fake_xml import (
     DomainFacts,
-    PciFacts,
     address_of,
     assign_slots,
-    block_element,
     domain_element,
-    fill,
     held,
     hostdev_element,
     hostdevs,
     leaf,
-    net_element,
-    node_name,
     on_vfio,
     parse,
     parse_domain,
-    pci_element,
     shares_slot,
     show,
     source_of,
@@ -60,57 +53,7 @@ from tests.fake_xml import (
 
 RUNNING: Final = 1
 SHUTOFF: Final = 5
-
-_LONGEST_HANG: Final = 60.0
 _PCIE_ROOT: Final = "devices/controller[@model='pcie-root']"
-
-
-@dataclass
-class Node:
-    """A node device: its XML without what changes, and what changes."""
-
-    element: Element
-    parent: str
-    present: bool = True
-    listed: bool = True
-
-    @property
-    def name(self) -> str:
-        return self.element.findtext("name") or ""
-
-    @property
-    def capabilities(self) -> list[str]:
-        return [str(kind) for kind in self.element.xpath("capability/@type")]
-
-
-@dataclass
-class Pci(Node):
-    """A PCI function and what became of its drivers.
-
-    ``probes`` counts how often a host driver took the device, ``unbinds`` how often one lost it:
-    a test that counts no unbind knows that the device was not bounced.
-    """
-
-    address: str = ""
-    group: int | None = None
-    driver: str | None = None
-    host_driver: str | None = None
-    vfio_driver: str = "vfio-pci"
-    refused_by_vfio: bool = False
-    refused_by_host_driver: bool = False
-    conventional: bool = False
-    probes: int = 0
-    unbinds: int = 0
-
-    @property
-    def is_bridge(self) -> bool:
-        kinds = self.element.xpath("capability/capability/@type")
-        return "pci-bridge" in kinds
-
-    @property
-    def physical_function(self) -> str | None:
-        found = self.element.find("capability/capability[@type='phys_function']/address")
-        return None if found is None else address_of(found)
 
 
 @dataclass
@@ -130,40 +73,7 @@ class Guest:
         return self.live is not None
 
 
-@dataclass
-class Hang:
-    """A call that does not come back until it is released; ``entered`` is set once it hangs."""
-
-    entered: threading.Event = field(default_factory=threading.Event)
-    released: threading.Event = field(default_factory=threading.Event)
-
-    def release(self) -> None:
-        self.released.set()
-
-    def wait(self) -> None:
-        self.entered.set()
-        if not self.released.wait(_LONGEST_HANG):
-            raise AssertionError("a call that a test let hang was never released")
-
-    def __enter__(self) -> Hang:  # noqa: PYI034
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.release()
-
-
-@dataclass
-class _Refusal:
-    code: int
-    domain: int
-    times: int | None
-    not_yet: int = 0
-
-
-Notify = Callable[[str, tuple[object, ...]], None]
-
-
-class FakeHost:
+class FakeHost(Machine):
     """A host that ``libvirt.open(host.uri)`` reaches while the object is not closed.
 
     The verbs that tests speak: ``add_pci``, ``add_child``, ``add_node``, ``add_domain``,
@@ -176,66 +86,15 @@ class FakeHost:
 
     def __init__(self, uuid_: str | None = None, *, iommu: bool = True) -> None:
         """Make an empty host; without an IOMMU no device is in a group and VFIO does not work."""
+        super().__init__(iommu=iommu)
         self.name = uuid.uuid4().hex
         self.uri = f"fake:///{self.name}"
         self.uuid = uuid_ or str(uuid.uuid4())
-        self.iommu = iommu
         self.is_up = True
-        self.calls: Counter[str] = Counter()
-        self.lock = threading.RLock()
         self.pci_work = threading.Lock()
-        self.nodes: dict[str, Node] = {}
         self.guests: dict[str, Guest] = {}
-        self.listeners: list[Notify] = []
-        self._hangs: dict[str, Hang] = {}
-        self._refusals: dict[str, _Refusal] = {}
         self._sessions: list[Callable[[bool], None]] = []
         self._next_domain_id = 0
-        self.add_node("<device><name>computer</name><capability type='system'/></device>")
-
-    # -- what there is ---------------------------------------------------------------------
-
-    def add_pci(
-        self,
-        address: str,
-        *,
-        driver: str | None = None,
-        host_driver: str | None = None,
-        **facts: Unpack[PciFacts],
-    ) -> Pci:
-        """Plug a function in. ``host_driver`` probes it; by default the driver it starts with."""
-        if not self.iommu:
-            facts.pop("group", None)
-        return self._plug(pci_element(address, **facts), driver, host_driver)
-
-    def add_node(self, xml: str) -> Node:
-        """List a node device as its XML says; a PCI one starts on the driver it names."""
-        element = parse(xml)
-        if element.find("capability[@type='pci']") is not None:
-            driver = element.findtext("driver/name")
-            return self._plug(element, driver, None)
-        node = Node(element, element.findtext("parent") or "")
-        with self.lock:
-            self.nodes[node.name] = node
-        self._announce_node(node.name, 0)
-        return node
-
-    def add_child(
-        self,
-        address: str,
-        kind: Literal["net", "block"],
-        what: str,
-        *,
-        link: Literal["up", "down"] = "up",
-        mac: str = "52:54:00:aa:00:01",
-    ) -> str:
-        """Put a network interface or a disk below a PCI function; return its node name."""
-        parent = self.pci(address)
-        if kind == "net":
-            child = net_element(parent.element, what, link, mac)
-        else:
-            child = block_element(parent.element, what)
-        return self.add_node(show(child)).name
 
     def add_domain(
         self,
@@ -269,57 +128,9 @@ class FakeHost:
                 domain.remove(off)
             self.add_domain_xml(show(domain), running=off is None)
 
-    def pci(self, address: str) -> Pci:
-        """Return the function at an address."""
-        for node in self.functions():
-            if node.address == address:
-                return node
-        raise KeyError(address)
-
-    def functions(self) -> Iterator[Pci]:
-        """Iterate over the functions that are there."""
-        with self.lock:
-            nodes = list(self.nodes.values())
-        return (node for node in nodes if isinstance(node, Pci) and node.present)
-
-    def driver(self, address: str) -> str | None:
-        """Return the driver that a function is on."""
-        return self.pci(address).driver
-
     def guest(self, name: str) -> Guest:
         """Return a domain by name."""
         return next(guest for guest in self.guests.values() if guest.name == name)
-
-    # -- what goes wrong -------------------------------------------------------------------
-
-    def vanish(self, name: str, *, still_listed: bool = False) -> None:
-        """Take a node device (by name or address) away; a stale entry may stay in the list."""
-        name = node_name(name) if name not in self.nodes else name
-        with self.lock:
-            self.nodes[name].present = False
-            self.nodes[name].listed = still_listed
-        self._announce_node(name, 1)
-
-    def refuse(self, call: str, code: int, domain: int = 0, times: int | None = None) -> None:
-        """Let a call (by its name in the binding, or ``open``) fail, for ever or some times."""
-        self._refusals[call] = _Refusal(code, domain, times)
-
-    def fail_after(self, call: str, successes: int, code: int, domain: int = 0) -> None:
-        """Let a call succeed so many times from now on, and then fail once."""
-        self._refusals[call] = _Refusal(code, domain, 1, successes)
-
-    def allow(self, call: str) -> None:
-        """Take a refusal back."""
-        self._refusals.pop(call, None)
-
-    def is_refused(self, call: str) -> bool:
-        """Whether the call would fail now."""
-        return call in self._refusals
-
-    def hang(self, call: str) -> Hang:
-        """Let a call hang from now on until the returned object is released."""
-        self._hangs[call] = Hang()
-        return self._hangs[call]
 
     def drop_connections(self, *, unnoticed: bool = False) -> None:
         """Break every connection; unnoticed: no close callback, and isAlive() stays 1."""
@@ -337,27 +148,9 @@ class FakeHost:
         """Start the daemon again."""
         self.is_up = True
 
-    def vfio_refuses(self, address: str) -> None:
-        """Let a detach of the device return 0 and leave it without a driver."""
-        self.pci(address).refused_by_vfio = True
-
-    def driver_refuses(self, address: str) -> None:
-        """Let a reattach of the device return 0 and leave it without a driver."""
-        self.pci(address).refused_by_host_driver = True
-
-    def is_conventional(self, address: str) -> None:
-        """Let the function be conventional PCI: libvirt finds no root port for it by itself."""
-        self.pci(address).conventional = True
-
     def guest_ignores_unplug(self, name: str, *, ignores: bool = True) -> None:
         """Let the guest not answer unplug requests."""
         self.guest(name).ignores_unplug = ignores
-
-    # -- what others do at the same time ---------------------------------------------------
-
-    def set_driver(self, address: str, driver: str | None) -> None:
-        """Change the driver as someone does in sysfs: libvirt announces nothing."""
-        self.pci(address).driver = driver
 
     def virsh_start(self, name: str) -> None:
         """Start a domain as ``virsh start`` does."""
@@ -383,28 +176,6 @@ class FakeHost:
         """Forget a definition as ``virsh undefine`` does."""
         self.undefine(self.guest(name))
 
-    # -- what the binding calls ------------------------------------------------------------
-
-    def enter(self, call: str) -> None:
-        """Count a call, let it hang, let it fail."""
-        with self.lock:
-            self.calls[call] += 1
-            hang = self._hangs.get(call)
-        if hang is not None:
-            hang.wait()
-        with self.lock:
-            refusal = self._refusals.get(call)
-            if refusal is None:
-                return
-            if refusal.not_yet:
-                refusal.not_yet -= 1
-                return
-            if refusal.times is not None:
-                refusal.times -= 1
-                if refusal.times <= 0:
-                    del self._refusals[call]
-        raise failure(refusal.code, refusal.domain, f"{call} refused by the test")
-
     def join(self, drop: Callable[[bool], None]) -> None:
         """Take a new connection in, or refuse it while the daemon is down."""
         self.enter("open")
@@ -423,15 +194,6 @@ class FakeHost:
     def open_connections(self) -> int:
         """How many connections are open now."""
         return len(self._sessions)
-
-    def node_xml(self, node: Node) -> str:
-        """Render a node device with the driver, group and virtual functions of this moment."""
-        if not node.present:
-            raise failure(SYSTEM, FROM_NODEDEV, f"could not access {node.name}")
-        element = deepcopy(node.element)
-        if isinstance(node, Pci):
-            self._render_pci(node, element)
-        return show(element)
 
     def take_to_vfio(self, device: Pci) -> None:
         """virNodeDeviceDetachFlags."""
@@ -528,50 +290,6 @@ class FakeHost:
         if config:
             guest.config = without(guest.config, address)
 
-    def notify(self, kind: str, what: tuple[object, ...]) -> None:
-        """Tell every connection what happened."""
-        with self.lock:
-            listeners = list(self.listeners)
-        for listener in listeners:
-            listener(kind, what)
-
-    # -- how it works inside ---------------------------------------------------------------
-
-    def _plug(self, element: Element, driver: str | None, host_driver: str | None) -> Pci:
-        capability = element.find("capability[@type='pci']")
-        assert capability is not None
-        group = capability.find("iommuGroup")
-        number = None if group is None else int(group.get("number") or "0")
-        native = host_driver or (None if on_vfio(driver) else driver)
-        device = Pci(
-            element,
-            element.findtext("parent") or "computer",
-            address=address_of(capability, 10),
-            group=number,
-            driver=driver,
-            host_driver=native,
-            vfio_driver=driver if driver is not None and on_vfio(driver) else "vfio-pci",
-        )
-        with self.lock:
-            self.nodes[device.name] = device
-        self._announce_node(device.name, 0)
-        return device
-
-    def _announce_node(self, name: str, event: int) -> None:
-        self.notify("node", (name, event))
-
-    def _render_pci(self, device: Pci, element: Element) -> None:
-        for old in element.findall("driver"):
-            element.remove(old)
-        if device.driver is not None:
-            driver = etree.Element("driver")
-            leaf(driver, "name", device.driver)
-            element.insert(3, driver)
-        members = [other for other in self.functions() if other.group == device.group]
-        fill(element.find("capability/iommuGroup"), [other.address for other in members])
-        virtual = [f.address for f in self.functions() if f.physical_function == device.address]
-        fill(element.find("capability/capability[@type='virt_functions']"), virtual)
-
     def _user_of(self, address: str) -> Guest | None:
         return next((g for g in self.guests.values() if address in held(g.live)), None)
 
@@ -587,36 +305,6 @@ class FakeHost:
     def _group_in_use(self, device: Pci) -> bool:
         siblings = (other for other in self.functions() if other.group == device.group)
         return device.group is not None and any(self._user_of(s.address) for s in siblings)
-
-    def _has_virtual_functions(self, device: Pci) -> bool:
-        return any(other.physical_function == device.address for other in self.functions())
-
-    def _lose_driver(self, device: Pci) -> None:
-        if device.driver is not None and not on_vfio(device.driver):
-            device.unbinds += 1
-            self._show_children(device, present=False)
-        device.driver = None
-
-    def _show_children(self, device: Pci, *, present: bool) -> None:
-        for node in list(self.nodes.values()):
-            if node.parent == device.name and not isinstance(node, Pci):
-                node.present = node.listed = present
-                self._announce_node(node.name, 0 if present else 1)
-
-    def _detach(self, device: Pci) -> None:
-        if on_vfio(device.driver):
-            return
-        self._lose_driver(device)
-        refused = device.refused_by_vfio or device.is_bridge or self._has_virtual_functions(device)
-        device.driver = None if refused else device.vfio_driver
-
-    def _reattach(self, device: Pci) -> None:
-        self._lose_driver(device)
-        if device.refused_by_host_driver or device.host_driver is None:
-            return
-        device.driver = device.host_driver
-        device.probes += 1
-        self._show_children(device, present=True)
 
     def _prepare(self, wanted: list[Element]) -> set[str]:
         """Bring the devices of a domain onto VFIO; return those that libvirt detached itself."""

@@ -33,7 +33,9 @@ from tests.fake_errors import (
     failure,
     libvirtError,
 )
-from tests.fake_host import RUNNING, SHUTOFF, FakeHost, Guest, Hang, Node, Pci
+from tests.fake_faults import Hang
+from tests.fake_host import RUNNING, SHUTOFF, FakeHost, Guest
+from tests.fake_machine import Node, Pci
 from tests.fake_xml import parse, show
 
 __all__ = ["FakeHost", "Hang", "libvirtError"]

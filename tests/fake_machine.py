@@ -1,0 +1,257 @@
+"""The PCI functions of the fake host, and what becomes of their drivers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Literal, Unpack
+
+from lxml import etree
+from lxml.etree import _Element as Element
+
+from tests.fake_errors import (
+    FROM_NODEDEV,
+    SYSTEM,
+    failure,
+)
+from tests.fake_faults import Faults
+from tests.fake_xml import (
+    PciFacts,
+    address_of,
+    block_element,
+    fill,
+    leaf,
+    net_element,
+    node_name,
+    on_vfio,
+    parse,
+    pci_element,
+    show,
+)
+
+
+@dataclass
+class Node:
+    """A node device: its XML without what changes, and what changes."""
+
+    element: Element
+    parent: str
+    present: bool = True
+    listed: bool = True
+
+    @property
+    def name(self) -> str:
+        return self.element.findtext("name") or ""
+
+    @property
+    def capabilities(self) -> list[str]:
+        return [str(kind) for kind in self.element.xpath("capability/@type")]
+
+
+@dataclass
+class Pci(Node):
+    """A PCI function and what became of its drivers.
+
+    ``probes`` counts how often a host driver took the device, ``unbinds`` how often one lost it:
+    a test that counts no unbind knows that the device was not bounced.
+    """
+
+    address: str = ""
+    group: int | None = None
+    driver: str | None = None
+    host_driver: str | None = None
+    vfio_driver: str = "vfio-pci"
+    refused_by_vfio: bool = False
+    refused_by_host_driver: bool = False
+    conventional: bool = False
+    probes: int = 0
+    unbinds: int = 0
+
+    @property
+    def is_bridge(self) -> bool:
+        kinds = self.element.xpath("capability/capability/@type")
+        return "pci-bridge" in kinds
+
+    @property
+    def physical_function(self) -> str | None:
+        found = self.element.find("capability/capability[@type='phys_function']/address")
+        return None if found is None else address_of(found)
+
+
+Notify = Callable[[str, tuple[object, ...]], None]
+
+
+class Machine(Faults):
+    """Node devices and drivers, without libvirt's rules about domains."""
+
+    def __init__(self, *, iommu: bool) -> None:
+        super().__init__()
+        self.iommu = iommu
+        self.nodes: dict[str, Node] = {}
+        self.listeners: list[Notify] = []
+        self.add_node("<device><name>computer</name><capability type='system'/></device>")
+
+    def add_pci(
+        self,
+        address: str,
+        *,
+        driver: str | None = None,
+        host_driver: str | None = None,
+        **facts: Unpack[PciFacts],
+    ) -> Pci:
+        """Plug a function in. ``host_driver`` probes it; by default the driver it starts with."""
+        if not self.iommu:
+            facts.pop("group", None)
+        return self._plug(pci_element(address, **facts), driver, host_driver)
+
+    def add_node(self, xml: str) -> Node:
+        """List a node device as its XML says; a PCI one starts on the driver it names."""
+        element = parse(xml)
+        if element.find("capability[@type='pci']") is not None:
+            driver = element.findtext("driver/name")
+            return self._plug(element, driver, None)
+        node = Node(element, element.findtext("parent") or "")
+        with self.lock:
+            self.nodes[node.name] = node
+        self._announce_node(node.name, 0)
+        return node
+
+    def add_child(
+        self,
+        address: str,
+        kind: Literal["net", "block"],
+        what: str,
+        *,
+        link: Literal["up", "down"] = "up",
+        mac: str = "52:54:00:aa:00:01",
+    ) -> str:
+        """Put a network interface or a disk below a PCI function; return its node name."""
+        parent = self.pci(address)
+        if kind == "net":
+            child = net_element(parent.element, what, link, mac)
+        else:
+            child = block_element(parent.element, what)
+        return self.add_node(show(child)).name
+
+    def pci(self, address: str) -> Pci:
+        """Return the function at an address."""
+        for node in self.functions():
+            if node.address == address:
+                return node
+        raise KeyError(address)
+
+    def functions(self) -> Iterator[Pci]:
+        """Iterate over the functions that are there."""
+        with self.lock:
+            nodes = list(self.nodes.values())
+        return (node for node in nodes if isinstance(node, Pci) and node.present)
+
+    def driver(self, address: str) -> str | None:
+        """Return the driver that a function is on."""
+        return self.pci(address).driver
+
+    def vanish(self, name: str, *, still_listed: bool = False) -> None:
+        """Take a node device (by name or address) away; a stale entry may stay in the list."""
+        name = node_name(name) if name not in self.nodes else name
+        with self.lock:
+            self.nodes[name].present = False
+            self.nodes[name].listed = still_listed
+        self._announce_node(name, 1)
+
+    def vfio_refuses(self, address: str) -> None:
+        """Let a detach of the device return 0 and leave it without a driver."""
+        self.pci(address).refused_by_vfio = True
+
+    def driver_refuses(self, address: str) -> None:
+        """Let a reattach of the device return 0 and leave it without a driver."""
+        self.pci(address).refused_by_host_driver = True
+
+    def set_driver(self, address: str, driver: str | None) -> None:
+        """Change the driver as someone does in sysfs: libvirt announces nothing."""
+        self.pci(address).driver = driver
+
+    def is_conventional(self, address: str) -> None:
+        """Let the function be conventional PCI: libvirt finds no root port for it by itself."""
+        self.pci(address).conventional = True
+
+    def node_xml(self, node: Node) -> str:
+        """Render a node device with the driver, group and virtual functions of this moment."""
+        if not node.present:
+            raise failure(SYSTEM, FROM_NODEDEV, f"could not access {node.name}")
+        element = deepcopy(node.element)
+        if isinstance(node, Pci):
+            self._render_pci(node, element)
+        return show(element)
+
+    def notify(self, kind: str, what: tuple[object, ...]) -> None:
+        """Tell every connection what happened."""
+        with self.lock:
+            listeners = list(self.listeners)
+        for listener in listeners:
+            listener(kind, what)
+
+    def _plug(self, element: Element, driver: str | None, host_driver: str | None) -> Pci:
+        capability = element.find("capability[@type='pci']")
+        assert capability is not None
+        group = capability.find("iommuGroup")
+        number = None if group is None else int(group.get("number") or "0")
+        native = host_driver or (None if on_vfio(driver) else driver)
+        device = Pci(
+            element,
+            element.findtext("parent") or "computer",
+            address=address_of(capability, 10),
+            group=number,
+            driver=driver,
+            host_driver=native,
+            vfio_driver=driver if driver is not None and on_vfio(driver) else "vfio-pci",
+        )
+        with self.lock:
+            self.nodes[device.name] = device
+        self._announce_node(device.name, 0)
+        return device
+
+    def _announce_node(self, name: str, event: int) -> None:
+        self.notify("node", (name, event))
+
+    def _render_pci(self, device: Pci, element: Element) -> None:
+        for old in element.findall("driver"):
+            element.remove(old)
+        if device.driver is not None:
+            driver = etree.Element("driver")
+            leaf(driver, "name", device.driver)
+            element.insert(3, driver)
+        members = [other for other in self.functions() if other.group == device.group]
+        fill(element.find("capability/iommuGroup"), [other.address for other in members])
+        virtual = [f.address for f in self.functions() if f.physical_function == device.address]
+        fill(element.find("capability/capability[@type='virt_functions']"), virtual)
+
+    def _has_virtual_functions(self, device: Pci) -> bool:
+        return any(other.physical_function == device.address for other in self.functions())
+
+    def _lose_driver(self, device: Pci) -> None:
+        if device.driver is not None and not on_vfio(device.driver):
+            device.unbinds += 1
+            self._show_children(device, present=False)
+        device.driver = None
+
+    def _show_children(self, device: Pci, *, present: bool) -> None:
+        for node in list(self.nodes.values()):
+            if node.parent == device.name and not isinstance(node, Pci):
+                node.present = node.listed = present
+                self._announce_node(node.name, 0 if present else 1)
+
+    def _detach(self, device: Pci) -> None:
+        if on_vfio(device.driver):
+            return
+        self._lose_driver(device)
+        refused = device.refused_by_vfio or device.is_bridge or self._has_virtual_functions(device)
+        device.driver = None if refused else device.vfio_driver
+
+    def _reattach(self, device: Pci) -> None:
+        self._lose_driver(device)
+        if device.refused_by_host_driver or device.host_driver is None:
+            return
+        device.driver = device.host_driver
+        device.probes += 1
+        self._show_children(device, present=True)
