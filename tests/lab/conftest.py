@@ -36,7 +36,7 @@ def image() -> None:
 
 @pytest.fixture(scope="session")
 def lab(image: None) -> Iterator[Lab]:  # noqa: ARG001 - comes first
-    with Lab(ids=IDS, kvm_inside=True) as lab:
+    with Lab(ids=IDS, kvm_inside=True, forwards=[8080], boot_timeout=PATIENCE) as lab:
         yield lab
 
 

@@ -16,14 +16,17 @@ BRIDGE = "0000:04:00.0"
 BRIDGED = ("0000:05:01.0", "0000:05:02.0")
 DRIVERLESS = "0000:06:00.0"
 OTHER_DRIVERLESS = "0000:07:00.0"
-VGA = "0000:09:00.0"
-LONE_GPU = "0000:81:00.0"
+REFUSED_GPU = "0000:81:00.0"
 GPU = "0000:82:00.0"
 AUDIO = "0000:82:00.1"
 ROOT_DISK = "0000:00:02.0"
 ROOT_PORT = "0000:00:08.0"
-IDS = f"{GPU}=10de:2330:030200"
-"""The GPU shows NVIDIA's ids, and gets a driver called nvidia that a test can slow down."""
+IDS = f"{GPU}=10de:2330:030200,{REFUSED_GPU}=10de:1b80:030000"
+"""Two GPUs of NVIDIA's, on a driver called nvidia that tests can slow down.
+
+vfio-pci takes the first. It refuses the second, because that one is a VGA device without being
+able to take part in VGA arbitration.
+"""
 
 _DOMAIN = """\
 <domain type='{type}'>
@@ -61,6 +64,11 @@ class Guest:
         )
         pairs = (line.split() for line in found.splitlines())
         return bare | {_last(folder): _last(link) for folder, link in pairs}
+
+    def groups(self) -> dict[str, int]:
+        """Return the IOMMU group of every PCI function that is in one, from sysfs."""
+        found = self.lab.output("ls -d /sys/kernel/iommu_groups/*/devices/*")
+        return {_last(path): int(path.split("/")[4]) for path in found.splitlines()}
 
     def virsh(self, command: str) -> str:
         return self.lab.output(f"virsh {command}")

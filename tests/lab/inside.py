@@ -1,0 +1,40 @@
+"""The service and all that it imports, as one folder that runs inside the lab."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tomllib
+from collections.abc import Iterator
+from importlib.metadata import Distribution, distribution
+from pathlib import Path
+
+CHECKOUT = Path(__file__).parent.parent.parent
+_NAME = re.compile(r"[\w.-]+")
+
+
+def gather(folder: Path) -> None:
+    """Copy the package of the checkout and its installed dependencies into a folder."""
+    shutil.copytree(CHECKOUT / "hypeman_libvirt", folder / "hypeman_libvirt")
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
+    for each in _closure(project["dependencies"], set()):
+        for file in each.files or ():
+            if ".." not in file.parts and "__pycache__" not in file.parts:
+                target = folder / file
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(file.locate(), target)
+
+
+def _closure(requirements: list[str], seen: set[str]) -> Iterator[Distribution]:
+    """Iterate over what the requirements need; an extra's are left out."""
+    for requirement in requirements:
+        match = _NAME.match(requirement)
+        if match is None or "extra ==" in requirement or match[0].lower() in seen:
+            continue
+        seen.add(match[0].lower())
+        try:
+            found = distribution(match[0])
+        except ModuleNotFoundError:  # for another platform or Python
+            continue
+        yield found
+        yield from _closure(found.requires or [], seen)

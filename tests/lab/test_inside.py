@@ -1,0 +1,64 @@
+"""The service on the host itself, where it sees what the host's disks and NICs are for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from hypeman_lab import Lab
+
+from tests.lab.guest import NVME, ROOT_DISK, Guest, until
+from tests.lab.inside import gather
+from tests.lab.service import SECRET, Service
+
+pytestmark = pytest.mark.lab
+
+PORT = 8080
+
+
+@pytest.fixture
+def local_service(lab: Lab, guest: Guest, tmp_path: Path) -> Iterator[Service]:
+    del guest  # it tidies up after this
+    gather(tmp_path / "service")
+    lab.copy(tmp_path / "service", "/opt/service")
+    flags = f"--listen 0.0.0.0:{PORT} --uri qemu:///system --registry /run/inside.db"
+    lab.output(
+        f"JWT_SECRET='{SECRET}' PYTHONPATH=/opt/service nohup python3 -m hypeman_libvirt.cli "
+        f"serve {flags} > /run/inside.log 2>&1 & echo $! > /run/inside.pid"
+    )
+    service = Service(f"http://127.0.0.1:{lab.ports[PORT]}")
+    until(lambda: _is_ready(service) or _has_ended(lab))
+    yield service
+    service.close()
+    lab.output("kill $(cat /run/inside.pid); rm -r /opt/service /run/inside.db*")
+
+
+def test_what_carries_the_root_is_refused_and_an_unmounted_disk_is_not(
+    guest: Guest, local_service: Service
+) -> None:
+    local_service.register(ROOT_DISK, "root")
+    local_service.register(NVME, "nvme")
+    code, told = local_service.refusal("POST", "/devices/root/bind", 409)
+    assert code == "critical_device"
+    assert "the host lives on it" in told
+    assert "vda carries /" in told
+    assert guest.lab.driver(ROOT_DISK) == "virtio-pci"
+
+    assert local_service.bind("nvme")["bound_to_vfio"]
+    assert guest.lab.driver(NVME) == "vfio-pci"
+
+
+def _is_ready(service: Service) -> bool:
+    try:
+        return service.http.get("/ready").is_success
+    except httpx.TransportError:
+        return False
+
+
+def _has_ended(lab: Lab) -> bool:
+    """Raise with its log if the service inside has ended; a wait would be in vain."""
+    running = lab.exec("kill -0 $(cat /run/inside.pid)").returncode == 0
+    assert running, lab.output("cat /run/inside.log")
+    return False
