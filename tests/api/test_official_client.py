@@ -1,0 +1,145 @@
+"""hypeman's own client from PyPI, and curl, against the service on waitress and real libvirt."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import hypeman
+import pytest
+from hypeman import Hypeman
+from hypeman.types import AvailableDevice, Device
+from pydantic import SecretStr
+
+from tests.api.client import SECRET, token
+
+pytestmark = pytest.mark.testdriver
+
+SEED = json.loads(
+    """{
+      "id": "tz4a98xxat96iws9zmbrgj3a",
+      "bound_to_vfio": false,
+      "created_at": "2025-01-15T10:00:00Z",
+      "device_id": "27b8",
+      "iommu_group": 82,
+      "pci_address": "0000:a2:00.0",
+      "type": "gpu",
+      "vendor_id": "10de",
+      "attached_to": null,
+      "name": "l4-gpu"
+    }"""
+)
+CURL = """
+curl http://localhost:8080/devices \\
+    -H 'Content-Type: application/json' \\
+    -H "Authorization: Bearer $HYPEMAN_API_KEY" \\
+    -d '{
+          "pci_address": "0000:a2:00.0",
+          "name": "l4-gpu"
+        }'
+"""
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> Iterator[str]:
+    """A service on the demo host."""
+    from hypeman_libvirt.app import create_auth, create_service  # noqa: PLC0415  # needs libvirt
+    from hypeman_libvirt.rest.routes import own_app  # noqa: PLC0415
+    from hypeman_libvirt.settings import Settings  # noqa: PLC0415
+    from tests.server.running import running  # noqa: PLC0415
+
+    settings = Settings(registry=str(tmp_path / "registry.db"), jwt_secret=SecretStr(SECRET))
+    with (
+        closing(create_service(settings)) as service,
+        running(own_app(service, create_auth(settings))) as server,
+    ):
+        yield f"http://127.0.0.1:{server.port}"
+
+
+@pytest.fixture
+def client(url: str) -> Iterator[Hypeman]:
+    with Hypeman(base_url=url, api_key=token()) as client:
+        yield client
+
+
+def test_register_find_list_and_unregister(client: Hypeman) -> None:
+    tags = {"team": "ml", "env": "prod"}
+    device = client.devices.create(pci_address="0000:a2:00.0", name="l4-gpu", tags=tags)
+    assert isinstance(device, Device)
+    assert (device.type, device.vendor_id, device.device_id) == ("gpu", "10de", "27b8")
+    assert (device.iommu_group, device.bound_to_vfio, device.attached_to) == (82, False, None)
+    assert device.created_at.utcoffset() is not None
+    assert client.devices.retrieve(device.id) == device
+    assert client.devices.retrieve("l4-gpu") == device
+    assert client.devices.list() == [device]
+    assert client.devices.list(tags={"team": "ml", "env": "prod"}) == [device]
+    assert client.devices.list(tags={"team": "web"}) == []
+    client.devices.delete("l4-gpu")
+    assert client.devices.list() == []
+
+
+def test_available_devices_have_their_names(client: Hypeman) -> None:
+    available = {each.pci_address: each for each in client.devices.list_available()}
+    gpu = available["0000:a2:00.0"]
+    assert isinstance(gpu, AvailableDevice)
+    assert (gpu.vendor_name, gpu.device_name) == ("NVIDIA Corporation", "AD104GL [L4]")
+    assert (gpu.current_driver, gpu.iommu_group) == ("nvidia", 82)
+
+
+def test_a_name_follows_from_the_address(client: Hypeman) -> None:
+    assert client.devices.create(pci_address="0000:a2:00.0").name == "pci-0000-a2-00-0"
+
+
+def test_health(client: Hypeman) -> None:
+    assert client.health.check().status == "ok"
+
+
+def test_errors_are_the_clients_own_and_permanent_ones_are_not_tried_again(url: str) -> None:
+    seen: list[str] = []
+    with Hypeman(base_url=url, api_key=token()) as client:
+        client._client.event_hooks = {"request": [lambda request: seen.append(request.method)]}  # noqa: SLF001
+        client.devices.create(pci_address="0000:a2:00.0")
+        with pytest.raises(hypeman.ConflictError) as caught:
+            client.devices.create(pci_address="0000:a2:00.0")
+    assert isinstance(caught.value.body, dict)
+    assert caught.value.body["code"] == "conflict"
+    assert seen == ["POST", "POST"]
+
+
+@pytest.mark.parametrize(
+    ("reference", "error"),
+    [("nobody", hypeman.NotFoundError), ("../health", hypeman.NotFoundError)],
+)
+def test_what_is_not_there_is_not_found(
+    client: Hypeman, reference: str, error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        client.devices.delete(reference)
+
+
+def test_without_a_valid_token_it_may_nothing(url: str) -> None:
+    stranger = Hypeman(base_url=url, api_key="wrong")
+    with stranger, pytest.raises(hypeman.AuthenticationError):
+        stranger.devices.list()
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="needs curl")
+def test_the_command_of_hypemans_document_prints_what_it_shows(url: str) -> None:
+    command = CURL.replace("http://localhost:8080", url).replace("curl", "curl --silent", 1)
+    done = subprocess.run(  # noqa: S603  # the document's
+        ["/bin/sh", "-c", command],
+        env={"HYPEMAN_API_KEY": token(), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        check=True,
+        timeout=60,
+    )
+    printed: dict[str, Any] = json.loads(done.stdout)
+    assert list(printed)[: len(SEED)] == list(SEED)
+    for key, value in SEED.items():
+        assert type(printed[key]) is type(value)
+        assert printed[key] == value or key in {"id", "created_at"}
