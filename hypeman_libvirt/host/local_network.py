@@ -11,6 +11,7 @@ from hypeman_libvirt.host.local_files import LocalFiles
 from hypeman_libvirt.host.node_tree import is_inside
 from hypeman_libvirt.host.rtnetlink import Interface
 
+_SHOWN: Final = 3
 _SHARES: Final = frozenset({"ipvlan", "ipvtap", "macvlan", "macvtap"})
 """Kinds that give a guest or a container a share of an interface, without an address here."""
 
@@ -49,7 +50,7 @@ class LocalNetwork:
         if interface.master is not None:
             roles.append(f"is in {self._name_master(interface.master)}")
         if interface.addresses:
-            roles.append(f"has the address {', '.join(interface.addresses)}")
+            roles.append(f"has the address {', '.join(interface.addresses[:_SHOWN])}")
         if interface.has_default_route:
             roles.append("has the default route")
         return [*roles, *self._list_upper_roles(interface)]

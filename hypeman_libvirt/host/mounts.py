@@ -125,11 +125,15 @@ def _list_members(files: LocalFiles, folder: str) -> Sequence[str]:
 def _list_swaps(files: LocalFiles, blocks: BlockDevices) -> Sequence[Load]:
     """List swap on block devices; a swap file lies on a file system that is mounted.
 
+    Where the service has a ``/dev`` of its own the path is cut short, to ``/dm-1`` for one.
+
     Source: proc_swaps(5).
     """
     rows = [line.split() for line in files.text("/proc/swaps").splitlines()[1:]]
     paths = [_unescape(row[0]).removesuffix(" (deleted)") for row in rows if "partition" in row]
-    found = (blocks.find_named(PurePosixPath(path).name) for path in paths)
+    found = (
+        blocks.find_file(path) or blocks.find_named(PurePosixPath(path).name) for path in paths
+    )
     return [Load("swap", frozenset(filter(None, [device]))) for device in found]
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from lxml import etree
 
+from hypeman_libvirt.devices.errors import LibvirtFailedError
 from hypeman_libvirt.devices.model import NodeDevice
 
 
@@ -36,9 +37,18 @@ class TreeNode:
 
 
 def parse_tree_node(xml: str) -> TreeNode:
-    """Read what ``virNodeDeviceGetXMLDesc()`` returned."""
-    parser = etree.XMLParser(resolve_entities=False, load_dtd=False, no_network=True)
-    device = etree.fromstring(xml.encode(), parser)
+    """Read what ``virNodeDeviceGetXMLDesc()`` returned.
+
+    What is not well-formed is read as far as it goes: libvirt copies a card's vital product data
+    and a disk's model into its XML, and a careless vendor must not hide the disk with the root.
+
+    Raises:
+        LibvirtFailedError: It is no XML at all.
+    """
+    parser = etree.XMLParser(resolve_entities=False, load_dtd=False, no_network=True, recover=True)
+    device = etree.fromstring(xml.encode(errors="replace"), parser)
+    if device is None:
+        raise LibvirtFailedError("libvirt answered with a node device that cannot be read")
     block = device.findtext("capability[@type='storage']/block")
     class_code = device.findtext("capability[@type='pci']/class")
     link = device.find("capability[@type='net']/link")

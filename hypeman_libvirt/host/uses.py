@@ -75,13 +75,20 @@ def _list_network_uses(
     if here.network is None or device.path is None:
         return _guess_network(device, below)
     seen = here.network.list_names(device.path)
-    hidden = [node for node in below if node.interface not in seen]
-    uses = [
+    listed = [node for node in below if node.interface]
+    if not (seen or listed or device.driver is None):
+        return _guess_nothing_seen(device)
+    hidden = [node for node in listed if node.interface not in seen]
+    return [
         *here.network.list_uses(device.address, device.path),
         *_guess_network(device, hidden),
     ]
-    if seen or uses or device.driver is None or not _is_of_class(device.class_code, _NETWORK_CLASS):
-        return uses
+
+
+def _guess_nothing_seen(device: NodeDevice) -> Sequence[HostUse]:
+    """Say of a network device that its interfaces may be in another network namespace."""
+    if not _is_of_class(device.class_code, _NETWORK_CLASS):
+        return []
     what = "no network interface of it can be seen from here, it may be in another namespace"
     return [HostUse(device.address, what, known=False)]
 

@@ -3,9 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from lxml import etree
 
 from hypeman_libvirt.devices.address import PciAddress
+from hypeman_libvirt.devices.errors import LibvirtFailedError
 from hypeman_libvirt.devices.model import NodeDevice
 from hypeman_libvirt.host.node_tree import TreeNode, is_inside, list_below, parse_tree_node
 
@@ -58,9 +58,18 @@ def test_entities_of_a_document_are_not_followed(tmp_path: Path) -> None:
     assert "secret" not in parse_tree_node(xml).name
 
 
+def test_a_disk_whose_model_breaks_the_xml_is_found_all_the_same() -> None:
+    node = parse_tree_node(
+        """<device><name>block_sda_x</name><parent>pci_0000_00_1f_2</parent>
+        <capability type='storage'><model>\x01 & \x1b</model><block>/dev/sda</block></capability>
+        </device>"""
+    )
+    assert (node.block, node.parent) == ("sda", "pci_0000_00_1f_2")
+
+
 def test_what_is_no_xml_is_refused() -> None:
-    with pytest.raises(etree.XMLSyntaxError):
-        parse_tree_node("<device>")
+    with pytest.raises(LibvirtFailedError):
+        parse_tree_node("libvirt")
 
 
 def test_disks_are_found_through_the_scsi_nodes_between() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,15 @@ def test_a_network_device_without_any_interface_is_not_known_to_be_idle(host: Fa
     (use,) = ask(host, tree=())
     assert use.what.startswith("no network interface of it can be seen from here")
     assert not use.known
+
+
+def test_a_hidden_interface_whose_link_libvirt_calls_down_is_idle(host: FakeSysfs) -> None:
+    assert ask(host, tree=[replace(CHILD, link="down")]) == []
+
+
+def test_a_network_device_without_a_driver_has_no_interface_to_lose(host: FakeSysfs) -> None:
+    view = LocalView(host.root, host.read_interfaces)
+    assert HostUses(list, view).list_uses([replace(NODE, driver=None)]) == []
 
 
 @pytest.mark.parametrize("error", [errno.EAFNOSUPPORT, errno.EPERM])

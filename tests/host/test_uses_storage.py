@@ -132,6 +132,16 @@ def test_swap_on_a_partition_is_a_use_and_a_swap_file_is_not_one_more(host: Fake
     assert words(ask(host, path)) == ["sda2 carries swap"]
 
 
+@pytest.mark.parametrize(
+    "path", ["/dev/dm-5", "/dev/mapper/vg-swap", "/dm-5", "/dev/dm-5\\040(deleted)"]
+)
+def test_swap_is_found_however_the_kernel_prints_its_path(host: FakeSysfs, path: str) -> None:
+    pci = host.add_pci(NVME, device_id="2922")
+    host.stack("dm-5", [host.add_disk("sda", f"{pci}/block")], "vg-swap")
+    host.swap_on(path)
+    assert words(ask(host, pci)) == ["sda carries swap"]
+
+
 def test_a_file_system_that_another_mount_namespace_mounted_is_seen(host: FakeSysfs) -> None:
     path = host.add_pci(NVME, device_id="2922")
     host.add_disk("sda", f"{path}/block")
