@@ -141,6 +141,7 @@ def test_a_device_in_use_is_not_moved(
     assert fake_host.driver(L4) == "vfio-pci"
 
 
+@pytest.mark.usefixtures("fake_host")
 def test_a_host_without_an_iommu() -> None:
     host = FakeHost(iommu=False)
     host.add_pci(L4, driver="nvidia", group=82)

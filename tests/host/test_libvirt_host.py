@@ -285,6 +285,7 @@ def test_vfio_is_what_the_hypervisor_lists(libvirt_host: LibvirtHost, fake_host:
         libvirt_host.has_vfio()
 
 
+@pytest.mark.usefixtures("fake_host")
 def test_a_host_without_an_iommu_has_no_vfio() -> None:
     fake = FakeHost(iommu=False)
     fake.add_pci(str(L4), driver="nvidia", group=82)
