@@ -121,8 +121,8 @@ class Guest:
     def restore(self) -> None:
         """Bring the host back to what it was at boot, whatever a test has left."""
         self.lab.output(
-            "for name in $(virsh list --name); do virsh destroy $name; done; "
-            "for name in $(virsh list --all --name); do virsh undefine $name; done; "
+            "for name in $(virsh list --all --name); do "
+            "virsh destroy $name; virsh undefine $name; done; "
             "cd /sys/module/vlab_pci/parameters && echo 0 > remove_ms && echo 0 > probe_err"
         )
         for address in _moved(self.drivers(), self.at_boot):

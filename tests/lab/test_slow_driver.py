@@ -32,7 +32,6 @@ def test_it_answers_504_then_busy_and_all_else_goes_on(guest: Guest, hasty: Serv
     assert code == "busy"
     assert not hasty.get("edu")["bound_to_vfio"]
     assert hasty.available()
-    assert not hasty.get("gpu")["bound_to_vfio"], "the answers came before the driver let go"
 
     until(lambda: hasty.get("gpu")["bound_to_vfio"])
     until(lambda: hasty.http.post("/devices/gpu/bind", json={"scope": "group"}).is_success)
