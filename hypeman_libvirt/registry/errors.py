@@ -31,10 +31,13 @@ class RegistryOpenError(Exception):
         self.message = message
 
 
-def reason(error: BaseException | None) -> str:
+def reason(error: BaseException | None, otherwise: str) -> str:
     """Say what a database's error means and what to do, without the database's own text.
+
+    Args:
+        error: The driver's.
+        otherwise: What to say of an error that is none of SQLite's known ones.
 
     Source: https://www.sqlite.org/rescode.html; the low byte is the primary code.
     """
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    return _REASONS.get(code, "its database answers with an error; the service's log has it")
+    return _REASONS.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, otherwise)

@@ -108,7 +108,8 @@ def _bring_up_to_date(
             if revision != head:
                 _upgrade(connection, shown, revision, migrations, back_up)
     except SQLAlchemyError as error:
-        because = reason(getattr(error, "orig", None))
+        original = getattr(error, "orig", None)
+        because = reason(original, f"its database says: {original or error}".splitlines()[0])
         raise RegistryOpenError(f"registry {shown} cannot be used: {because}") from error
     finally:
         engine.dispose()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from hypeman_libvirt.registry.schema import registrations
 from hypeman_libvirt.registry.sqlite import LOCK_TIMEOUT
 
 _TABLE = registrations.c
+_log: Final = logging.getLogger(__name__)
 
 # Built once: putting a statement together costs more than running it.
 _ON_HOST: Final = select(registrations).where(_TABLE.host == bindparam("host"))
@@ -115,7 +117,9 @@ class SqlRegistry:
 
 
 def _unavailable(what: str, error: SQLAlchemyError) -> RegistryUnavailableError:
-    because = reason(getattr(error, "orig", None))
+    original = getattr(error, "orig", None)
+    _log.warning("the registry cannot be %s: %s", what, original or error)
+    because = reason(original, "its database does not answer as it should; the log says more")
     return RegistryUnavailableError(f"the registry cannot be {what}: {because}")
 
 

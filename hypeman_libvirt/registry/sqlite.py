@@ -73,7 +73,7 @@ def check(path: Path) -> None:
         findings = _quick_check(path, "ro")
     except sqlite3.Error as error:
         if getattr(error, "sqlite_errorcode", None) not in _UNFINISHED:
-            raise _refusal(path, reason(error)) from error
+            raise _refusal(path, reason(error, f"SQLite says: {error}")) from error
         findings = _quick_check(path, "rw")
     if findings != "ok":
         raise _refusal(path, f"its file is damaged ({findings}); restore a backup")
@@ -103,7 +103,7 @@ def use_wal(path: Path) -> None:
         with closing(_connect(path, "rw")) as connection:
             (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
     except sqlite3.Error as error:
-        raise _refusal(path, reason(error)) from error
+        raise _refusal(path, reason(error, f"SQLite says: {error}")) from error
     if mode != "wal":
         raise _refusal(path, "its file system is none for SQLite's WAL; use a local one")
 

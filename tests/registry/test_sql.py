@@ -185,7 +185,9 @@ def test_reads_go_on_while_another_process_holds_the_write_lock(
         assert registry.find(L4.host, L4.id) == L4
 
 
-def test_a_lock_that_stays_is_told_without_the_databases_own_words(path: Path) -> None:
+def test_a_lock_that_stays_is_told_and_the_databases_own_words_go_to_the_log(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     registry = SqlRegistry(path, lock_timeout=0.01)
     with closing(sqlite3.connect(path, isolation_level=None)) as writer:
         writer.execute("BEGIN IMMEDIATE")
@@ -194,6 +196,7 @@ def test_a_lock_that_stays_is_told_without_the_databases_own_words(path: Path) -
     assert refused.value.message == (
         "the registry cannot be written: another process keeps it locked; try again"
     )
+    assert "database is locked" in caplog.text
     registry.add(L4)
     registry.close()
 
