@@ -1,0 +1,68 @@
+"""The Debian package and the proxies, as far as can be told without building them."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from hypeman_libvirt.settings import Settings
+
+CONTRIB: Final = Path(__file__).parent.parent.parent / "contrib"
+DEBIAN: Final = CONTRIB / "packaging" / "debian"
+SHELL_SCRIPTS: Final = [
+    CONTRIB / "packaging" / "build-deb",
+    *(DEBIAN / f"hypeman-libvirt.{kind}" for kind in ("postinst", "prerm", "postrm", "sh")),
+]
+ONLY_TO_BUILD: Final = {"python3-dev", "python3-pip", "python3-venv"}
+
+
+def list_python_packages(field: str) -> set[str]:
+    """Name the Python packages in a field of debian/control."""
+    control = (DEBIAN / "control").read_text()
+    (value,) = re.findall(rf"^{field}:\n((?: .*\n)+)", control, re.MULTILINE)
+    return set(re.findall(r"\bpython3-[a-z-]+", value))
+
+
+@pytest.mark.parametrize("script", SHELL_SCRIPTS, ids=lambda script: script.name)
+def test_the_shell_understands_the_scripts(script: Path) -> None:
+    assert script.read_text().startswith("#!/bin/sh\n")
+    subprocess.run(["/bin/sh", "-n", script], check=True)  # noqa: S603  # our own script
+
+
+def test_a_library_that_is_there_when_building_is_there_when_running() -> None:
+    depends = list_python_packages("Depends")
+    assert depends == list_python_packages("Build-Depends") - ONLY_TO_BUILD
+    assert "python3-libvirt" in depends
+
+
+def test_only_purge_deletes_the_registry_and_the_secret() -> None:
+    before, _, purge = (DEBIAN / "hypeman-libvirt.postrm").read_text().partition("= purge ]")
+    for kept in ("/var/lib/libvirt/hypeman", "/etc/hypeman-libvirt/jwt-secret"):
+        assert kept in purge
+        assert kept not in before
+
+
+@pytest.mark.parametrize("name", ["nginx.conf", "Caddyfile"])
+def test_the_proxies_find_the_service_where_it_listens_by_default(name: str) -> None:
+    targets = re.findall(
+        r"(?:proxy_pass http://|reverse_proxy )([\d.:]+)", (CONTRIB / "proxy" / name).read_text()
+    )
+    assert set(targets) == {Settings().listen}
+
+
+def test_the_proxies_pass_events_on_at_once() -> None:
+    nginx = (CONTRIB / "proxy" / "nginx.conf").read_text()
+    events = nginx.partition("location = /devices/events {")[2].partition("}")[0]
+    assert "proxy_buffering off;" in events
+    assert "flush_interval -1" in (CONTRIB / "proxy" / "Caddyfile").read_text()
+
+
+def test_nginx_waits_longer_than_an_operation_may_take() -> None:
+    (seconds,) = re.findall(
+        r"proxy_read_timeout (\d+)s", (CONTRIB / "proxy" / "nginx.conf").read_text()
+    )
+    assert float(seconds) > Settings().operation_timeout
