@@ -13,6 +13,7 @@ import pytest
 from hypeman_lab import Lab, LabError, build, missing
 
 from tests.lab.guest import IDS, Guest
+from tests.lab.inside import PORT
 from tests.lab.service import PATIENCE, Service, serving
 
 
@@ -36,7 +37,7 @@ def image() -> None:
 
 @pytest.fixture(scope="session")
 def lab(image: None) -> Iterator[Lab]:  # noqa: ARG001 - comes first
-    with Lab(ids=IDS, kvm_inside=True, forwards=[8080], boot_timeout=PATIENCE) as lab:
+    with Lab(ids=IDS, kvm_inside=True, forwards=[PORT], boot_timeout=PATIENCE) as lab:
         yield lab
 
 

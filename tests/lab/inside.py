@@ -10,6 +10,8 @@ from importlib.metadata import Distribution, distribution
 from pathlib import Path
 
 CHECKOUT = Path(__file__).parent.parent.parent
+PORT = 8080
+"""Where the service listens inside; the lab says where that is outside."""
 _NAME = re.compile(r"[\w.-]+")
 
 

@@ -10,12 +10,10 @@ import pytest
 from hypeman_lab import Lab
 
 from tests.lab.guest import NVME, ROOT_DISK, Guest, until
-from tests.lab.inside import gather
+from tests.lab.inside import PORT, gather
 from tests.lab.service import SECRET, Service
 
 pytestmark = pytest.mark.lab
-
-PORT = 8080
 
 
 @pytest.fixture
