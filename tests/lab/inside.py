@@ -16,15 +16,19 @@ _NAME = re.compile(r"[\w.-]+")
 
 
 def gather(folder: Path) -> None:
-    """Copy the package of the checkout and its installed dependencies into a folder."""
+    """Copy the package of the checkout and its installed dependencies into a folder.
+
+    Byte code goes along, with the times that it is valid for: compiling it inside takes minutes.
+    """
     shutil.copytree(CHECKOUT / "hypeman_libvirt", folder / "hypeman_libvirt")
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
     for each in _closure(project["dependencies"], set()):
         for file in each.files or ():
-            if ".." not in file.parts and "__pycache__" not in file.parts:
+            source = Path(str(file.locate()))
+            if ".." not in file.parts and source.exists():
                 target = folder / file
                 target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(file.locate(), target)
+                shutil.copy2(source, target)
 
 
 def _closure(requirements: list[str], seen: set[str]) -> Iterator[Distribution]:
