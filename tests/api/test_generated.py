@@ -1,0 +1,45 @@
+"""Random requests, valid and not, get what the document promises."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from hypeman_libvirt.rest.auth import BearerAuth
+from hypeman_libvirt.rest.routes import own_app
+from tests.api.client import SECRET, token
+from tests.api.document import ROOT
+from tests.fake_host import FakeHost
+from tests.world import World
+
+CONFIG = ROOT / "tests" / "api" / "schemathesis.toml"
+
+
+@pytest.mark.openapi
+@pytest.mark.skipif(find_spec("schemathesis") is None, reason="needs schemathesis")
+def test_whatever_is_sent_the_document_holds(
+    world: World, fake_host: FakeHost, tmp_path: Path
+) -> None:
+    from tests.server.running import running  # noqa: PLC0415  # after the level was chosen
+
+    fake_host.add_domain("training")  # the one of the document's example
+    with running(own_app(world.service, BearerAuth(SECRET))) as server:
+        url = f"http://127.0.0.1:{server.port}"
+        done = subprocess.run(  # noqa: S603  # a tool of this environment
+            [
+                *(Path(sys.executable).with_name("schemathesis"), "--config-file", CONFIG),
+                *("run", f"{url}/spec.json", "--url", url, "--no-color"),
+                *("--header", f"Authorization: Bearer {token()}"),
+                *("--max-examples", "50", "--generation-deterministic"),
+            ],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Tested: 17" in done.stdout
