@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Final, get_args
 
 import jwt
 import typer
 
-from hypeman_libvirt import __version__, registry_cli
+from hypeman_libvirt import __version__, registry_cli, server
+from hypeman_libvirt.devices.errors import DeviceError
+from hypeman_libvirt.registry import RegistryOpenError
+from hypeman_libvirt.registry_cli import told
 from hypeman_libvirt.rest.auth import Permission
 from hypeman_libvirt.settings import DEFAULT_CONFIG, Settings, SettingsError, load_settings
 
-_BAD_SETTING: Final = 2
 _PERMISSIONS: Final = (*get_args(Permission), "*")
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _CONFIG_HELP: Final = f"TOML file with settings. Default: {DEFAULT_CONFIG} where it exists."
@@ -64,12 +64,10 @@ def serve(
     Every setting can also stand in the environment (HYPEMAN_LIBVIRT_LISTEN, ...; the secret in
     JWT_SECRET) or in the TOML file. Flags go first, then the environment, then the file.
     """
-    from hypeman_libvirt.registry import RegistryOpenError  # noqa: PLC0415  # as server: slow
-    from hypeman_libvirt.server import serve as run  # noqa: PLC0415
-
     flags = {"listen": listen, "uri": uri, "registry": registry, "auth": auth}
-    with _told(SettingsError, _BAD_SETTING), _told(RegistryOpenError, 1):
-        run(load_settings(config, flags))
+    # A registry may be locked or its server down for now: systemd tries again after status 1.
+    with told(SettingsError, DeviceError), told(RegistryOpenError, status=1):
+        server.serve(load_settings(config, flags))
 
 
 @cli.command()
@@ -88,7 +86,7 @@ def token(
     config: Annotated[Path | None, typer.Option(help=_CONFIG_HELP)] = None,
 ) -> None:
     """Print a bearer token, signed with the secret of the settings."""
-    with _told(SettingsError, _BAD_SETTING), _told(ValueError, _BAD_SETTING):
+    with told(SettingsError, ValueError):
         claims = make_claims(user_id, int(time.time()), duration, permissions)
         typer.echo(jwt.encode(claims, load_settings(config).secret(), algorithm="HS256"))
 
@@ -127,16 +125,6 @@ def parse_duration(text: str) -> int:
     if match is None:
         raise ValueError(f"duration {text!r} is not a number and s, m, h, d or w, such as 30d")
     return int(match[1]) * _SECONDS[match[2]]
-
-
-@contextmanager
-def _told(error_type: type[Exception], status: int) -> Iterator[None]:
-    """End with a message in place of a traceback."""
-    try:
-        yield
-    except error_type as error:
-        typer.echo(f"hypeman-libvirt: {error}", err=True)
-        raise typer.Exit(status) from error
 
 
 if __name__ == "__main__":

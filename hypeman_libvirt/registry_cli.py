@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -19,6 +19,8 @@ from hypeman_libvirt.host.demo import demo_uri
 from hypeman_libvirt.host.libvirt_host import open_host
 from hypeman_libvirt.registry import RegistryOpenError, SqlRegistry
 from hypeman_libvirt.settings import Settings, SettingsError, load_settings
+
+_EXPECTED: Final = (DeviceError, RegistryOpenError, SettingsError)
 
 commands = typer.Typer(help="Print or recover registrations.", no_args_is_help=True)
 
@@ -31,7 +33,7 @@ Location = Annotated[
 @commands.command("export")
 def export_registrations(registry: Location = None, config: Config = None) -> None:
     """Print every registration of every host as a JSON array."""
-    with _told(), closing(_open(_settings(config, registry))) as opened:
+    with told(*_EXPECTED), closing(_open(_settings(config, registry))) as opened:
         typer.echo(json.dumps([_shown(each) for each in opened.list_all()], indent=2))
 
 
@@ -45,7 +47,7 @@ def import_registrations(
 
     The exit status is 1 when an entry could not be registered and is not registered already.
     """
-    with _told():
+    with told(*_EXPECTED):
         settings = _settings(config, registry, uri)
         with (
             closing(_open(settings)) as opened,
@@ -77,10 +79,10 @@ def _shown(registration: Registration) -> dict[str, object]:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def told(*errors: type[Exception], status: int = 2) -> Iterator[None]:
     """End with a message in place of a traceback."""
     try:
         yield
-    except (DeviceError, RegistryOpenError, SettingsError) as error:
+    except errors as error:
         typer.echo(f"hypeman-libvirt: {error}", err=True)
-        raise typer.Exit(2) from error
+        raise typer.Exit(status) from error

@@ -211,6 +211,12 @@ def test_a_corrupt_registry_stops_the_start(environment: dict[str, str]) -> None
     assert registry.read_bytes() == b"not a database" * 1000
 
 
+def test_a_test_host_without_its_file_stops_the_start(environment: dict[str, str]) -> None:
+    status, message = refused(environment, "--uri", "test:///nonesuch.xml")
+    assert status == 2
+    assert message.startswith("hypeman-libvirt: /nonesuch.xml, which test:///nonesuch.xml names")
+
+
 def test_a_wrong_setting_stops_the_start(environment: dict[str, str]) -> None:
     environment["HYPEMAN_LIBVIRT_THREADS"] = "many"
     status, message = refused(environment)
