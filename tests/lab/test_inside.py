@@ -30,7 +30,10 @@ def local_service(lab: Lab, guest: Guest, tmp_path: Path) -> Iterator[Service]:
     until(lambda: _is_ready(service) or _has_ended(lab))
     yield service
     service.close()
-    lab.output("kill $(cat /run/inside.pid); rm -r /opt/service /run/inside.db*")
+    lab.output(
+        "pid=$(cat /run/inside.pid); kill $pid; while kill -0 $pid 2>/dev/null; do sleep 0.1; done; "
+        "rm -rf /opt/service /run/inside.*"
+    )
 
 
 def test_what_carries_the_root_is_refused_and_an_unmounted_disk_is_not(
