@@ -42,7 +42,14 @@ def ask(action: str, *, user: str = "hypeman-libvirt", node_device: str = "") ->
 
 
 @pytest.mark.parametrize(
-    "action", ["unix.manage", "api.node-device.read", "api.domain.write", "api.domain.save"]
+    "action",
+    [
+        "unix.manage",
+        "api.connect.write",  # the domain capabilities, for want of a lesser right
+        "api.domain.save",
+        "api.domain.write",
+        "api.node-device.read",
+    ],
 )
 def test_the_service_may_do_its_work(action: str) -> None:
     assert ask(f"org.libvirt.{action}") == "yes"
