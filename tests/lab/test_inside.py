@@ -31,7 +31,7 @@ def local_service(lab: Lab, guest: Guest, tmp_path: Path) -> Iterator[Service]:
     yield service
     service.close()
     lab.output(
-        "pid=$(cat /run/inside.pid); kill $pid; while kill -0 $pid 2>/dev/null; do sleep 0.1; done; "
+        "pid=$(cat /run/inside.pid); kill $pid; while [ -e /proc/$pid ]; do sleep 0.1; done; "
         "rm -rf /opt/service /run/inside.*"
     )
 
