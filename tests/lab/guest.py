@@ -58,12 +58,12 @@ class Guest:
 
     def drivers(self) -> dict[str, str | None]:
         """Return every PCI function and its driver, from sysfs."""
-        bare = dict.fromkeys(self.lab.addresses())
         found = self.lab.output(
-            r"find /sys/bus/pci/devices/*/ -maxdepth 1 -name driver -printf '%h %l\n'"
+            r"find /sys/bus/pci/devices/*/ -maxdepth 1 "
+            r"\( -name class -printf '%h\n' -o -name driver -printf '%h %l\n' \)"
         )
-        pairs = (line.split() for line in found.splitlines())
-        return bare | {_last(folder): _last(link) for folder, link in pairs}
+        lines = sorted(line.split() for line in found.splitlines())
+        return {_last(words[0]): _last(words[1]) if words[1:] else None for words in lines}
 
     def groups(self) -> dict[str, int]:
         """Return the IOMMU group of every PCI function that is in one, from sysfs."""
@@ -125,13 +125,18 @@ class Guest:
             "virsh destroy $name; virsh undefine $name; done; "
             "cd /sys/module/vlab_pci/parameters && echo 0 > remove_ms && echo 0 > probe_err"
         )
-        for address in _moved(self.drivers(), self.at_boot):
+        until(self._give_back)
+
+    def _give_back(self) -> bool:
+        """Probe what is not on the driver of the boot; return whether all was."""
+        moved = _moved(self.drivers(), self.at_boot)
+        for address in moved:
             self.lab.output(
                 f"cd /sys/bus/pci/devices/{address} && echo > driver_override; "
                 "if [ -e driver ]; then echo ${PWD##*/} > driver/unbind; fi; "
                 "echo ${PWD##*/} > /sys/bus/pci/drivers_probe"
             )
-        until(lambda: not _moved(self.drivers(), self.at_boot))
+        return not moved
 
 
 def until(condition: Callable[[], T], patience: float = 300.0) -> T:
