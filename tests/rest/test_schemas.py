@@ -34,7 +34,7 @@ def shape(schema: dict[str, Any], definitions: dict[str, Any]) -> object:
     if "$ref" in schema:
         name = schema["$ref"].rpartition("/")[2]
         return shape(definitions.get(name) or resolve(schema), definitions)
-    if branches := schema.get("anyOf") or schema.get("oneOf"):
+    if branches := schema.get("anyOf") or schema.get("oneOf") or schema.get("allOf"):
         return frozenset().union(*(_as_set(shape(each, definitions)) for each in branches))
     return fields(schema, definitions) if "properties" in schema else leaf(schema, definitions)
 
