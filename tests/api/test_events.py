@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from tests.api.client import Api, Streamed, bearer, code_of
 from tests.api.document import schema_errors
 from tests.fake_host import FakeHost
+from tests.world import World
 
 L4 = "0000:a2:00.0"
 
@@ -79,3 +80,10 @@ def test_a_stream_that_was_never_read_makes_room_too(api: Api) -> None:
     for _ in range(5):
         with api.stream("/devices/events", bearer()) as stream:
             assert stream.status_code == 200
+
+
+def test_a_stream_ends_with_the_service(api: Api, world: World) -> None:
+    with api.stream("/devices/events", bearer()) as stream:
+        assert next(stream.body).startswith(b":")
+        world.service.watcher.close()
+        assert [chunk for chunk in stream.body if not chunk.startswith(b":")] == []

@@ -84,3 +84,9 @@ def test_what_was_half_answered_is_gone() -> None:
     answer(create_req(), resp, errors.NotFoundError("no"))
     assert resp.stream is None
     assert resp.render_body() == b'{"code":"not_found","message":"no"}'
+
+
+def test_what_falcon_refuses_has_the_same_body() -> None:
+    resp = answered(falcon.HTTPBadRequest(description="Invalid HTTP method"))
+    assert resp.status == falcon.HTTP_400
+    assert resp.data == b'{"code":"bad_request","message":"Invalid HTTP method"}'
