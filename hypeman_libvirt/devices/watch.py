@@ -23,6 +23,8 @@ _REMEMBERED: Final = 1000
 """Events that a client may have missed and still gets with Last-Event-ID."""
 _BACKLOG: Final = 256
 """Events that a reader may be behind before it is dropped."""
+_LAST_LOOK: Final = 2.0
+"""Seconds that a look under way has to end when the service does."""
 _LONGEST_STREAM: Final = 10_000
 """Events after which a stream ends, so that no server buffers without limit for a client."""
 
@@ -182,12 +184,15 @@ class Watcher:
                     self._publish(address, before.get(address), seen.get(address))
 
     def close(self) -> None:
-        """End every stream and stop looking."""
+        """End every stream and stop looking; a look that hangs in libvirt is not awaited long."""
         self._closed = True
         self._wake.set()
         with self._lock:
+            thread = self._thread
             for events in list(self._listeners):
                 self._drop(events)
+        if thread is not None:
+            thread.join(_LAST_LOOK)
 
     def _publish(self, address: PciAddress, before: Seen | None, after: Seen | None) -> None:
         named = after if after and after.device_id else before or after or _NOTHING
