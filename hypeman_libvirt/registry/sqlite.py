@@ -6,7 +6,7 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -86,9 +86,11 @@ def engine(path: Path, lock_timeout: float) -> Engine:
     """
 
     def connect() -> sqlite3.Connection:
-        connection = _connect(path, "rw", lock_timeout)
-        connection.execute("PRAGMA synchronous = FULL")
-        return connection
+        with ExitStack() as undo:
+            connection = undo.enter_context(closing(_connect(path, "rw", lock_timeout)))
+            connection.execute("PRAGMA synchronous = FULL")
+            undo.pop_all()
+            return connection
 
     return create_engine("sqlite://", creator=connect, poolclass=QueuePool, max_overflow=-1)
 

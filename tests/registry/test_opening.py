@@ -101,10 +101,12 @@ def test_an_empty_file_becomes_a_registry(path: Path) -> None:
 
 def test_a_power_loss_loses_nothing_answered(path: Path) -> None:
     SqlRegistry(path).close()
-    with open_engine(str(path)).connect() as connection:
+    engine = open_engine(str(path))
+    with engine.connect() as connection:
         full = 2
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar_one() == full
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar_one() == "wal"
+    engine.dispose()
 
 
 def test_the_migrations_lead_to_the_table_that_the_code_uses(path: Path) -> None:
