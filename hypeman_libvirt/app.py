@@ -110,7 +110,7 @@ def init_app(
     service: DeviceService,
     prefix: str = "",
     *,
-    auth: Auth,
+    auth: Auth | None = None,
 ) -> None:
     """Mount the routes into a Falcon app that someone else owns.
 
@@ -118,9 +118,13 @@ def init_app(
         app: The owner's; its own routes, middleware and error handlers stay as they are.
         service: What answers; see create_service.
         prefix: Path before ours, such as ``/api/v1``.
-        auth: Who may call; see create_auth. NoAuth leaves that to the owner's middleware.
+        auth: Who may call; see create_auth. NoAuth leaves that to the owner's middleware. None
+            asks for bearer tokens that are signed with the secret of the environment.
+
+    Raises:
+        SettingsError: Neither auth nor a secret.
     """
-    add_routes(app, service, auth, prefix)
+    add_routes(app, service, auth or create_auth(Settings()), prefix)
 
 
 def create_auth(settings: Settings) -> Auth:
