@@ -50,8 +50,8 @@ class Guard:
 
     def _let_in(self, req: falcon.Request, permission: Permission) -> None:
         identity = self._auth.identify(req.get_header("Authorization"))
-        identity.require(permission)
         req.env["hypeman.subject"] = identity.subject  # for a log around the app
+        identity.require(permission)
         req.context.hypeman_caller = Caller(identity.subject, is_retry(req))
 
 
