@@ -36,10 +36,11 @@ class HostedService(DeviceService):
     def __init__(self, host: LibvirtHost, registry: SqlRegistry, settings: Settings) -> None:
         """Put the use cases together; libvirt is not asked before it is needed."""
         inventory = Inventory(host, registry)
+        shown = Inventory(host.shown, registry)
         survey = Survey(host, inventory)
         watcher = Watcher(
-            inventory,
-            host,
+            shown,
+            host.shown,
             _now,
             poll_interval=settings.event_poll_interval,
             heartbeat=_HEARTBEAT,
@@ -62,7 +63,7 @@ class HostedService(DeviceService):
         super().__init__(
             host,
             registry,
-            inventory,
+            shown,
             passthrough,
             Preflighter(inventory, survey),
             watcher,

@@ -7,8 +7,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final, Literal, TypeVar
 
 import libvirt
 
@@ -37,6 +38,25 @@ _NODE_EVENTS: Final = (
     libvirt.VIR_NODE_DEVICE_EVENT_ID_LIFECYCLE,
     libvirt.VIR_NODE_DEVICE_EVENT_ID_UPDATE,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """Something has changed, says libvirt.
+
+    Attributes:
+        kind: ``connection`` for one that was opened or lost: anything may have changed.
+        name: Of the domain or node device; None for a connection.
+    """
+
+    kind: Literal["connection", "domain", "node device"]
+    name: str | None = None
+
+
+Listen = Callable[[Announcement], None]
+"""Is called from any thread, and must return at once."""
+
+_CONNECTION: Final = Announcement("connection")
 
 
 def ignore_call(_call: str, _seconds: float, _code: int | None) -> None:
@@ -71,8 +91,9 @@ class Connection:
         self._current: libvirt.virConnect | None = None
         self._lost: libvirt.virConnect | None = None
         self._not_before = float("-inf")
-        self._wakes: list[Callable[[], None]] = []
+        self._listeners: list[Listen] = []
         self._callbacks: list[Callable[[], object]] = []
+        self._announced: set[tuple[str, int]] = set()
 
     def read(self, call: str, ask: Callable[[libvirt.virConnect], T]) -> T:
         """Ask libvirt something that changes nothing; once more if the connection was lost.
@@ -111,12 +132,18 @@ class Connection:
         """
         return self._once(call, change, meanings)
 
-    def subscribe(self, wake: Callable[[], None]) -> None:
-        """Have ``wake`` called, from any thread, after libvirt's events and after a new open."""
+    def subscribe(self, listen: Listen) -> None:
+        """Have ``listen`` called after libvirt's events, a new open and a loss."""
         with self._opening:
-            self._wakes.append(wake)
+            self._listeners.append(listen)
             if self._current is not None and not self._callbacks:
                 self._register_events(self._current)
+
+    def announces(self, kind: Literal["domain", "node device"]) -> bool:
+        """Whether libvirt announces every change of that kind, now; subscribe first."""
+        events = _DOMAIN_EVENTS if kind == "domain" else _NODE_EVENTS
+        alive = self._current is not None and self._current is not self._lost
+        return alive and self._announced.issuperset((kind, event) for event in events)
 
     def close(self) -> None:
         """Close the connection, once nothing uses it any more."""
@@ -176,9 +203,9 @@ class Connection:
             self._not_before = self._monotonic() + _PAUSE
             raise translate(error, "open") from error
         self._current = connection
-        if self._wakes:
+        if self._listeners:
             self._register_events(connection)
-            self._wake()
+            self._announce(_CONNECTION)
         return connection
 
     def _dial(self) -> libvirt.virConnect:
@@ -194,7 +221,7 @@ class Connection:
         """Only note it: libvirt allows nothing slow in its callbacks, and no unregistering."""
         _log.warning("libvirt closed the connection to %s, reason %s", self.uri, reason)
         self._lost = connection
-        self._wake()
+        self._announce(_CONNECTION)
 
     def _discard(self, connection: libvirt.virConnect) -> None:
         with self._opening:
@@ -212,6 +239,7 @@ class Connection:
 
     def _unregister(self, connection: libvirt.virConnect) -> None:
         callbacks, self._callbacks = self._callbacks, []
+        self._announced.clear()
         for unregister in [*callbacks, connection.unregisterCloseCallback]:
             with suppress(libvirt.libvirtError):
                 unregister()
@@ -219,19 +247,24 @@ class Connection:
     def _register_events(self, connection: libvirt.virConnect) -> None:
         for event in _DOMAIN_EVENTS:
             with _unless_lacking():
-                number = connection.domainEventRegisterAny(None, event, self._on_event, None)
+                number = connection.domainEventRegisterAny(None, event, self._on_domain, None)
                 self._callbacks.append(partial(connection.domainEventDeregisterAny, number))
+                self._announced.add(("domain", event))
         for event in _NODE_EVENTS:
             with _unless_lacking():
-                number = connection.nodeDeviceEventRegisterAny(None, event, self._on_event, None)
+                number = connection.nodeDeviceEventRegisterAny(None, event, self._on_node, None)
                 self._callbacks.append(partial(connection.nodeDeviceEventDeregisterAny, number))
+                self._announced.add(("node device", event))
 
-    def _on_event(self, *_what: object) -> None:
-        self._wake()
+    def _on_domain(self, _: libvirt.virConnect, domain: libvirt.virDomain, *_more: object) -> None:
+        self._announce(Announcement("domain", domain.name()))
 
-    def _wake(self) -> None:
-        for wake in self._wakes:
-            wake()
+    def _on_node(self, _: libvirt.virConnect, node: libvirt.virNodeDevice, *_more: object) -> None:
+        self._announce(Announcement("node device", node.name()))
+
+    def _announce(self, announcement: Announcement) -> None:
+        for listen in self._listeners:
+            listen(announcement)
 
 
 @contextmanager

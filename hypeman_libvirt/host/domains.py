@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from itertools import chain
 from typing import Final
 
@@ -55,6 +56,28 @@ _HOTPLUG_MEANINGS: Final[Meanings] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class DomainHolders:
+    """What one domain holds.
+
+    Attributes:
+        persistent: libvirt keeps its definition.
+        holders: One for each PCI function; empty for most domains.
+    """
+
+    persistent: bool
+    holders: Sequence[Holder]
+
+
+def by_address(domains: Iterable[DomainHolders]) -> HoldersByAddress:
+    """Say which domains hold which address, active ones first."""
+    found = [holder for domain in domains for holder in domain.holders]
+    holders: dict[PciAddress, list[Holder]] = defaultdict(list)
+    for holder in sorted(found, key=lambda each: (not each.live, not each.domain.active)):
+        holders[holder.address].append(holder)
+    return dict(holders)
+
+
 class Domains:
     """libvirt's domains over one connection."""
 
@@ -76,11 +99,15 @@ class Domains:
 
     def list_holders(self) -> HoldersByAddress:
         """Say which domains hold which address, active ones first."""
-        found = self._connection.read("listAllDomains", lambda c: list(_list_holders(c)))
-        holders: dict[PciAddress, list[Holder]] = defaultdict(list)
-        for holder in sorted(found, key=lambda each: (not each.live, not each.domain.active)):
-            holders[holder.address].append(holder)
-        return dict(holders)
+        return by_address(self.read_all_holders().values())
+
+    def read_all_holders(self) -> Mapping[str, DomainHolders]:
+        """Say of each domain what it holds, by name."""
+        return self._connection.read("listAllDomains", lambda c: dict(_list_holders(c)))
+
+    def read_holders(self, name: str) -> DomainHolders | None:
+        """Say of the domain of that name what it holds; None without such a domain."""
+        return self._connection.read("lookupByName", lambda c: _read_holders(c, name))
 
     def attach(self, domain: Domain, addresses: Sequence[PciAddress]) -> None:
         """Give devices to the domain where it does not have them yet, all or none.
@@ -257,16 +284,26 @@ def _list_domains(connection: libvirt.virConnect) -> Iterator[Domain]:
                 raise
 
 
-def _list_holders(connection: libvirt.virConnect) -> Iterator[Holder]:
+def _list_holders(connection: libvirt.virConnect) -> Iterator[tuple[str, DomainHolders]]:
     for domain, persistent in _list_known(connection):
         try:
-            yield from _holders_of(domain, persistent=persistent)
+            yield domain.name(), _holders_of(domain, persistent=persistent)
         except libvirt.libvirtError as error:
             if not is_gone(error):
                 raise
 
 
-def _holders_of(domain: libvirt.virDomain, *, persistent: bool) -> Sequence[Holder]:
+def _read_holders(connection: libvirt.virConnect, name: str) -> DomainHolders | None:
+    try:
+        domain = connection.lookupByName(name)
+        return _holders_of(domain, persistent=bool(domain.isPersistent()))
+    except libvirt.libvirtError as error:
+        if is_gone(error):
+            return None
+        raise
+
+
+def _holders_of(domain: libvirt.virDomain, *, persistent: bool) -> DomainHolders:
     """Compare what the domain has now with what it will have after its next start."""
     now = DomainXml(domain.XMLDesc(0))
     later = now
@@ -276,12 +313,15 @@ def _holders_of(domain: libvirt.virDomain, *, persistent: bool) -> Sequence[Hold
     in_later = {each.address: each for each in later.held} if persistent else {}
     both = {**in_later, **in_now}
     if not both:
-        return ()
+        return DomainHolders(persistent, ())
     described = _describe(domain, now, persistent=persistent)
-    return [
-        Holder(described, address, address in in_now, address in in_later, held.managed)
-        for address, held in both.items()
-    ]
+    return DomainHolders(
+        persistent,
+        [
+            Holder(described, address, address in in_now, address in in_later, held.managed)
+            for address, held in both.items()
+        ],
+    )
 
 
 def _describe(domain: libvirt.virDomain, xml: DomainXml, *, persistent: bool) -> Domain:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TypeAlias
@@ -15,9 +16,12 @@ from hypeman_libvirt.devices.errors import (
 from hypeman_libvirt.devices.model import Domain, HostUse, MetadataEntry, NodeDevice
 from hypeman_libvirt.devices.ports import HoldersByAddress, HostChanges
 from hypeman_libvirt.host.connection import Connection, Observe, ignore_call
+from hypeman_libvirt.host.definitions import DefinitionFiles, definitions_folder
 from hypeman_libvirt.host.demo import DemoDomains, DemoNodeDevices, is_test_driver
 from hypeman_libvirt.host.domains import Domains
 from hypeman_libvirt.host.guest_slots import build_functions
+from hypeman_libvirt.host.kept_domains import KeptDomains
+from hypeman_libvirt.host.kept_node_devices import KeptNodeDevices, SysfsDrivers
 from hypeman_libvirt.host.local_view import LocalView, is_local
 from hypeman_libvirt.host.node_devices import NodeDevices
 from hypeman_libvirt.host.uses import HostUses
@@ -26,18 +30,32 @@ from hypeman_libvirt.host.xml import parse_xml
 OpenChanges: TypeAlias = Callable[[], AbstractContextManager[HostChanges]]
 """Opens what changes the host, and closes it again."""
 
+Kept: TypeAlias = tuple[KeptNodeDevices, KeptDomains]
+"""What was read of a host and stays true."""
+
 
 class LibvirtHost:
-    """A libvirt host over one shared connection for reads."""
+    """A libvirt host over one shared connection for reads.
+
+    Attributes:
+        shown: The same host for answers that only show it: what libvirt or the kernel would have
+            told of is not asked for again. Whatever decides over a change asks the host itself.
+    """
 
     def __init__(
-        self, connection: Connection, node_devices: NodeDevices, open_changes: OpenChanges
+        self,
+        connection: Connection,
+        node_devices: NodeDevices,
+        domains: Domains,
+        open_changes: OpenChanges,
+        shown: LibvirtHost | None = None,
     ) -> None:
-        """Take the connection, what lists node devices over it, and how to make changes."""
+        """Take the connection, what reads over it, how to make changes, and how it is shown."""
         self._connection = connection
         self._node_devices = node_devices
-        self._domains = Domains(connection)
+        self._domains = domains
         self._open_changes = open_changes
+        self.shown = shown or self
         self._uuid: str | None = None
         local = LocalView() if is_local(connection.uri) else None
         self._uses = HostUses(node_devices.list_tree, local)
@@ -114,23 +132,75 @@ class LibvirtHost:
 
         It must return at once and not call this host.
         """
-        self._connection.subscribe(wake)
+        self._connection.subscribe(lambda _: wake())
 
     def close(self) -> None:
         """Close the shared connection."""
         self._connection.close()
 
 
+class ShownHost(LibvirtHost):
+    """A libvirt host that keeps what it has read for as long as it is true."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        node_devices: NodeDevices,
+        domains: Domains,
+        open_changes: OpenChanges,
+        kept: Kept,
+    ) -> None:
+        """Take the same as a LibvirtHost, and what is kept of both."""
+        super().__init__(connection, node_devices, domains, open_changes)
+        self._kept_node_devices, self._kept_domains = kept
+
+    def node_device(self, address: PciAddress) -> NodeDevice | None:
+        """Look up the PCI function at an address."""
+        return self._kept_node_devices.find(address)
+
+    def list_node_devices(self) -> Sequence[NodeDevice]:
+        """List every PCI function, by address."""
+        return self._kept_node_devices.list_devices()
+
+    def list_holders(self) -> HoldersByAddress:
+        """Say which domains hold which address, running ones first."""
+        return self._kept_domains.list_holders()
+
+
 class LibvirtChanges:
     """The port ``HostChanges`` on libvirt."""
 
-    def __init__(self, node_devices: NodeDevices, domains: Domains) -> None:
-        """Change over the connection of these two."""
+    def __init__(
+        self, node_devices: NodeDevices, domains: Domains, kept_domains: KeptDomains | None
+    ) -> None:
+        """Change over the connection of these two, and read again what was kept of a domain."""
         self.bind = node_devices.bind
         self.unbind = node_devices.unbind
-        self.attach = domains.attach
-        self.detach = domains.detach
-        self.write_metadata = domains.write_metadata
+        self._domains = domains
+        self._kept_domains = kept_domains
+
+    def attach(self, domain: Domain, addresses: Sequence[PciAddress]) -> None:
+        """Give the devices to the domain."""
+        with self._changing(domain):
+            self._domains.attach(domain, addresses)
+
+    def detach(self, domain: Domain, addresses: Sequence[PciAddress]) -> None:
+        """Ask for the devices back."""
+        with self._changing(domain):
+            self._domains.detach(domain, addresses)
+
+    def write_metadata(self, domain: Domain, entries: Sequence[MetadataEntry]) -> None:
+        """Make the entries our metadata of the domain."""
+        with self._changing(domain):
+            self._domains.write_metadata(domain, entries)
+
+    @contextmanager
+    def _changing(self, domain: Domain) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            if self._kept_domains is not None:
+                self._kept_domains.spoil(domain.name)
 
 
 def open_host(uri: str, observe: Observe = ignore_call) -> LibvirtHost:
@@ -143,22 +213,44 @@ def open_host(uri: str, observe: Observe = ignore_call) -> LibvirtHost:
     connection = Connection(uri, observe)
     if is_test_driver(uri):
         return _open_demo(connection)
+    node_devices, domains = NodeDevices(connection), Domains(connection)
+    folder = definitions_folder(uri, os.environ) if is_local(uri) else None
+    kept = None
+    if folder is not None:
+        kept = (
+            KeptNodeDevices(connection, node_devices, SysfsDrivers()),
+            KeptDomains(connection, domains, DefinitionFiles(folder).look),
+        )
 
     @contextmanager
     def open_changes() -> Iterator[HostChanges]:
         own = Connection(uri, observe)
         try:
-            yield LibvirtChanges(NodeDevices(own), Domains(own))
+            yield LibvirtChanges(NodeDevices(own), Domains(own), kept and kept[1])
         finally:
             own.close()
 
-    return LibvirtHost(connection, NodeDevices(connection), open_changes)
+    return _assemble(connection, node_devices, domains, open_changes, kept)
 
 
 def _open_demo(connection: Connection) -> LibvirtHost:
     """Change over the shared connection, since the test driver's state is in its connection."""
     node_devices = DemoNodeDevices(connection)
     domains = DemoDomains(connection, node_devices)
-    return LibvirtHost(
-        connection, node_devices, lambda: nullcontext(LibvirtChanges(node_devices, domains))
-    )
+    kept_domains = KeptDomains(connection, domains, look=None)
+    kept = KeptNodeDevices(connection, node_devices, node_devices), kept_domains
+    changes = LibvirtChanges(node_devices, domains, kept_domains)
+    return _assemble(connection, node_devices, domains, lambda: nullcontext(changes), kept)
+
+
+def _assemble(
+    connection: Connection,
+    node_devices: NodeDevices,
+    domains: Domains,
+    open_changes: OpenChanges,
+    kept: Kept | None,
+) -> LibvirtHost:
+    shown = None
+    if kept is not None:
+        shown = ShownHost(connection, node_devices, domains, open_changes, kept)
+    return LibvirtHost(connection, node_devices, domains, open_changes, shown)

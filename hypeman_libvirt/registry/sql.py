@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,7 +18,7 @@ from hypeman_libvirt.devices.model import Registration
 from hypeman_libvirt.registry.errors import reason
 from hypeman_libvirt.registry.opening import open_engine, serialize
 from hypeman_libvirt.registry.schema import registrations
-from hypeman_libvirt.registry.sqlite import LOCK_TIMEOUT
+from hypeman_libvirt.registry.sqlite import LOCK_TIMEOUT, Version
 
 _TABLE = registrations.c
 _log: Final = logging.getLogger(__name__)
@@ -25,10 +26,12 @@ _log: Final = logging.getLogger(__name__)
 # Built once: putting a statement together costs more than running it.
 _ON_HOST: Final = select(registrations).where(_TABLE.host == bindparam("host"))
 _BY_REFERENCE: Final = _ON_HOST.where(
-    or_(_TABLE.id == bindparam("reference"), _TABLE.name == bindparam("reference"))
+    or_(_TABLE.id == bindparam("key"), _TABLE.name == bindparam("key"))
 )
-_BY_ADDRESS: Final = _ON_HOST.where(_TABLE.pci_address == bindparam("address"))
+_BY_ADDRESS: Final = _ON_HOST.where(_TABLE.pci_address == bindparam("key"))
 _IN_ORDER: Final = _ON_HOST.order_by(_TABLE.created_at, _TABLE.id)
+_REMEMBERED: Final = 4096
+"""Look-ups whose answers are kept while the registry does not change."""
 _ANY: Final = select(_TABLE.id).limit(1)
 
 
@@ -48,9 +51,14 @@ class SqlRegistry:
             RegistryOpenError: It cannot be used; it was left as it was.
         """
         self._engine = open_engine(str(location), lock_timeout)
+        self._version = Version(self._engine) if self._engine.dialect.name == "sqlite" else None
+        self._first_of = lru_cache(_REMEMBERED)(self._read_first)
+        self._list_of = lru_cache(1)(self._read_list)
 
     def close(self) -> None:
         """Close every connection."""
+        if self._version is not None:
+            self._version.close()
         self._engine.dispose()
 
     def ping(self) -> None:
@@ -72,16 +80,16 @@ class SqlRegistry:
         """Look up by exact id, then by exact name: never both, for no name equals an id."""
         if not (reference.isascii() and reference.isprintable()):
             return None  # no id or name has such characters, and some databases refuse them
-        return self._first(_BY_REFERENCE, host=host, reference=reference)
+        return self._first(_BY_REFERENCE, host, reference)
 
     def find_by_address(self, host: str, address: PciAddress) -> Registration | None:
         """Look up by PCI address."""
-        return self._first(_BY_ADDRESS, host=host, address=str(address))
+        return self._first(_BY_ADDRESS, host, str(address))
 
     def list_registrations(self, host: str, tags: Mapping[str, str]) -> Sequence[Registration]:
         """List in the order of registration those that carry all the tags."""
-        rows = self._read(_IN_ORDER, host=host)
-        listed = (_registration(row) for row in rows)
+        version = self._version and self._version.read()
+        listed = self._list_of(version, host) if version else self._read_list(None, host)
         return [each for each in listed if tags.items() <= each.tags.items()]
 
     def list_all(self) -> Sequence[Registration]:
@@ -95,9 +103,20 @@ class SqlRegistry:
         with self._write() as connection:
             return connection.execute(delete(registrations).where(match)).rowcount > 0
 
-    def _first(self, query: Select[Any], **values: str) -> Registration | None:
-        rows = self._read(query, **values)
+    def _first(self, query: Select[Any], host: str, key: str) -> Registration | None:
+        version = self._version and self._version.read()
+        if version is None:
+            return self._read_first(None, query, host, key)
+        return self._first_of(version, query, host, key)
+
+    def _read_first(
+        self, _version: object, query: Select[Any], host: str, key: str
+    ) -> Registration | None:
+        rows = self._read(query, host=host, key=key)
         return _registration(rows[0]) if rows else None
+
+    def _read_list(self, _version: object, host: str) -> Sequence[Registration]:
+        return [_registration(row) for row in self._read(_IN_ORDER, host=host)]
 
     def _read(self, query: Select[Any], **values: str) -> Sequence[Row[Any]]:
         try:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import Engine, QueuePool, create_engine
+from sqlalchemy import Engine, PoolProxiedConnection, QueuePool, create_engine
+from sqlalchemy.exc import SQLAlchemyError
 
 from hypeman_libvirt.registry.errors import RegistryOpenError, reason
 
@@ -93,6 +95,48 @@ def engine(path: Path, lock_timeout: float) -> Engine:
             return connection
 
     return create_engine("sqlite://", creator=connect, poolclass=QueuePool, max_overflow=-1)
+
+
+class Version:
+    """Says whether a registry is still what it was, without reading it.
+
+    Source: https://www.sqlite.org/pragma.html#pragma_data_version; the number is one connection's
+    own, and changes with what any other one commits.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        """Ask over a connection of its own, which is opened when first needed."""
+        self._engine = engine
+        self._lock = threading.Lock()
+        self._connection: PoolProxiedConnection | None = None
+        self._opened = 0
+
+    def read(self) -> tuple[int, int] | None:
+        """Return what is different after each change; None where it cannot be known."""
+        with self._lock:
+            try:
+                return self._opened, self._ask()
+            except (sqlite3.Error, SQLAlchemyError):
+                self._drop()
+                return None
+
+    def close(self) -> None:
+        """Close the connection."""
+        with self._lock:
+            self._drop()
+
+    def _ask(self) -> int:
+        if self._connection is None:
+            self._connection = self._engine.raw_connection()
+            self._opened += 1
+        cursor = self._connection.cursor()
+        cursor.execute("PRAGMA data_version")
+        return int(cursor.fetchall()[0][0])
+
+    def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.invalidate()
 
 
 def use_wal(path: Path) -> None:

@@ -128,7 +128,7 @@ def test_a_request_does_not_wait_for_ever_while_another_opens(fake_host: FakeHos
 def test_events_wake_before_and_after_a_lost_connection(fake_host: FakeHost) -> None:
     woken = threading.Event()
     connection = Connection(fake_host.uri)
-    connection.subscribe(woken.set)
+    connection.subscribe(lambda _: woken.set())
     ask(connection)
     assert woken.wait(A_WHILE)
     woken.clear()
@@ -157,7 +157,7 @@ def test_a_driver_without_events_and_keepalive_is_served(fake_host: FakeHost) ->
     for call in ("setKeepAlive", "registerCloseCallback", "nodeDeviceEventRegisterAny"):
         fake_host.refuse(call, libvirt.VIR_ERR_NO_SUPPORT)
     connection = Connection(fake_host.uri)
-    connection.subscribe(lambda: None)
+    connection.subscribe(lambda _: None)
     assert ask(connection)
 
 
