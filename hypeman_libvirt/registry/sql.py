@@ -32,6 +32,26 @@ _BY_ADDRESS: Final = _ON_HOST.where(_TABLE.pci_address == bindparam("key"))
 _IN_ORDER: Final = _ON_HOST.order_by(_TABLE.created_at, _TABLE.id)
 _REMEMBERED: Final = 4096
 """Look-ups whose answers are kept while the registry does not change."""
+_RIVALS: Final = select(registrations).where(
+    or_(
+        _TABLE.id == bindparam("id"),
+        and_(
+            _TABLE.host == bindparam("host"),
+            or_(
+                _TABLE.name == bindparam("name"),
+                _TABLE.name == bindparam("id"),
+                _TABLE.id == bindparam("name"),
+                _TABLE.pci_address == bindparam("pci_address"),
+            ),
+        ),
+    )
+)
+"""Whatever a registration could be confused with."""
+_ADD: Final = insert(registrations)
+_REMOVE: Final = delete(registrations).where(
+    and_(_TABLE.host == bindparam("of_host"), _TABLE.id == bindparam("of_id"))
+)
+_EVERYWHERE: Final = select(registrations).order_by(_TABLE.created_at, _TABLE.id)
 _ANY: Final = select(_TABLE.id).limit(1)
 
 
@@ -72,9 +92,10 @@ class SqlRegistry:
             ConflictError: Name, address or id is taken (by another's name or id, too).
         """
         with self._write() as connection:
-            rows = connection.execute(_rivals(registration)).all()
+            values = _values(registration)
+            rows = connection.execute(_RIVALS, values).all()
             _refuse_conflict(registration, [_registration(row) for row in rows])
-            connection.execute(insert(registrations).values(_values(registration)))
+            connection.execute(_ADD, values)
 
     def find(self, host: str, reference: str) -> Registration | None:
         """Look up by exact id, then by exact name: never both, for no name equals an id."""
@@ -94,14 +115,13 @@ class SqlRegistry:
 
     def list_all(self) -> Sequence[Registration]:
         """List the registrations of every host, in the order of registration."""
-        rows = self._read(select(registrations).order_by(_TABLE.created_at, _TABLE.id))
-        return [_registration(row) for row in rows]
+        return [_registration(row) for row in self._read(_EVERYWHERE)]
 
     def remove(self, host: str, registration_id: str) -> bool:
         """Forget a registration; False when there was none."""
-        match = and_(_TABLE.host == host, _TABLE.id == registration_id)
         with self._write() as connection:
-            return connection.execute(delete(registrations).where(match)).rowcount > 0
+            values = {"of_host": host, "of_id": registration_id}
+            return connection.execute(_REMOVE, values).rowcount > 0
 
     def _first(self, query: Select[Any], host: str, key: str) -> Registration | None:
         version = self._version and self._version.read()
@@ -140,19 +160,6 @@ def _unavailable(what: str, error: SQLAlchemyError) -> RegistryUnavailableError:
     _log.warning("the registry cannot be %s: %s", what, original or error)
     because = reason(original, "its database does not answer as it should; the log says more")
     return RegistryUnavailableError(f"the registry cannot be {what}: {because}")
-
-
-def _rivals(new: Registration) -> Select[Any]:
-    """Select whatever the registration could be confused with."""
-    same_host = and_(
-        _TABLE.host == new.host,
-        or_(
-            _TABLE.name.in_([new.name, new.id]),
-            _TABLE.id == new.name,
-            _TABLE.pci_address == str(new.pci_address),
-        ),
-    )
-    return select(registrations).where(or_(_TABLE.id == new.id, same_host))
 
 
 def _refuse_conflict(new: Registration, rivals: Sequence[Registration]) -> None:
