@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from functools import lru_cache
 from typing import Final
 
 import libvirt
@@ -20,6 +21,8 @@ from hypeman_libvirt.host.errors import Meanings, is_gone
 from hypeman_libvirt.host.node_device_xml import parse_node_device
 from hypeman_libvirt.host.node_tree import TreeNode, parse_tree_node
 
+_REMEMBERED: Final = 512
+"""Texts that are not parsed again; a function on two drivers in turn has two."""
 _TO_VFIO: Final = "vfio"
 """The only driver name that every libvirt takes; newer ones give other text to modprobe."""
 _BIND_MEANINGS: Final[Meanings] = {
@@ -36,6 +39,7 @@ class NodeDevices:
     def __init__(self, connection: Connection) -> None:
         """Ask over this connection."""
         self._connection = connection
+        self._parse_once = lru_cache(_REMEMBERED)(parse_node_device)
 
     def find(self, address: PciAddress) -> NodeDevice | None:
         """Look up by address: by the name that it has on most hosts, else in the whole list."""
@@ -90,7 +94,7 @@ class NodeDevices:
         self._connection.write("reAttach", lambda c: c.nodeDeviceLookupByName(name).reAttach())
 
     def _parse(self, xml: str) -> NodeDevice | None:
-        return parse_node_device(xml)
+        return self._parse_once(xml)
 
     def _name_of(self, address: PciAddress) -> str:
         device = self.find(address)

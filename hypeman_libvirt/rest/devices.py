@@ -10,14 +10,13 @@ from hypeman_libvirt.devices.service import DeviceService
 from hypeman_libvirt.rest.requests import caller_of, read_body, read_scope, read_tags
 from hypeman_libvirt.rest.schemas import (
     AttachBody,
-    AvailableDeviceOut,
     BindBody,
     CreateDevice,
     DeviceOut,
     PreflightOut,
     UnbindBody,
 )
-from hypeman_libvirt.rest.wire import answer_with
+from hypeman_libvirt.rest.wire import answer_with, answer_written, write_available, write_devices
 
 
 class Devices:
@@ -27,6 +26,7 @@ class Devices:
         """Ask this service; read bodies of at most so many bytes."""
         self._service = service
         self._max_body = max_body
+        self._devices, self._available = write_devices(), write_available()
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Register a device for passthrough."""
@@ -40,12 +40,12 @@ class Devices:
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """List registered devices, by tags if there are any in the query."""
         devices = self._service.inventory.list_devices(read_tags(req))
-        answer_with(resp, [DeviceOut.of(device) for device in devices])
+        answer_written(resp, self._devices.write_all(devices))
 
     def on_get_available(self, _req: falcon.Request, resp: falcon.Response) -> None:
         """List what can be passed through, registered or not."""
         available = self._service.inventory.list_available()
-        answer_with(resp, [AvailableDeviceOut.of(each) for each in available])
+        answer_written(resp, self._available.write_all(available))
 
     def on_get_preflight(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Check what is at an address before it is registered."""
@@ -70,10 +70,11 @@ class OneDevice:
         """Ask this service; read bodies of at most so many bytes."""
         self._service = service
         self._max_body = max_body
+        self._written = write_devices()
 
     def on_get(self, _req: falcon.Request, resp: falcon.Response, reference: str) -> None:
         """Describe the device."""
-        self._answer(resp, self._service.inventory.get(reference))
+        answer_written(resp, self._written.write(self._service.inventory.get(reference)))
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response, reference: str) -> None:
         """Unregister the device."""
