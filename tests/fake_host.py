@@ -93,6 +93,7 @@ class FakeHost(Machine):
         self.is_up = True
         self.pci_work = threading.Lock()
         self.guests: dict[str, Guest] = {}
+        self.names: dict[str, str] = {}  # of domains that are gone as well, for their events
         self._sessions: list[Callable[[bool], None]] = []
         self._next_domain_id = 0
 
@@ -221,6 +222,7 @@ class FakeHost(Machine):
         with self.lock:
             guest = self.guests.setdefault(key, Guest(key, name, element))
             guest.config = element
+            self.names[key] = name
         self.notify("lifecycle", (guest.uuid, 0, 0))
         return guest
 

@@ -203,7 +203,8 @@ class virConnect:
             name = str(what[0])
             return (virNodeDevice(self, self._host.nodes[name]), *what[1:], 0)
         guest = self._host.guests.get(str(what[0]))
-        return (virDomain(self, guest or Guest(str(what[0]), "", None)), *what[1:])
+        gone = Guest(str(what[0]), self._host.names[str(what[0])], None)
+        return (virDomain(self, guest or gone), *what[1:])
 
     def close(self) -> int:
         """Close, unless a close callback still holds the connection, as in libvirt."""

@@ -56,26 +56,25 @@ class Kept(Generic[V]):
         """
         if self._spoilt:
             with self._reading:
-                return self._refresh()
+                return self._refresh(all_of_it=False)
         if self._monotonic() >= self._good_until and self._reading.acquire(blocking=False):
             try:
-                self.spoil()
-                return self._refresh()
+                return self._refresh(all_of_it=True)
             finally:
                 self._reading.release()
         return self._values
 
-    def _refresh(self) -> Mapping[str, V]:
+    def _refresh(self, *, all_of_it: bool) -> Mapping[str, V]:
         with self._noting:
             spoilt = dict(self._spoilt)
-        if not spoilt:
-            return self._values
-        if None in spoilt:
+        if all_of_it or None in spoilt:
             good_until = self._monotonic() + _LONGEST
             values = self._read_all()
-        else:
+        elif spoilt:
             good_until = self._good_until
             values = self._read_again([name for name in spoilt if name is not None])
+        else:
+            return self._values  # who came before has read it
         with self._noting:
             self._values, self._good_until = values, good_until
             for name, number in spoilt.items():

@@ -47,10 +47,11 @@ def connection(uri: str) -> Iterator[libvirt.virConnect]:
     connection.close()
 
 
-@pytest.fixture
-def host(uri: str) -> Iterator[LibvirtHost]:
+@pytest.fixture(params=["asked", "shown"])
+def host(uri: str, request: pytest.FixtureRequest) -> Iterator[LibvirtHost]:
+    """Open the host that decides over changes, and the one that only shows: they must agree."""
     from hypeman_libvirt.host.libvirt_host import open_host  # noqa: PLC0415
 
     host = open_host(uri)
-    yield host
+    yield host if request.param == "asked" else host.shown
     host.close()

@@ -137,3 +137,20 @@ def test_no_error_repeats_the_token() -> None:
         identify(wrong)
     assert wrong.split()[1] not in str(caught.value)
     assert caught.value.__cause__ is None
+
+
+def test_a_token_that_was_verified_before_still_expires() -> None:
+    now = float(FUTURE - 1)
+    auth = BearerAuth(SECRET, clock=lambda: now)
+    authorization = header({"sub": "ops", "exp": FUTURE})
+    assert auth.identify(authorization).subject == "ops"
+    now = float(FUTURE)
+    with pytest.raises(UnauthorizedError, match="expired"):
+        auth.identify(authorization)
+
+
+def test_what_was_refused_before_is_refused_again() -> None:
+    auth = BearerAuth(SECRET)
+    for _ in range(2):
+        with pytest.raises(UnauthorizedError):
+            auth.identify(header({"sub": "ops"}, secret="t" * 64))

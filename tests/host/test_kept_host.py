@@ -1,0 +1,248 @@
+"""What is kept of node devices and domains is what libvirt would say, and is seldom asked."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from hypeman_libvirt.devices.address import PciAddress
+from hypeman_libvirt.devices.errors import LibvirtUnavailableError
+from hypeman_libvirt.host.connection import Announcement, Connection
+from hypeman_libvirt.host.domains import Domains
+from hypeman_libvirt.host.kept_domains import KeptDomains
+from hypeman_libvirt.host.kept_node_devices import KeptNodeDevices
+from hypeman_libvirt.host.node_devices import NodeDevices
+from tests.fake_host import FakeHost
+
+A_WHILE = 10.0
+L4, GPU, IDLE = (PciAddress.parse(f"0000:{each}") for each in ("a2:00.0", "41:00.0", "00:1f.4"))
+NEW = PciAddress.parse("0000:77:00.0")
+
+
+@dataclass
+class Kernel:
+    """The drivers of the fake host, as sysfs shows them."""
+
+    host: FakeHost
+
+    def driver(self, address: PciAddress) -> str | None:
+        found = [each for each in self.host.functions() if each.address == str(address)]
+        return found[0].driver if found else None
+
+    def addresses(self) -> set[str]:
+        return {each.address for each in self.host.functions()}
+
+
+@dataclass
+class Files:
+    """The definitions' files; ``write`` is what libvirt does when a definition changes."""
+
+    stamps: dict[str, tuple[int, int]] | None = field(
+        default_factory=lambda: {"vm-off": (1, 1), "vm-on": (1, 2)}
+    )
+
+    def look(self) -> dict[str, tuple[int, int]] | None:
+        return self.stamps
+
+    def write(self, name: str) -> None:
+        assert self.stamps is not None
+        written = max((at for at, _ in self.stamps.values()), default=0) + 1
+        self.stamps = self.stamps | {name: (written, written)}
+
+
+class KeptWorld:
+    """A kept host on the fake."""
+
+    def __init__(self, host: FakeHost) -> None:
+        self.host = host
+        self.files = Files()
+        self.heard: list[Announcement] = []
+        self._more = threading.Condition()
+        connection = Connection(host.uri)
+        self.connection = connection
+        self.nodes = KeptNodeDevices(connection, NodeDevices(connection), Kernel(host))
+        self.domains = KeptDomains(connection, Domains(connection), self.files.look)
+        connection.subscribe(self._hear)  # the last, so that the others have heard it already
+
+    def settle(self, kind: str, name: str | None = None) -> None:
+        """Wait until libvirt has announced it."""
+        with self._more:
+            assert self._more.wait_for(
+                lambda: any((each.kind, each.name) == (kind, name) for each in self.heard), A_WHILE
+            )
+            self.heard.clear()
+
+    def holders(self, address: PciAddress) -> list[str]:
+        return [each.domain.name for each in self.domains.list_holders().get(address, ())]
+
+    def asked(self, ask: Any) -> int:  # noqa: ANN401 - any of the reads
+        """Count the calls to libvirt that a read takes."""
+        before = sum(self.host.calls.values())
+        ask()
+        return sum(self.host.calls.values()) - before
+
+    def _hear(self, announcement: Announcement) -> None:
+        with self._more:
+            self.heard.append(announcement)
+            self._more.notify_all()
+
+
+@pytest.fixture
+def kept(fake_host: FakeHost) -> Iterator[KeptWorld]:
+    world = KeptWorld(fake_host)
+    for _ in range(2):  # the first one opens the connection, which spoils what it read
+        world.nodes.list_devices()
+        world.domains.list_holders()
+    world.heard.clear()
+    yield world
+    world.connection.close()
+
+
+def test_a_host_that_does_not_change_is_not_asked(kept: KeptWorld) -> None:
+    assert kept.asked(lambda: kept.nodes.find(L4)) == 0
+    assert kept.asked(lambda: kept.nodes.find(NEW)) == 0
+    assert kept.asked(kept.nodes.list_devices) == 0
+    assert kept.asked(kept.domains.list_holders) == 0
+
+
+def test_it_says_what_libvirt_says(kept: KeptWorld) -> None:
+    connection = Connection(kept.host.uri)
+    assert kept.nodes.list_devices() == NodeDevices(connection).list_devices()
+    assert kept.nodes.find(L4) == NodeDevices(connection).find(L4)
+    connection.close()
+
+
+@pytest.mark.parametrize("driver", ["vfio-pci", None])
+def test_a_driver_that_somebody_changed_in_sysfs_is_in_the_next_answer(
+    kept: KeptWorld, driver: str | None
+) -> None:
+    kept.host.set_driver("0000:a2:00.0", driver)
+    found = kept.nodes.find(L4)
+    assert found is not None
+    assert found.driver == driver
+    kept.host.set_driver("0000:41:00.0", driver)
+    drivers = {each.address: each.driver for each in kept.nodes.list_devices()}
+    assert (drivers[L4], drivers[GPU]) == (driver, driver)
+
+
+def test_of_a_driver_that_changed_only_that_device_is_asked(kept: KeptWorld) -> None:
+    kept.host.set_driver("0000:a2:00.0", "vfio-pci")
+    assert kept.asked(lambda: kept.nodes.find(L4)) == 2  # look up and describe
+
+
+def test_a_device_that_appears_is_found_before_libvirt_announces_it(kept: KeptWorld) -> None:
+    kept.host.add_pci("0000:77:00.0", group=77)
+    assert kept.nodes.find(NEW) is not None
+    assert NEW in [each.address for each in kept.nodes.list_devices()]
+
+
+def test_a_device_that_vanishes_is_gone_before_libvirt_announces_it(kept: KeptWorld) -> None:
+    kept.host.vanish("0000:a2:00.0")
+    kept.host.vanish("0000:00:1f.4")  # it has no driver that could be missed
+    assert kept.nodes.find(L4) is None
+    assert kept.nodes.find(IDLE) is None
+    assert {L4, IDLE}.isdisjoint(each.address for each in kept.nodes.list_devices())
+
+
+def test_virtual_functions_that_appear_are_named_by_their_card(kept: KeptWorld) -> None:
+    kept.host.add_pci("0000:77:00.0", group=77, driver="mlx5_core", max_vfs=2)
+    assert kept.nodes.find(NEW) is not None
+    kept.host.add_pci("0000:77:00.1", group=78, physical_function="0000:77:00.0")
+    kept.settle("node device", "pci_0000_77_00_1")
+    card = kept.nodes.find(NEW)
+    assert card is not None
+    assert [str(each) for each in card.virtual_functions] == ["0000:77:00.1"]
+
+
+def test_other_node_devices_spoil_nothing(kept: KeptWorld) -> None:
+    kept.settle("node device", kept.host.add_child("0000:3b:00.0", "net", "vnet7"))
+    assert kept.asked(kept.nodes.list_devices) == 0
+
+
+def test_a_domain_that_starts_and_ends_is_known_once_announced(kept: KeptWorld) -> None:
+    kept.host.virsh_attach("vm-off", "0000:a2:00.0", live=False)
+    kept.files.write("vm-off")
+    kept.host.virsh_start("vm-off")
+    kept.settle("domain", "vm-off")
+    (holder,) = kept.domains.list_holders()[L4]
+    assert (holder.domain.name, holder.live) == ("vm-off", True)
+    kept.host.virsh_destroy("vm-off")
+    kept.settle("domain", "vm-off")
+    (holder,) = kept.domains.list_holders()[L4]
+    assert not holder.live
+
+
+def test_a_definition_that_libvirt_changes_without_a_word_is_in_the_next_answer(
+    kept: KeptWorld,
+) -> None:
+    kept.host.virsh_attach("vm-off", "0000:a2:00.0", live=False)
+    kept.files.write("vm-off")
+    assert kept.holders(L4) == ["vm-off"]
+    kept.host.virsh_detach("vm-off", "0000:a2:00.0", live=False)
+    kept.files.write("vm-off")
+    assert kept.holders(L4) == []
+
+
+def test_of_a_domain_that_changed_only_that_one_is_asked(kept: KeptWorld) -> None:
+    for number in range(20):
+        kept.host.add_domain(f"vm-{number}")
+        kept.files.write(f"vm-{number}")
+        kept.settle("domain", f"vm-{number}")
+    kept.domains.list_holders()
+    kept.files.write("vm-7")
+    assert kept.asked(kept.domains.list_holders) <= 4
+
+
+def test_a_domain_that_is_undefined_holds_nothing(kept: KeptWorld) -> None:
+    kept.host.virsh_attach("vm-off", "0000:a2:00.0", live=False)
+    kept.files.write("vm-off")
+    kept.domains.list_holders()
+    kept.host.virsh_undefine("vm-off")
+    kept.settle("domain", "vm-off")
+    assert kept.holders(L4) == []
+
+
+def test_without_the_definitions_files_libvirt_is_asked_each_time(kept: KeptWorld) -> None:
+    kept.files.stamps = None
+    kept.host.virsh_attach("vm-off", "0000:a2:00.0", live=False)
+    assert kept.holders(L4) == ["vm-off"]
+
+
+def test_files_that_are_not_this_libvirts_are_not_believed(kept: KeptWorld) -> None:
+    """In a container the folder may be there and another one than libvirt's."""
+    kept.files.stamps = {"vm-off": (1, 1)}
+    assert kept.asked(kept.domains.list_holders) > 0
+    kept.host.virsh_attach("vm-off", "0000:a2:00.0", live=False)
+    assert kept.holders(L4) == ["vm-off"]
+
+
+def test_a_libvirt_that_announces_nothing_is_asked_each_time(fake_host: FakeHost) -> None:
+    for call in ("domainEventRegisterAny", "nodeDeviceEventRegisterAny"):
+        fake_host.refuse(call, 3)
+    kept = KeptWorld(fake_host)
+    assert kept.holders(L4) == []
+    fake_host.virsh_attach("vm-off", "0000:a2:00.0", live=False)
+    assert kept.holders(L4) == ["vm-off"]
+    assert kept.asked(lambda: kept.nodes.find(L4)) > 0
+    kept.connection.close()
+
+
+def test_a_libvirt_that_is_gone_is_not_spoken_for(kept: KeptWorld) -> None:
+    kept.host.down()
+    kept.settle("connection")
+    with pytest.raises(LibvirtUnavailableError):
+        kept.nodes.find(L4)
+    with pytest.raises(LibvirtUnavailableError):
+        kept.domains.list_holders()
+
+
+def test_after_a_lost_connection_everything_is_read_again(kept: KeptWorld) -> None:
+    kept.host.drop_connections()
+    kept.settle("connection")
+    kept.host.virsh_attach("vm-off", "0000:a2:00.0", live=False)
+    assert kept.holders(L4) == ["vm-off"]
+    assert kept.nodes.find(L4) is not None
