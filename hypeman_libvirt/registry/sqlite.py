@@ -115,10 +115,11 @@ class Version:
         """Return what is different after each change; None where it cannot be known."""
         with self._lock:
             try:
-                return self._opened, self._ask()
+                number = self._ask()
             except (sqlite3.Error, SQLAlchemyError):
                 self._drop()
                 return None
+            return self._opened, number
 
     def close(self) -> None:
         """Close the connection."""

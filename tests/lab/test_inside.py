@@ -63,3 +63,37 @@ def _has_ended(lab: Lab) -> bool:
     running = lab.exec("kill -0 $(cat /run/inside.pid)").returncode == 0
     assert running, lab.output("cat /run/inside.log")
     return False
+
+
+def test_a_driver_that_somebody_changes_is_in_the_very_next_answer(
+    guest: Guest, local_service: Service
+) -> None:
+    """The service asks libvirt nothing that the kernel shows; no time may lie in between."""
+    local_service.register(NVME, "nvme")
+    name = f"pci_{NVME.replace(':', '_').replace('.', '_')}"
+    for _ in range(3):
+        guest.lab.output(f"echo {NVME} > /sys/bus/pci/devices/{NVME}/driver/unbind")
+        assert local_service.available()[NVME]["current_driver"] is None
+        guest.lab.output(f"echo {NVME} > /sys/bus/pci/drivers/nvme/bind")
+        assert local_service.available()[NVME]["current_driver"] == "nvme"
+        guest.virsh(f"nodedev-detach {name}")
+        assert local_service.get("nvme")["bound_to_vfio"]
+        guest.virsh(f"nodedev-reattach {name}")
+        assert not local_service.get("nvme")["bound_to_vfio"]
+
+
+def test_a_definition_that_virsh_changes_is_in_the_very_next_answer(
+    guest: Guest, local_service: Service
+) -> None:
+    """libvirt announces no ``--config`` change of a domain."""
+    local_service.register(NVME, "nvme")
+    uuid = guest.define("quiet")
+    hostdev = guest.hostdev(NVME)
+    for _ in range(3):
+        guest.virsh(f"attach-device quiet {hostdev} --config")
+        assert local_service.get("nvme")["attached_to"] == uuid
+        guest.virsh(f"detach-device quiet {hostdev} --config")
+        assert local_service.get("nvme")["attached_to"] is None
+    guest.virsh(f"attach-device quiet {hostdev} --config")
+    guest.virsh("undefine quiet")
+    assert local_service.get("nvme")["attached_to"] is None

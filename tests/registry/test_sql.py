@@ -8,8 +8,10 @@ from contextlib import closing, contextmanager
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlalchemy import Engine, event
 
 from hypeman_libvirt.devices.errors import ConflictError, RegistryUnavailableError
 from hypeman_libvirt.devices.model import Registration
@@ -228,3 +230,54 @@ def test_a_file_that_is_taken_away_is_not_made_anew(path: Path, registry: SqlReg
     with pytest.raises(RegistryUnavailableError, match="cannot be opened"):
         registry.ping()
     assert not path.exists()
+
+
+def test_what_another_process_changes_is_in_the_next_answer(
+    path: Path, registry: SqlRegistry
+) -> None:
+    other = SqlRegistry(path)
+    assert registry.find(L4.host, "l4-gpu") is None
+    other.add(L4)
+    assert registry.find(L4.host, "l4-gpu") == L4
+    assert registry.list_registrations(L4.host, {}) == [L4]
+    other.remove(L4.host, L4.id)
+    assert registry.find_by_address(L4.host, L4.pci_address) is None
+    assert registry.list_registrations(L4.host, {}) == []
+    other.close()
+
+
+def test_while_nothing_changes_the_same_registration_is_given(registry: SqlRegistry) -> None:
+    registry.add(L4)
+    assert registry.find(L4.host, L4.id) is registry.find(L4.host, L4.id)
+    (listed,) = registry.list_registrations(L4.host, {})
+    (again,) = registry.list_registrations(L4.host, {})
+    assert listed is again
+
+
+@contextmanager
+def statements() -> Iterator[list[tuple[str, Any]]]:
+    """Collect what SQLAlchemy sends to the database."""
+    sent: list[tuple[str, Any]] = []
+
+    def collect(_c: object, _cursor: object, statement: str, values: Any, *_: object) -> None:  # noqa: ANN401
+        sent.append((statement, values))
+
+    event.listen(Engine, "before_cursor_execute", collect)
+    try:
+        yield sent
+    finally:
+        event.remove(Engine, "before_cursor_execute", collect)
+
+
+def test_no_statement_for_one_device_reads_every_row(path: Path, registry: SqlRegistry) -> None:
+    with statements() as sent:
+        registry.add(L4)
+        registry.find(L4.host, L4.id)
+        registry.find_by_address(L4.host, L4.pci_address)
+        registry.remove(L4.host, L4.id)
+    asked = [each for each in sent if each[0].startswith(("SELECT", "DELETE"))]
+    assert len(asked) == 4
+    with closing(sqlite3.connect(path)) as connection:
+        for statement, values in asked:
+            plan = connection.execute(f"EXPLAIN QUERY PLAN {statement}", values).fetchall()
+            assert not [step for *_, step in plan if step.startswith("SCAN")], plan
