@@ -27,7 +27,7 @@ from hypeman_libvirt.settings import Settings
 _HEARTBEAT: Final = 15.0
 """Seconds; proxies close a stream that is silent for a minute."""
 
-_log: Final = structlog.get_logger()
+_log: Final = structlog.get_logger(__name__)
 
 
 class HostedService(DeviceService):

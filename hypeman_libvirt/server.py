@@ -34,7 +34,7 @@ _CODES: Final = {413: "payload_too_large", 500: "internal_error", 501: "not_supp
 _TURN: Final = 0.5
 """Seconds after which the loop looks around when nothing happens."""
 
-_log: Final = structlog.get_logger()
+_log: Final = structlog.get_logger(__name__)
 
 
 class _JsonError(ErrorTask):

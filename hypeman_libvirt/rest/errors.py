@@ -59,7 +59,7 @@ _INTERNAL: Final = (
     "the service failed; its log has the reason under the X-Request-Id of this answer"
 )
 
-_log: Final = structlog.get_logger()
+_log: Final = structlog.get_logger(__name__)
 
 
 class MethodNotAllowedError(DeviceError):
