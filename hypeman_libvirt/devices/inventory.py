@@ -140,6 +140,8 @@ class Inventory:
     def hostdev_xml(self, reference: str, scope: Scope) -> str:
         """Return what ``virsh attach-device`` takes to give the device to a domain.
 
+        Of several, each is one line of the document, and goes into the definition of a domain.
+
         Raises:
             NotFoundError: No registration is known by the reference.
             DeviceNotFoundError: The device is not on the host now.

@@ -114,7 +114,7 @@ class Host(Protocol):
         """Return our entries in the domain's metadata; empty without."""
 
     def hostdev_xml(self, addresses: Sequence[PciAddress]) -> str:
-        """Return what ``virsh attach-device`` takes; several are functions of one slot."""
+        """Return the element for ``virsh attach-device``, or several in one document."""
 
     def changes(self) -> AbstractContextManager[HostChanges]:
         """Open a connection of its own for changes, and close it again."""

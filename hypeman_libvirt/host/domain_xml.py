@@ -136,6 +136,17 @@ def build_hostdev(
     return show_xml(hostdev)
 
 
+def join_devices(elements: Sequence[str]) -> str:
+    """Write one device as it is, and several into one document, each on a line of its own.
+
+    ``virsh attach-device`` takes one element at a time; a shell reads them line by line.
+    """
+    if len(elements) == 1:
+        return elements[0]
+    lines = (etree.tostring(parse_xml(each), encoding="unicode") for each in elements)
+    return "\n".join(["<devices>", *lines, "</devices>", ""])
+
+
 def build_metadata(entries: Sequence[MetadataEntry]) -> str:
     """Write our metadata without its namespace, which ``virDomainSetMetadata()`` puts into it."""
     devices = etree.Element("devices")

@@ -18,6 +18,7 @@ from hypeman_libvirt.devices.ports import HoldersByAddress, HostChanges
 from hypeman_libvirt.host.connection import Connection, Observe, ignore_call
 from hypeman_libvirt.host.definitions import DefinitionFiles, definitions_folder
 from hypeman_libvirt.host.demo import DemoDomains, DemoNodeDevices, is_test_driver
+from hypeman_libvirt.host.domain_xml import join_devices
 from hypeman_libvirt.host.domains import Domains
 from hypeman_libvirt.host.guest_slots import build_functions
 from hypeman_libvirt.host.kept_domains import KeptDomains
@@ -120,8 +121,8 @@ class LibvirtHost:
         return self._domains.read_metadata(domain)
 
     def hostdev_xml(self, addresses: Sequence[PciAddress]) -> str:
-        """Return ``<hostdev>`` elements; several functions of one slot in a proposed slot."""
-        return "".join(build_functions(addresses))
+        """Return a ``<hostdev>``, or ``<devices>`` of several; one card in a proposed slot."""
+        return join_devices(build_functions(addresses))
 
     def changes(self) -> AbstractContextManager[HostChanges]:
         """Open a connection of its own for changes, and close it again."""

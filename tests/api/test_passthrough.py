@@ -124,7 +124,16 @@ def test_the_xml_is_what_virsh_takes(api: Api) -> None:
         "slot": "0x00",
         "function": "0x0",
     }
-    assert api.get("/devices/h100/hostdev.xml?scope=group").text.count("<hostdev ") == 2
+
+
+def test_the_xml_of_a_group_is_one_document_with_an_element_on_each_line(api: Api) -> None:
+    whole = api.get("/devices/h100/hostdev.xml?scope=group").text
+    assert [each.tag for each in etree.fromstring(whole)] == ["hostdev", "hostdev"]
+    lines = [line for line in whole.splitlines() if "<hostdev" in line]
+    functions = [etree.fromstring(line).find("source/address") for line in lines]
+    assert [None if each is None else each.get("function") for each in functions] == ["0x0", "0x1"]
+    alone = api.get("/devices/l4-gpu/hostdev.xml?scope=group").text
+    assert etree.fromstring(alone).tag == "hostdev"
 
 
 def test_groups_say_who_is_in_the_way(api: Api) -> None:
