@@ -17,6 +17,10 @@ from tests.lab.inside import PORT
 from tests.lab.service import PATIENCE, Service, serving
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--lab-libvirt", choices=["stable", "backports"], default="stable")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if {"lab", "smoke"}.isdisjoint(re.findall(r"\w+", config.option.markexpr)):
         ours = [item for item in items if item.get_closest_marker("lab")]
@@ -25,19 +29,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture(scope="session")
-def image() -> None:
-    """Skip, and say why, where the lab can not run."""
-    if reasons := missing():
+def image(request: pytest.FixtureRequest) -> str:
+    """Skip, and say why, where the lab can not run; else return whose libvirt is in it."""
+    libvirt: str = request.config.getoption("--lab-libvirt")
+    if reasons := missing(libvirt):
         pytest.skip("no lab on this machine: " + "; ".join(reasons))
     try:
-        build()
+        build(libvirt)
     except LabError as error:
         pytest.skip(f"no lab on this machine: its image can not be built: {error}")
+    return libvirt
 
 
 @pytest.fixture(scope="session")
-def lab(image: None) -> Iterator[Lab]:  # noqa: ARG001 - comes first
-    with Lab(ids=IDS, kvm_inside=True, forwards=[PORT], boot_timeout=PATIENCE) as lab:
+def lab(image: str) -> Iterator[Lab]:
+    with Lab(
+        libvirt=image, ids=IDS, kvm_inside=True, forwards=[PORT], boot_timeout=PATIENCE
+    ) as lab:
         yield lab
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from typing import TypeVar
+from xml.etree import ElementTree as ET
 
 from hypeman_lab import Lab
 
@@ -101,6 +102,13 @@ class Guest:
         """Whether a QEMU inside has the IOMMU group open."""
         links = "for pid in $(pgrep qemu-system); do ls -l /proc/$pid/fd; done"
         return self.lab.exec(f"{links} | grep -w /dev/vfio/{group}").returncode == 0
+
+    def guest_addresses(self, name: str) -> list[str]:
+        """Return where a domain's passed-through functions are in the guest, as libvirt says."""
+        xml = ET.fromstring(self.virsh(f"dumpxml {name}"))  # noqa: S314 - of the lab's libvirt
+        places = [each.attrib for each in xml.iterfind("devices/hostdev/address")]
+        keys = ("bus", "slot", "function")
+        return [" ".join(f"{key}={place[key]}" for key in keys) for place in places]
 
     def hostdev(self, address: str, *, managed: str = "yes") -> str:
         """Write a file for `virsh attach-device` and return its path inside."""

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -66,6 +67,20 @@ class Service:
         listed = self.answer("GET", "/devices/available", 200)
         return {each["pci_address"]: each for each in listed}
 
+    def preflight(self, path: str) -> tuple[bool, dict[str, str]]:
+        """Return whether passthrough would work, and by check what stands in its way."""
+        answer = self.answer("GET", path, 200)
+        errors = [each for each in answer["checks"] if each["severity"] == "error"]
+        return answer["ready"], {each["id"]: each["message"] for each in errors}
+
+    @contextmanager
+    def events(self) -> Iterator[Iterator[tuple[str, str]]]:
+        """Follow what happens to devices: the type and the address of each event."""
+        with self.http.stream("GET", "/devices/events") as response:
+            lines = response.iter_lines()
+            assert next(lines).startswith(":")
+            yield _events_in(lines)
+
     def forget_all(self) -> None:
         for device in self.hypeman.devices.list():
             self.hypeman.devices.delete(device.id)
@@ -73,6 +88,17 @@ class Service:
     def close(self) -> None:
         self.hypeman.close()
         self.http.close()
+
+
+def _events_in(lines: Iterator[str]) -> Iterator[tuple[str, str]]:
+    """Read events; the signs of life between them go on for ever, our patience does not."""
+    give_up = time.monotonic() + PATIENCE
+    for line in lines:
+        assert time.monotonic() < give_up, "the event never came"
+        if line.startswith("data:"):
+            event = json.loads(line.removeprefix("data:"))
+            yield event["type"], event["pci_address"]
+            give_up = time.monotonic() + PATIENCE
 
 
 def make_token() -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from hypeman_lab import Lab
 
-from tests.lab.guest import AUDIO, DRIVERLESS, GPU, NIC, OTHER_DRIVERLESS, Guest, until
+from tests.lab.guest import AUDIO, DRIVERLESS, GPU, OTHER_DRIVERLESS, Guest, until
 from tests.lab.service import Service, serving
 
 pytestmark = pytest.mark.lab
@@ -107,28 +107,6 @@ def test_a_device_that_was_bound_beforehand_stays_on_vfio(guest: Guest, service:
     until(lambda: not service.get("other")["bound_to_vfio"])
     assert service.get("bound")["bound_to_vfio"]
     assert guest.lab.driver(DRIVERLESS) == "vfio-pci"
-
-
-def test_what_virsh_does_to_domains_is_true_in_the_next_answer(
-    guest: Guest, service: Service
-) -> None:
-    service.register(NIC, "nic")
-    uuid = guest.define("work")
-    hostdev = guest.hostdev(NIC)
-    guest.start("work")
-    guest.virsh(f"attach-device work {hostdev} --live")
-    now = service.get("nic")
-    assert (now["attached_to"], now["bound_to_vfio"]) == (uuid, True)
-    assert service.available()[NIC]["attached_to"] == uuid
-
-    guest.virsh("destroy work")
-    until(lambda: not service.get("nic")["bound_to_vfio"])
-    assert service.get("nic")["attached_to"] is None
-
-    guest.virsh(f"attach-device work {hostdev} --config")
-    assert service.get("nic")["attached_to"] == uuid
-    guest.virsh("undefine work")
-    assert service.get("nic")["attached_to"] is None
 
 
 def test_a_card_held_by_a_domain_keeps_its_audio_function(guest: Guest, service: Service) -> None:

@@ -12,6 +12,7 @@ from tests.lab.guest import (
     GPU,
     NIC,
     NVME,
+    ROOT_DISK,
     ROOT_PORT,
     Guest,
     until,
@@ -99,14 +100,39 @@ def test_a_device_that_is_torn_out_is_missing_and_found_again(
     until(lambda: service.get("nic")["state"] == "present")
 
 
-def test_what_virsh_does_to_drivers_is_true_in_the_next_answer(
+def test_a_device_that_is_torn_out_of_a_running_domain_is_missing_when_that_ends(
     guest: Guest, service: Service
 ) -> None:
+    """The kernel waits for the domain; nobody else may."""
     service.register(DRIVERLESS, "edu")
-    guest.virsh("nodedev-detach pci_0000_06_00_0")
-    assert service.get("edu")["bound_to_vfio"]
-    guest.virsh("nodedev-reattach pci_0000_06_00_0")
-    assert not service.get("edu")["bound_to_vfio"]
+    uuid = guest.define("work")
+    service.attach("edu", "work")
+    guest.start("work")
+    try:
+        guest.lab.output(f"echo 1 > /sys/bus/pci/devices/{DRIVERLESS}/remove &")
+        assert service.get("edu")["attached_to"] == uuid
+        guest.virsh("destroy work")
+        until(lambda: service.get("edu")["state"] == "missing")
+        assert service.detach("edu")["attached_to"] is None
+    finally:
+        guest.lab.write("/sys/bus/pci/rescan", 1)
+    until(lambda: service.get("edu")["state"] == "present")
+
+
+def test_preflight_says_what_stands_in_the_way_and_moves_nothing(
+    guest: Guest, service: Service
+) -> None:
+    service.register(GPU, "gpu")
+    guest.define("work")
+    ready, errors = service.preflight("/devices/gpu/preflight?instance=work")
+    assert (ready, list(errors)) == (False, ["group"])
+    assert AUDIO in errors["group"]
+    assert service.preflight("/devices/gpu/preflight?instance=work&scope=group") == (True, {})
+
+    ready, errors = service.preflight(f"/devices/preflight?pci_address={ROOT_DISK}")
+    assert (ready, list(errors)) == (False, ["critical"])
+    assert "vda" in errors["critical"]
+    assert guest.drivers() == guest.at_boot
 
 
 def test_a_libvirtd_that_is_restarted_is_found_again(guest: Guest, service: Service) -> None:

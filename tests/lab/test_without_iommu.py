@@ -14,10 +14,12 @@ pytestmark = pytest.mark.lab
 
 
 @pytest.fixture
-def service(image: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    del image  # it comes first, and skips
+def service(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("without-iommu")
-    with Lab(iommu=False, boot_timeout=PATIENCE) as lab, serving(lab.uri, folder) as service:
+    with (
+        Lab(libvirt=image, iommu=False, boot_timeout=PATIENCE) as lab,
+        serving(lab.uri, folder) as service,
+    ):
         yield service
 
 
@@ -27,3 +29,6 @@ def test_nothing_is_available_and_registering_says_why(service: Service) -> None
     code, told = service.refusal("POST", "/devices", 409, pci_address=NIC)
     assert code == "iommu_unavailable"
     assert NIC in told
+    ready, errors = service.preflight(f"/devices/preflight?pci_address={NIC}")
+    assert not ready
+    assert "iommu" in errors
