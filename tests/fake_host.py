@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Unpack
+from typing import Final, TypeAlias, Unpack
 
 from lxml.etree import _Element as Element
 
@@ -56,6 +56,10 @@ SHUTOFF: Final = 5
 _PCIE_ROOT: Final = "devices/controller[@model='pcie-root']"
 
 
+Pool: TypeAlias = tuple[int, int, int]
+"""Capacity, allocation and what is available, in bytes."""
+
+
 @dataclass
 class Guest:
     """A domain: its definition, its live XML while it runs, and how its guest behaves."""
@@ -91,6 +95,8 @@ class FakeHost(Machine):
         self.uri = f"fake:///{self.name}"
         self.uuid = uuid_ or str(uuid.uuid4())
         self.is_up = True
+        self.arch, self.cpus, self.memory = "x86_64", 64, 262144  # memory in MiB
+        self.pools: list[Pool | None] = []
         self.pci_work = threading.Lock()
         self.guests: dict[str, Guest] = {}
         self.names: dict[str, str] = {}  # of domains that are gone as well, for their events

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from copy import deepcopy
-from typing import Final
+from typing import Any, Final
 
 from lxml import etree
 from lxml.etree import _Element as Element
@@ -34,18 +34,20 @@ from tests.fake_errors import (
     libvirtError,
 )
 from tests.fake_faults import Hang
-from tests.fake_host import RUNNING, SHUTOFF, FakeHost, Guest
+from tests.fake_host import RUNNING, SHUTOFF, FakeHost, Guest, Pool
 from tests.fake_machine import Node, Pci
-from tests.fake_xml import parse, show
+from tests.fake_xml import parse, show, size_of
 
 __all__ = ["FakeHost", "Hang", "libvirtError"]
 
+VIR_CONNECT_LIST_DOMAINS_ACTIVE: Final = 1
 VIR_CONNECT_LIST_DOMAINS_PERSISTENT: Final = 4
 VIR_CONNECT_LIST_DOMAINS_TRANSIENT: Final = 8
 VIR_CONNECT_LIST_NODE_DEVICES_CAP_SYSTEM: Final = 1
 VIR_CONNECT_LIST_NODE_DEVICES_CAP_PCI_DEV: Final = 2
 VIR_CONNECT_LIST_NODE_DEVICES_CAP_NET: Final = 16
 VIR_CONNECT_LIST_NODE_DEVICES_CAP_STORAGE: Final = 256
+VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE: Final = 2
 VIR_DOMAIN_AFFECT_CURRENT: Final = 0
 VIR_DOMAIN_AFFECT_LIVE: Final = 1
 VIR_DOMAIN_AFFECT_CONFIG: Final = 2
@@ -77,6 +79,7 @@ VIR_ERR_SYSTEM_ERROR: Final = SYSTEM
 VIR_ERR_RPC: Final = 39
 VIR_ERR_NO_DOMAIN: Final = NO_DOMAIN
 VIR_ERR_AUTH_FAILED: Final = 45
+VIR_ERR_NO_STORAGE_POOL: Final = 49
 VIR_ERR_NO_NODE_DEVICE: Final = NO_NODE_DEVICE
 VIR_ERR_OPERATION_INVALID: Final = OPERATION_INVALID
 VIR_ERR_CONFIG_UNSUPPORTED: Final = 67
@@ -246,7 +249,20 @@ class virConnect:
 
     def getCapabilities(self) -> str:
         with self._call("getCapabilities") as host:
-            return f"<capabilities><host><uuid>{host.uuid}</uuid></host></capabilities>"
+            return (
+                f"<capabilities><host><uuid>{host.uuid}</uuid><cpu><arch>{host.arch}</arch></cpu>"
+                f"</host><guest><os_type>hvm</os_type><arch name='{host.arch}'>"
+                "<domain type='qemu'/><domain type='kvm'/></arch></guest></capabilities>"
+            )
+
+    def getInfo(self) -> list[Any]:
+        """Return model, MiB of memory, CPUs, MHz, NUMA nodes, sockets, cores and threads."""
+        with self._call("getInfo") as host:
+            return [host.arch, host.memory, host.cpus, 2900, 2, 1, host.cpus // 4, 2]
+
+    def listAllStoragePools(self, flags: int = 0) -> list[virStoragePool]:
+        with self._call("listAllStoragePools") as host:
+            return [virStoragePool(self, pool) for pool in host.pools]
 
     def getDomainCapabilities(
         self,
@@ -404,6 +420,20 @@ class virNodeDevice:
             yield host, self._node
 
 
+class virStoragePool:
+    """A storage pool as one connection sees it; None is one that was stopped meanwhile."""
+
+    def __init__(self, conn: virConnect, pool: Pool | None) -> None:
+        self._conn = conn
+        self._pool = pool
+
+    def info(self) -> list[int]:
+        with self._conn._call("poolInfo"):
+            if self._pool is None:
+                raise failure(VIR_ERR_NO_STORAGE_POOL, FROM_DOMAIN, "no storage pool")
+            return [2, *self._pool]
+
+
 class virDomain:
     """A domain as one connection sees it."""
 
@@ -438,7 +468,8 @@ class virDomain:
 
     def info(self) -> list[int]:
         with self._call("info"):
-            return [self._guest.state, 32768, 32768, 1, 0]
+            memory, cpus = size_of(self._definition(0))
+            return [self._guest.state, memory, memory, cpus, 0]
 
     def XMLDesc(self, flags: int = 0) -> str:
         with self._call("domainXMLDesc") as host, host.lock:
@@ -509,7 +540,9 @@ class virDomain:
 
 def _kind_of(guest: Guest) -> int:
     kind = VIR_CONNECT_LIST_DOMAINS_TRANSIENT
-    return kind if guest.config is None else VIR_CONNECT_LIST_DOMAINS_PERSISTENT
+    if guest.config is not None:
+        kind = VIR_CONNECT_LIST_DOMAINS_PERSISTENT
+    return kind | VIR_CONNECT_LIST_DOMAINS_ACTIVE if guest.active else kind
 
 
 def _matches(node: Node, flags: int) -> bool:

@@ -237,6 +237,14 @@ def domain_element(name: str, **facts: Unpack[DomainFacts]) -> Element:
     return domain
 
 
+def size_of(definition: Element) -> tuple[int, int]:
+    """Read KiB of memory and the number of virtual CPUs."""
+    memory = definition.find("memory")
+    assert memory is not None
+    scale = {"KiB": 1, "MiB": 1024, "GiB": 1024 * 1024}[memory.get("unit") or "KiB"]
+    return int(memory.text or 0) * scale, int(definition.findtext("vcpu") or 1)
+
+
 def hostdev_element(address: str, *, managed: bool) -> Element:
     hostdev = etree.Element("hostdev", mode="subsystem", type="pci")
     hostdev.set("managed", "yes" if managed else "no")

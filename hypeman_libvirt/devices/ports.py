@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Protocol, TypeAlias
 
 from hypeman_libvirt.devices.address import PciAddress
+from hypeman_libvirt.devices.capacity import HostResources, Platform
 from hypeman_libvirt.devices.model import (
     Change,
     Domain,
@@ -103,6 +104,12 @@ class Host(Protocol):
 
     def has_vfio(self) -> bool | None:
         """Whether the hypervisor can pass PCI devices through; None where it does not say."""
+
+    def read_resources(self) -> HostResources:
+        """Say what the host has, and what active domains took of it."""
+
+    def platform(self) -> Platform:
+        """Say what kind of host it is."""
 
     def find_domain(self, instance: str) -> Domain | None:
         """Look up a domain by UUID, name or instance id, in this order."""

@@ -22,6 +22,7 @@ from hypeman_libvirt.devices.model import (
 from hypeman_libvirt.devices.passthrough import Passthrough, Work
 from hypeman_libvirt.devices.ports import Clock, Host, NewId, OnChange, Registry
 from hypeman_libvirt.devices.preflight import Preflighter
+from hypeman_libvirt.devices.resources import ResourceReader
 from hypeman_libvirt.devices.watch import Watcher
 
 _LOST_REPLY: Final = timedelta(minutes=1)
@@ -36,6 +37,7 @@ class DeviceService:
         passthrough: Moves devices.
         preflight: Says beforehand what would happen.
         watcher: Tells what happened.
+        resources: Says what the host has and can do.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class DeviceService:
         self.passthrough = passthrough
         self.preflight = preflight
         self.watcher = watcher
+        self.resources = ResourceReader(host, inventory)
         self._host = host
         self._registry = registry
         self._clock = clock

@@ -94,6 +94,7 @@ class Connection:
         self._listeners: list[Listen] = []
         self._callbacks: list[Callable[[], object]] = []
         self._announced: set[tuple[str, int]] = set()
+        self.losses = 0
 
     def read(self, call: str, ask: Callable[[libvirt.virConnect], T]) -> T:
         """Ask libvirt something that changes nothing; once more if the connection was lost.
@@ -234,6 +235,7 @@ class Connection:
         Other threads may still be in calls on it, so the last reference to it closes it. libvirt
         holds one for as long as callbacks are registered.
         """
+        self.losses += 1
         self._current = self._lost = None
         self._unregister(connection)
 

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TypeAlias
 
 from hypeman_libvirt.devices.address import PciAddress
+from hypeman_libvirt.devices.capacity import HostResources, Platform
 from hypeman_libvirt.devices.errors import (
     DeviceError,
     LibvirtDeniedError,
@@ -25,6 +26,7 @@ from hypeman_libvirt.host.kept_domains import KeptDomains
 from hypeman_libvirt.host.kept_node_devices import KeptNodeDevices, SysfsDrivers
 from hypeman_libvirt.host.local_view import LocalView, is_local
 from hypeman_libvirt.host.node_devices import NodeDevices
+from hypeman_libvirt.host.resources import ResourceFacts
 from hypeman_libvirt.host.uses import HostUses
 from hypeman_libvirt.host.xml import parse_xml
 
@@ -60,6 +62,11 @@ class LibvirtHost:
         self._uuid: str | None = None
         local = LocalView() if is_local(connection.uri) else None
         self._uses = HostUses(node_devices.list_tree, local)
+        self._resources = ResourceFacts(connection, node_devices)
+
+    def count_losses(self) -> int:
+        """Return how many times the shared connection was lost."""
+        return self._connection.losses
 
     def key(self) -> str:
         """Return the UUID in the capabilities, else the URI: test hosts have none."""
@@ -107,6 +114,14 @@ class LibvirtHost:
             return None
         backends = parse_xml(xml).find("devices/hostdev/enum[@name='pciBackend']")
         return None if backends is None else "vfio" in [each.text for each in backends]
+
+    def read_resources(self) -> HostResources:
+        """Say what the host has, and what active domains took of it."""
+        return self._resources.read()
+
+    def platform(self) -> Platform:
+        """Say what kind of host it is."""
+        return self._resources.platform()
 
     def find_domain(self, instance: str) -> Domain | None:
         """Look up a domain by UUID, name or instance id, in this order."""

@@ -67,9 +67,9 @@ class NodeDevices:
                 devices.append(self._parse(xml))
         return sorted((each for each in devices if each is not None), key=lambda d: d.address)
 
-    def list_tree(self) -> Sequence[TreeNode]:
-        """List node devices of every kind."""
-        return [parse_tree_node(xml) for xml in self._describe_all(0)]
+    def list_tree(self, kinds: int = 0) -> Sequence[TreeNode]:
+        """List node devices of every kind, or of those that libvirt's flags name."""
+        return [parse_tree_node(xml) for xml in self._describe_all(kinds)]
 
     def ping(self) -> None:
         """Raise if libvirt's node devices cannot be counted.

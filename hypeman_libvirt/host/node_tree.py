@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lxml import etree
+from lxml.etree import _Element as Element
 
 from hypeman_libvirt.devices.errors import LibvirtFailedError
 from hypeman_libvirt.devices.model import NodeDevice
@@ -23,6 +24,7 @@ class TreeNode:
         block: Block device such as ``sda``; None for other kinds.
         interface: Network interface such as ``eth0``; None for other kinds.
         link: libvirt's word for the state of the interface's link; None where it does not say.
+        link_speed: Of the interface, Mbit/s; None where libvirt does not say.
 
     Source: https://libvirt.org/formatnode.html
     """
@@ -34,6 +36,7 @@ class TreeNode:
     block: str | None = None
     interface: str | None = None
     link: str | None = None
+    link_speed: int | None = None
 
 
 def parse_tree_node(xml: str) -> TreeNode:
@@ -60,7 +63,13 @@ def parse_tree_node(xml: str) -> TreeNode:
         block=block.removeprefix("/dev/") if block else None,
         interface=device.findtext("capability[@type='net']/interface"),
         link=None if link is None else link.get("state"),
+        link_speed=_read_speed(link),
     )
+
+
+def _read_speed(link: Element | None) -> int | None:
+    speed = "" if link is None else link.get("speed") or ""
+    return int(speed) if speed.isascii() and speed.isdecimal() else None
 
 
 def list_below(tree: Sequence[TreeNode], device: NodeDevice) -> Sequence[TreeNode]:

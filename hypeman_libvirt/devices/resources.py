@@ -1,0 +1,195 @@
+"""What the host has, what domains took of it, and what it can do."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias
+
+from hypeman_libvirt.devices import rules
+from hypeman_libvirt.devices.capacity import Guest, Platform, StoragePool
+from hypeman_libvirt.devices.inventory import Inventory
+from hypeman_libvirt.devices.model import AvailableDevice, NodeDevice
+from hypeman_libvirt.devices.ports import Host
+
+GpuMode: TypeAlias = Literal["passthrough", "vgpu"]
+
+_FRAMEBUFFER: Final = re.compile(r"-(\d+)[ABCQ](?:ME)?$")
+_SMALLEST_FRAMEBUFFER: Final = 512
+_GIB: Final = 1024
+"""MiB of one GiB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """One kind of resource.
+
+    Attributes:
+        capacity: CPUs, bytes or bytes per second; 0 if libvirt does not say.
+        allocated: Taken by active domains; of storage, whatever is taken.
+        available: What is left, 0 when more was given away than there is.
+        detected: libvirt says what the capacity is.
+    """
+
+    capacity: int
+    allocated: int
+    available: int
+    detected: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class PassthroughGpu:
+    """A GPU that a domain can have as a whole."""
+
+    name: str
+    available: bool
+
+
+@dataclass(frozen=True, slots=True)
+class GpuProfile:
+    """A vGPU profile, over all GPUs that offer it.
+
+    Attributes:
+        name: The vendor's, such as ``GRID T4-1B``.
+        framebuffer: MiB; 0 if the name does not say.
+        available: How many more fit.
+    """
+
+    name: str
+    framebuffer: int
+    available: int
+
+
+@dataclass(frozen=True, slots=True)
+class GpuResources:
+    """GPUs as slots.
+
+    Attributes:
+        mode: ``vgpu`` when every GPU is cut into vGPUs, else ``passthrough``.
+        total: GPUs; in mode ``vgpu``, vGPUs that exist and that still fit.
+        used: Of these, how many domains hold.
+        devices: In mode ``passthrough``.
+        profiles: Of GPUs that offer vGPUs, in either mode.
+    """
+
+    mode: GpuMode
+    total: int
+    used: int
+    devices: Sequence[PassthroughGpu]
+    profiles: Sequence[GpuProfile]
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """All that ``GET /resources`` tells."""
+
+    cpu: Resource
+    memory: Resource
+    disk: Resource
+    network: Resource
+    gpu: GpuResources | None
+    guests: Sequence[Guest]
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What the host can do.
+
+    Attributes:
+        platform: Its kind.
+        passthrough: It can pass PCI devices through, or libvirt does not say that it cannot.
+    """
+
+    platform: Platform
+    passthrough: bool
+
+
+class ResourceReader:
+    """Reads what the host has. Changes nothing."""
+
+    def __init__(self, host: Host, inventory: Inventory) -> None:
+        """Read from this host; GPUs from this inventory."""
+        self._host = host
+        self._inventory = inventory
+
+    def resources(self) -> Resources:
+        """Count what there is and what is taken."""
+        has = self._host.read_resources()
+        gpu = count_gpus(self._inventory.list_available(), has.guests)
+        speeds = [max(each.download or 0, each.upload or 0) for each in has.guests]
+        return Resources(
+            cpu=_resource(has.cpus, sum(each.cpus for each in has.guests)),
+            memory=_resource(has.memory, sum(each.memory for each in has.guests)),
+            disk=count_storage(has.pools),
+            network=_resource(has.link_speed, sum(speeds)),
+            gpu=gpu,
+            guests=has.guests,
+        )
+
+    def capabilities(self) -> Capabilities:
+        """Say what the host can do."""
+        return Capabilities(self._host.platform(), self._host.has_vfio() is not False)
+
+
+def count_storage(pools: Sequence[StoragePool] | None) -> Resource:
+    """Add up pools. Pools on one file system all report its figures, so equal ones count once."""
+    different = set(pools or ())
+    return Resource(
+        capacity=sum(each.capacity for each in different),
+        allocated=sum(each.allocation for each in different),
+        available=sum(each.available for each in different),
+        detected=bool(different),
+    )
+
+
+def count_gpus(
+    available: Sequence[AvailableDevice], guests: Sequence[Guest]
+) -> GpuResources | None:
+    """Count GPUs, or vGPUs when every GPU offers them; None without a GPU.
+
+    A GPU whose virtual functions are enabled cannot be passed through itself; they can.
+    """
+    gpus = [
+        each
+        for each in available
+        if rules.device_type(each.node) == "gpu" and not each.node.virtual_functions
+    ]
+    if not gpus:
+        return None
+    nodes = [each.node for each in gpus]
+    profiles = _profiles(nodes)
+    if all(node.vgpu_profiles for node in nodes):
+        used = sum(each.mdevs for each in guests)
+        free = sum(max(each.available for each in node.vgpu_profiles) for node in nodes)
+        return GpuResources("vgpu", used + free, used, (), profiles)
+    devices = [PassthroughGpu(_name(each.node), each.holder is None) for each in gpus]
+    used = sum(not each.available for each in devices)
+    return GpuResources("passthrough", len(devices), used, devices, profiles)
+
+
+def framebuffer_of(profile: str) -> int:
+    """Read the MiB of frame buffer out of a vGPU profile's name; 0 if it has none.
+
+    Source: NVIDIA's vGPU user guide: the GPU, ``-``, GiB of frame buffer, the series; 0 for 512
+    MiB; of a MIG slice with its number of slices before.
+    """
+    found = _FRAMEBUFFER.search(profile)
+    return (int(found[1]) * _GIB or _SMALLEST_FRAMEBUFFER) if found else 0
+
+
+def _profiles(nodes: Sequence[NodeDevice]) -> Sequence[GpuProfile]:
+    free: Counter[str] = Counter()
+    for node in nodes:
+        free.update({each.name: each.available for each in node.vgpu_profiles})
+    return [GpuProfile(name, framebuffer_of(name), free[name]) for name in sorted(free)]
+
+
+def _name(node: NodeDevice) -> str:
+    return node.device_name or f"{node.vendor_id}:{node.device_id}"
+
+
+def _resource(capacity: int | None, allocated: int) -> Resource:
+    known = capacity or 0
+    return Resource(known, allocated, max(known - allocated, 0), detected=capacity is not None)
