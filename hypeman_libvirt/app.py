@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import atexit
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
 import structlog
 from cuid2 import Cuid
 
+from hypeman_libvirt import __version__
 from hypeman_libvirt.devices.inventory import Inventory
-from hypeman_libvirt.devices.model import Change
+from hypeman_libvirt.devices.model import Change, Device
 from hypeman_libvirt.devices.operations import Operations
 from hypeman_libvirt.devices.passthrough import Passthrough
 from hypeman_libvirt.devices.preflight import Preflighter
@@ -19,9 +21,10 @@ from hypeman_libvirt.devices.survey import Survey
 from hypeman_libvirt.devices.watch import Watcher
 from hypeman_libvirt.host.demo import demo_uri
 from hypeman_libvirt.host.libvirt_host import LibvirtHost, open_host
+from hypeman_libvirt.metrics import Metrics
 from hypeman_libvirt.registry import SqlRegistry
 from hypeman_libvirt.rest.auth import Auth, BearerAuth, NoAuth
-from hypeman_libvirt.rest.routes import App, add_routes, own_app
+from hypeman_libvirt.rest.routes import App, Route, add_routes, metrics_routes, own_app
 from hypeman_libvirt.settings import Settings
 
 _HEARTBEAT: Final = 15.0
@@ -31,9 +34,15 @@ _log: Final = structlog.get_logger(__name__)
 
 
 class HostedService(DeviceService):
-    """The device service on a host and a registry, which it closes with itself."""
+    """The device service on a host and a registry, which it closes with itself.
 
-    def __init__(self, host: LibvirtHost, registry: SqlRegistry, settings: Settings) -> None:
+    Attributes:
+        metrics: What it and its host have done.
+    """
+
+    def __init__(
+        self, host: LibvirtHost, registry: SqlRegistry, settings: Settings, metrics: Metrics
+    ) -> None:
         """Put the use cases together; libvirt is not asked before it is needed."""
         inventory = Inventory(host, registry)
         shown = Inventory(host.shown, registry)
@@ -71,6 +80,8 @@ class HostedService(DeviceService):
             new_id=Cuid(length=24).generate,
             on_change=on_change,
         )
+        self.metrics = metrics
+        metrics.watch(self, host.count_losses)
         self._closing = (watcher, host, registry)
 
     def close(self) -> None:
@@ -85,9 +96,11 @@ def create_service(settings: Settings) -> HostedService:
     Raises:
         RegistryOpenError: The registry cannot be used.
     """
+    metrics = Metrics(__version__)
     registry = SqlRegistry(settings.registry_location)
     try:
-        return HostedService(open_host(settings.uri or demo_uri()), registry, settings)
+        host = open_host(settings.uri or demo_uri(), metrics.observe_call)
+        return HostedService(host, registry, settings, metrics)
     except BaseException:
         registry.close()
         raise
@@ -103,7 +116,16 @@ def create_app(settings: Settings) -> App:
     auth = create_auth(settings)
     service = create_service(settings)
     atexit.register(service.close)
-    return own_app(service, auth)
+    return serve_alone(service, auth, settings)
+
+
+def serve_alone(service: HostedService, auth: Auth, settings: Settings) -> App:
+    """Return the app of a service that is the only one in its process."""
+    metrics: Sequence[Route] = ()
+    if settings.metrics != "off":
+        ask = settings.metrics == "token"
+        metrics = metrics_routes(service.metrics.render, ask_for_token=ask)
+    return own_app(service, auth, metrics=metrics)
 
 
 def init_app(
@@ -142,6 +164,7 @@ def _now() -> datetime:
 
 
 def _log_change(change: Change) -> None:
+    """Write who changed what, from which state to which."""
     device = change.after or change.before
     if device is None:
         return
@@ -152,6 +175,16 @@ def _log_change(change: Change) -> None:
         device_id=device.registration.id,
         name=device.registration.name,
         pci_address=str(device.registration.pci_address),
-        driver=device.node.driver if device.node else None,
-        attached_to=device.holder.domain.instance if device.holder else None,
+        before=_state(change.before),
+        after=_state(change.after),
     )
+
+
+def _state(device: Device | None) -> dict[str, str | None] | None:
+    """Return what changes can change; None of a device that is not registered."""
+    if device is None:
+        return None
+    return {
+        "driver": device.node.driver if device.node else None,
+        "attached_to": device.holder.domain.instance if device.holder else None,
+    }

@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Final, TextIO
+from typing import Any, Final, TextIO, TypeAlias
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 import structlog
 from structlog.typing import Processor
+
+ObserveRequest: TypeAlias = Callable[[str, str | None, int, float], None]
+"""Is told the method, the template of the path (None for no path of ours), status and seconds."""
 
 _log: Final = structlog.get_logger("hypeman_libvirt.access")
 
@@ -65,10 +68,20 @@ class AccessLog:
     """Writes a line for each request once its answer has been sent; never a header or a body."""
 
     def __init__(
-        self, app: WSGIApplication, monotonic: Callable[[], float] = time.monotonic
+        self,
+        app: WSGIApplication,
+        observe: ObserveRequest,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Wrap the app that answers."""
+        """Wrap the app that answers.
+
+        Args:
+            app: Answers.
+            observe: Is told of each request, when its answer has been sent.
+            monotonic: Seconds that never go back.
+        """
         self._app = app
+        self._observe = observe
         self._monotonic = monotonic
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -84,15 +97,19 @@ class AccessLog:
             return start_response(status, headers, *rest)
 
         def write_line() -> None:
+            seconds, method = self._monotonic() - started, environ["REQUEST_METHOD"]
+            code = environ.get("hypeman.error")
             _log.info(
                 "request",
                 request_id=answer["request_id"],
                 subject=environ.get("hypeman.subject"),
-                method=environ["REQUEST_METHOD"],
+                method=method,
                 path=environ["PATH_INFO"],
                 status=answer["status"],
-                seconds=round(self._monotonic() - started, 6),
+                seconds=round(seconds, 6),
+                **({"code": code} if code else {}),
             )
+            self._observe(method, environ.get("hypeman.route"), answer["status"], seconds)
 
         try:
             return _Body(self._app(environ, remember), write_line)

@@ -22,8 +22,7 @@ from waitress.server import create_server
 from waitress.task import ErrorTask
 
 from hypeman_libvirt import logs
-from hypeman_libvirt.app import create_auth, create_service
-from hypeman_libvirt.rest.routes import own_app
+from hypeman_libvirt.app import create_auth, create_service, serve_alone
 from hypeman_libvirt.settings import Settings, SettingsError, is_local, split_listen
 
 _BODY_LIMIT: Final = 8 * 1024 * 1024
@@ -137,7 +136,7 @@ def serve(settings: Settings) -> None:
     with closing(create_service(settings)) as service:
         listener = listen(settings.listen)
         server = Server(
-            logs.AccessLog(own_app(service, auth)),
+            logs.AccessLog(serve_alone(service, auth, settings), service.metrics.observe_request),
             listener,
             threads=settings.threads + settings.event_listeners,
             grace=settings.operation_timeout + _GRACE,

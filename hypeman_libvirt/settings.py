@@ -137,6 +137,13 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
         description="Seconds that a guest has to let go of a device that is detached.",
     )
+    metrics: Literal["token", "open", "off"] = Field(
+        default="token",
+        description=(
+            "Who may read /metrics. token: with the permission resource:read. open: everybody who "
+            "can connect. off: nobody."
+        ),
+    )
     threads: int = Field(
         default=8,
         ge=1,

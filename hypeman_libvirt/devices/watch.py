@@ -140,6 +140,11 @@ class Watcher:
         self._closed = False
         host.subscribe(self._wake.set)
 
+    @property
+    def listeners(self) -> int:
+        """How many listen now."""
+        return len(self._listeners)
+
     @contextmanager
     def listen(self, last_event_id: str | None) -> Iterator[Iterator[Event | None]]:
         """Yield events as they come, those after ``last_event_id`` first; None as sign of life.

@@ -93,6 +93,7 @@ def status_of(error: DeviceError) -> int:
 def answer(req: falcon.Request, resp: falcon.Response, error: Exception) -> None:
     """Make the answer say what went wrong; what nobody foresaw goes to the log only."""
     if isinstance(error, DeviceError):
+        req.env["hypeman.error"] = error.code  # for a log around the app
         _answer(resp, error)
     elif isinstance(error, falcon.HTTPError):
         _answer_falcon(resp, error)

@@ -38,6 +38,7 @@ class Guard:
 
         @wraps(responder)
         def guarded(req: falcon.Request, resp: falcon.Response, **params: str) -> None:
+            req.env["hypeman.route"] = req.uri_template  # for a log and metrics around the app
             with bound_contextvars(request_id=name_request(req, resp)):
                 try:
                     if permission is not None:
@@ -50,7 +51,7 @@ class Guard:
 
     def _let_in(self, req: falcon.Request, permission: Permission) -> None:
         identity = self._auth.identify(req.get_header("Authorization"))
-        req.env["hypeman.subject"] = identity.subject  # for a log around the app
+        req.env["hypeman.subject"] = identity.subject  # likewise
         identity.require(permission)
         req.context.hypeman_caller = Caller(identity.subject, is_retry(req))
 
@@ -101,4 +102,4 @@ def name_request(req: falcon.Request, resp: falcon.Response) -> str:
 
 def _new_id() -> str:
     """Make an id that no other request has; unlike a UUID it costs no system call."""
-    return f"{random.getrandbits(128):032x}"  # noqa: S311 - it need not be a secret
+    return f"{random.getrandbits(128):032x}"

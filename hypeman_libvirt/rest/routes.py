@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -16,6 +16,7 @@ from hypeman_libvirt.rest.errors import answer
 from hypeman_libvirt.rest.events import Events
 from hypeman_libvirt.rest.guard import Guard, GuardedPath, name_request
 from hypeman_libvirt.rest.iommu_groups import IommuGroups
+from hypeman_libvirt.rest.metrics import Metrics
 from hypeman_libvirt.rest.requests import MAX_BODY
 
 App: TypeAlias = "falcon.App[falcon.Request, falcon.Response]"
@@ -71,6 +72,17 @@ def about_routes(service: DeviceService) -> Sequence[Route]:
     )
 
 
+def metrics_routes(render: Callable[[], bytes], *, ask_for_token: bool = True) -> Sequence[Route]:
+    """List where Prometheus looks.
+
+    Args:
+        render: Writes the metrics down.
+        ask_for_token: Whether it needs one, with ``resource:read``.
+    """
+    permission: Permission | None = "resource:read" if ask_for_token else None
+    return (Route("/metrics", Metrics(render), {"GET": permission}),)
+
+
 def add_routes(
     app: App, service: DeviceService, auth: Auth, prefix: str = "", max_body: int = MAX_BODY
 ) -> None:
@@ -86,10 +98,16 @@ def add_routes(
     _mount(app, device_routes(service, max_body), Guard(auth), prefix)
 
 
-def own_app(service: DeviceService, auth: Auth, max_body: int = MAX_BODY) -> App:
+def own_app(
+    service: DeviceService,
+    auth: Auth,
+    max_body: int = MAX_BODY,
+    metrics: Sequence[Route] = (),
+) -> App:
     """Build an app that is the device API alone, unknown paths and methods included."""
     app = falcon.App()
     add_routes(app, service, auth, max_body=max_body)
+    _mount(app, metrics, Guard(auth), "")
     _mount(app, about_routes(service), Guard(NoAuth()), "")
     app.add_error_handler(Exception, _answer_elsewhere)
     app.add_error_handler(falcon.HTTPError, _answer_elsewhere)

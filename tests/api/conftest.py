@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from hypeman_libvirt.rest.auth import BearerAuth
-from hypeman_libvirt.rest.routes import own_app
-from tests.api.client import SECRET, Api
+from tests.api.client import Api
+from tests.api.whole_app import whole_app
 from tests.world import World, world_on
 
 if TYPE_CHECKING:
@@ -25,4 +24,4 @@ def world(libvirt_host: LibvirtHost, tmp_path: Path) -> Iterator[World]:
 @pytest.fixture
 def api(world: World) -> Api:
     """The app on that service, with a token that allows everything."""
-    return Api(own_app(world.service, BearerAuth(SECRET)))
+    return Api(whole_app(world))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hypeman_libvirt.rest.auth import NoAuth
-from hypeman_libvirt.rest.routes import own_app
+from hypeman_libvirt.rest.routes import metrics_routes, own_app
 from tests.api.client import Api
 from tests.api.document import ROOT, answer_errors, find_operation, operations, schema_errors
 from tests.world import world_on
@@ -53,7 +53,7 @@ def test_the_examples_are_a_session_on_the_demo_host(tmp_path: Path) -> None:
 
     host = open_host(demo_uri())
     with world_on(host, tmp_path) as world:
-        api = Api(own_app(world.service, NoAuth()))
+        api = Api(own_app(world.service, NoAuth(), metrics=metrics_routes(bytes)))
         for example in map(load, FILES):
             if example["operation"] not in NOT_REPLAYED:
                 replay(api, example)

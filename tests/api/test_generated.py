@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from hypeman_libvirt.rest.auth import BearerAuth
-from hypeman_libvirt.rest.routes import own_app
-from tests.api.client import SECRET, token
+from tests.api.client import token
 from tests.api.document import ROOT
+from tests.api.whole_app import whole_app
 from tests.fake_host import FakeHost
 from tests.world import World
 
@@ -27,7 +26,7 @@ def test_whatever_is_sent_the_document_holds(
     from tests.server.running import running  # noqa: PLC0415  # after the level was chosen
 
     fake_host.add_domain("training")  # the one of the document's example
-    with running(own_app(world.service, BearerAuth(SECRET))) as server:
+    with running(whole_app(world)) as server:
         url = f"http://127.0.0.1:{server.port}"
         done = subprocess.run(  # noqa: S603  # a tool of this environment
             [
@@ -42,4 +41,4 @@ def test_whatever_is_sent_the_document_holds(
             check=False,
         )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "Tested: 17" in done.stdout
+    assert "Tested: 18" in done.stdout

@@ -34,6 +34,10 @@ def request() -> WSGIEnvironment:
     return environ
 
 
+def ignore(*_: object) -> None:
+    """Observe no request."""
+
+
 def answer(log: logs.AccessLog) -> list[bytes]:
     body = log(request(), lambda *_: lambda _: None)
     sent = list(body)
@@ -43,7 +47,7 @@ def answer(log: logs.AccessLog) -> list[bytes]:
 
 def test_a_request_is_one_line_without_its_token(log_lines: LogLines) -> None:
     clock = count(step=0.25)
-    assert answer(logs.AccessLog(app, monotonic=lambda: next(clock))) == [b"{}"]
+    assert answer(logs.AccessLog(app, ignore, monotonic=lambda: next(clock))) == [b"{}"]
     (line,) = log_lines.entries()
     assert line.pop("timestamp")
     assert line == {
@@ -61,7 +65,7 @@ def test_a_request_is_one_line_without_its_token(log_lines: LogLines) -> None:
 
 
 def test_the_line_comes_when_the_answer_has_been_sent(log_lines: LogLines) -> None:
-    body = logs.AccessLog(app)(request(), lambda *_: lambda _: None)
+    body = logs.AccessLog(app, ignore)(request(), lambda *_: lambda _: None)
     assert list(body) == [b"{}"]
     assert log_lines.entries() == []
     body.close()  # type: ignore[attr-defined]
@@ -73,7 +77,7 @@ def test_an_app_that_fails_gets_its_line(log_lines: LogLines) -> None:
         raise RuntimeError("broken")
 
     with pytest.raises(RuntimeError):
-        logs.AccessLog(broken)(request(), lambda *_: lambda _: None)
+        logs.AccessLog(broken, ignore)(request(), lambda *_: lambda _: None)
     (line,) = log_lines.entries()
     assert line["status"] == 500
 

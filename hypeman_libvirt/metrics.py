@@ -1,0 +1,170 @@
+"""What Prometheus is told: each request and call to libvirt as it happens, the host when asked.
+
+Names and units follow https://prometheus.io/docs/practices/naming/.
+"""
+
+from __future__ import annotations
+
+from collections import Counter as Tally
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from hypeman_libvirt.devices import rules
+from hypeman_libvirt.devices.errors import DeviceError
+from hypeman_libvirt.devices.model import Device
+from hypeman_libvirt.devices.service import DeviceService
+
+PREFIX: Final = "hypeman_libvirt"
+_QUICK: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_SLOW: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60)
+_CHANGES: Final = frozenset({"bind", "unbind", "attach", "detach"})
+
+
+class Metrics:
+    """Every metric of one app; nothing is shared with other apps of the process."""
+
+    def __init__(self, version: str) -> None:
+        """Begin with all at zero, and say which version it is."""
+        self._version = version
+        self._registry = CollectorRegistry()
+        self._requests = Histogram(
+            f"{PREFIX}_http_request_duration_seconds",
+            "Time from a request to the end of its answer.",
+            ("method", "route", "status"),
+            buckets=_QUICK,
+            registry=self._registry,
+        )
+        self._calls = Histogram(
+            f"{PREFIX}_libvirt_call_duration_seconds",
+            "Time of a call to libvirt.",
+            ("call",),
+            buckets=_QUICK,
+            registry=self._registry,
+        )
+        self._errors = Counter(
+            f"{PREFIX}_libvirt_call_errors_total",
+            "Calls to libvirt that failed, by libvirt's error code.",
+            ("call", "code"),
+            registry=self._registry,
+        )
+        self._operations = Histogram(
+            f"{PREFIX}_operation_duration_seconds",
+            "Time of bind, unbind, attach and detach as clients await them.",
+            ("operation", "outcome"),
+            buckets=_SLOW,
+            registry=self._registry,
+        )
+
+    def observe_call(self, call: str, seconds: float, code: int | None) -> None:
+        """Count a call to libvirt; the signature is that of ``host.connection.Observe``."""
+        self._calls.labels(call).observe(seconds)
+        if code is not None:
+            self._errors.labels(call, code).inc()
+
+    def observe_request(self, method: str, route: str | None, status: int, seconds: float) -> None:
+        """Count a request.
+
+        Args:
+            method: Of HTTP; unknown ones are counted together.
+            route: Template of the path; None for a path that there is not.
+            status: Of the answer.
+            seconds: Until the answer had been sent.
+        """
+        known = method if route is not None else "other"
+        self._requests.labels(known, route or "none", status).observe(seconds)
+        operation = (route or "").rpartition("/")[2]
+        if operation in _CHANGES:
+            outcome = "success" if status < 400 else "failure"  # noqa: PLR2004 - HTTP's own
+            self._operations.labels(operation, outcome).observe(seconds)
+
+    def watch(self, service: DeviceService, count_losses: Callable[[], int]) -> None:
+        """Report on this service's host at each scrape.
+
+        Args:
+            service: Whose devices.
+            count_losses: Connections to libvirt that were lost so far.
+        """
+        self._registry.register(_HostCollector(service, count_losses, self._version))
+
+    def render(self) -> bytes:
+        """Return everything in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+
+class _HostCollector(Collector):
+    """Looks at the host once for each scrape."""
+
+    def __init__(
+        self, service: DeviceService, count_losses: Callable[[], int], version: str
+    ) -> None:
+        self._service = service
+        self._count_losses = count_losses
+        self._version = version
+
+    def describe(self) -> Iterable[Metric]:
+        """Name nothing beforehand, so that registering does not ask libvirt."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """Report what is, or only that libvirt or the registry do not answer."""
+        yield _gauge("build_info", "1, labelled by version.", {(self._version,): 1}, ("version",))
+        yield _gauge(
+            "event_listeners", "Clients that follow events.", {(): self._service.watcher.listeners}
+        )
+        yield CounterMetricFamily(
+            f"{PREFIX}_libvirt_connections_lost",
+            "Connections to libvirt that were lost; each is opened again.",
+            self._count_losses(),
+        )
+        try:
+            self._service.ping()
+            looked = list(self._look())
+        except DeviceError as error:
+            looked = [_gauge("up", _UP, {(error.code,): 0}, ("reason",))]
+        yield from looked
+
+    def _look(self) -> Iterator[Metric]:
+        yield _gauge("up", _UP, {("",): 1}, ("reason",))
+        devices = self._service.inventory.list_devices({})
+        kinds: Tally[tuple[str, ...]] = Tally(map(_kind, devices))
+        yield _gauge(
+            "devices", "Registered devices.", kinds, ("type", "state", "driver", "attached")
+        )
+        groups = self._service.inventory.list_groups()
+        viable = Tally("true" if group.viable else "false" for group in groups)
+        counts: dict[tuple[str, ...], int] = {(each,): viable[each] for each in _EITHER}
+        yield _gauge("iommu_groups", "IOMMU groups of the host.", counts, ("viable",))
+
+
+_EITHER: Final = ("true", "false")
+_UP: Final = "1 if libvirt and the registry answer, else 0 with the error's code as reason."
+
+
+def _kind(device: Device) -> tuple[str, ...]:
+    """Return type, state, whose driver is bound, and whether a domain holds it."""
+    hardware = device.node or device.registration
+    driver = "none"
+    if device.node is not None and device.node.driver is not None:
+        driver = "vfio" if rules.on_vfio(device.node.driver) else "host"
+    return (
+        rules.class_type(hardware.class_code),
+        rules.device_state(device),
+        driver,
+        "true" if device.holder else "false",
+    )
+
+
+def _gauge(
+    name: str,
+    text: str,
+    values: Mapping[tuple[str, ...], int],
+    labels: tuple[str, ...] = (),
+) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(f"{PREFIX}_{name}", text, labels=labels)
+    for names, value in sorted(values.items()):
+        family.add_metric(names, value)
+    return family

@@ -1,0 +1,186 @@
+"""What Prometheus is told is true, small, and what the dashboard and the alert rules ask for."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from falcon.testing import TestClient
+from prometheus_client.parser import text_string_to_metric_families
+
+from hypeman_libvirt import logs
+from hypeman_libvirt.metrics import Metrics
+from hypeman_libvirt.rest.auth import BearerAuth
+from hypeman_libvirt.rest.routes import App, metrics_routes, own_app
+from tests.api.client import SECRET, bearer
+from tests.fake_host import FakeHost
+from tests.world import World, world_on
+
+if TYPE_CHECKING:
+    from hypeman_libvirt.host.libvirt_host import LibvirtHost
+
+OBSERVABILITY = Path(__file__).parents[2] / "contrib" / "observability"
+PROMTOOL = shutil.which("promtool")
+needs_promtool = pytest.mark.skipif(PROMTOOL is None, reason="needs promtool (prometheus)")
+
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+class Scraped:
+    """A service with its metrics."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.metrics = Metrics("1.2.3")
+        self.losses = 0
+        self.metrics.watch(world.service, lambda: self.losses)
+        self.client = TestClient(logs.AccessLog(self.app(), self.metrics.observe_request))
+
+    def app(self, *, ask_for_token: bool = True) -> App:
+        routes = metrics_routes(self.metrics.render, ask_for_token=ask_for_token)
+        return own_app(self.world.service, BearerAuth(SECRET), metrics=routes)
+
+    def send(self, method: str, path: str, **body: object) -> None:
+        self.client.simulate_request(method, path, json=body or None, headers=bearer())
+
+    def text(self) -> str:
+        answer = self.client.simulate_get("/metrics", headers=bearer(permissions=["resource:read"]))
+        assert answer.status_code == 200
+        return answer.text
+
+    def value(self, name: str, **labels: str) -> float | None:
+        """Return one sample; None if there is none."""
+        return samples(self.text()).get((f"hypeman_libvirt_{name}", frozenset(labels.items())))
+
+
+def samples(text: str) -> Samples:
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+@pytest.fixture
+def scraped(libvirt_host: LibvirtHost, tmp_path: Path) -> Iterator[Scraped]:
+    with world_on(libvirt_host, tmp_path) as world:
+        yield Scraped(world)
+
+
+def test_requests_are_counted_by_route_and_status(scraped: Scraped) -> None:
+    scraped.send("POST", "/devices", pci_address="0000:a2:00.0", name="l4-gpu")
+    scraped.send("GET", "/devices/l4-gpu")
+    scraped.send("GET", "/devices/0000:a2:00.0")
+    scraped.send("GET", "/devices/nobody")
+    count = "http_request_duration_seconds_count"
+    route = "/devices/{reference}"
+    assert scraped.value(count, method="POST", route="/devices", status="201") == 1
+    assert scraped.value(count, method="GET", route=route, status="200") == 2
+    assert scraped.value(count, method="GET", route=route, status="404") == 1
+
+
+def test_what_clients_make_up_makes_no_series(scraped: Scraped) -> None:
+    for number in range(5):
+        scraped.send("GET", f"/nothing/{number}")
+        scraped.metrics.observe_request(f"BREW{number}", None, 400, 0.1)
+    text = scraped.text()
+    assert "nothing" not in text
+    assert "BREW" not in text
+
+
+def test_operations_are_timed_by_their_outcome(scraped: Scraped) -> None:
+    scraped.send("POST", "/devices", pci_address="0000:a2:00.0", name="l4-gpu")
+    scraped.send("POST", "/devices/l4-gpu/bind")
+    scraped.send("POST", "/devices/l4-gpu/detach")
+    count = "operation_duration_seconds_count"
+    assert scraped.value(count, operation="bind", outcome="success") == 1
+    assert scraped.value(count, operation="detach", outcome="failure") == 1
+
+
+def test_devices_are_counted_by_what_they_are(scraped: Scraped, fake_host: FakeHost) -> None:
+    scraped.send("POST", "/devices", pci_address="0000:a2:00.0", name="l4-gpu", bind="device")
+    scraped.send("POST", "/devices", pci_address="0000:3b:00.0", name="nic")
+    gone = {"type": "pci", "state": "missing", "driver": "none", "attached": "false"}
+    here = {"type": "gpu", "state": "present", "driver": "vfio", "attached": "false"}
+    assert scraped.value("devices", **here) == 1
+    fake_host.vanish("0000:3b:00.0")
+    assert scraped.value("devices", **gone) == 1
+    assert scraped.value("iommu_groups", viable="false") == 1
+
+
+def test_calls_to_libvirt_are_timed_and_their_errors_counted(scraped: Scraped) -> None:
+    scraped.metrics.observe_call("detachFlags", 0.5, None)
+    scraped.metrics.observe_call("detachFlags", 0.5, 55)
+    assert scraped.value("libvirt_call_duration_seconds_sum", call="detachFlags") == 1.0
+    assert scraped.value("libvirt_call_errors_total", call="detachFlags", code="55") == 1
+
+
+def test_a_libvirt_that_is_down_is_said_and_not_an_error(
+    scraped: Scraped, fake_host: FakeHost
+) -> None:
+    assert scraped.value("up", reason="") == 1
+    fake_host.down()
+    scraped.losses = 3
+    assert scraped.value("up", reason="libvirt_unavailable") == 0
+    assert scraped.value("libvirt_connections_lost_total") == 3
+    assert scraped.value("build_info", version="1.2.3") == 1
+
+
+def test_a_scrape_needs_its_own_permission_or_none_if_it_is_open(scraped: Scraped) -> None:
+    client = TestClient(scraped.app())
+    assert client.simulate_get("/metrics").status_code == 401
+    only_devices = bearer(permissions=["device:read"])
+    assert client.simulate_get("/metrics", headers=only_devices).status_code == 403
+    anyone = TestClient(scraped.app(ask_for_token=False))
+    assert anyone.simulate_get("/metrics").status_code == 200
+
+
+def test_two_apps_in_one_process_count_for_themselves() -> None:
+    one, other = Metrics("1"), Metrics("1")
+    one.observe_request("GET", "/devices", 200, 0.1)
+    assert b'route="/devices"' in one.render()
+    assert b'route="/devices"' not in other.render()
+
+
+@pytest.mark.parametrize("file", ["alerts.yaml", "dashboard.json"])
+def test_only_metrics_that_exist_are_asked_for(scraped: Scraped, file: str) -> None:
+    scraped.send("POST", "/devices", pci_address="0000:a2:00.0", name="l4-gpu")
+    scraped.send("POST", "/devices/l4-gpu/bind")
+    scraped.metrics.observe_call("detachFlags", 0.5, 55)
+    text = scraped.text()
+    existing = {name for name, _ in samples(text)}
+    existing |= {family.name for family in text_string_to_metric_families(text)}
+    asked = set(re.findall(r"\bhypeman_libvirt_\w+", (OBSERVABILITY / file).read_text()))
+    assert asked
+    assert asked <= existing
+
+
+@needs_promtool
+def test_promtool_accepts_the_rules_and_they_fire_when_they_should() -> None:
+    for command in (["check", "rules", "alerts.yaml"], ["test", "rules", "alerts_test.yaml"]):
+        done = promtool(command)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+@needs_promtool
+def test_promtool_accepts_a_scrape(scraped: Scraped) -> None:
+    scraped.send("POST", "/devices", pci_address="0000:a2:00.0", name="l4-gpu")
+    done = promtool(["check", "metrics"], scraped.text())
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def promtool(command: list[str], text: str = "") -> subprocess.CompletedProcess[str]:
+    assert PROMTOOL is not None
+    return subprocess.run(  # noqa: S603 - a tool of this machine
+        [PROMTOOL, *command],
+        input=text,
+        cwd=OBSERVABILITY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
