@@ -70,5 +70,6 @@ def guest(running_guest: Guest, running_service: Service) -> Iterator[Guest]:
 
 
 @pytest.fixture
-def service(running_service: Service) -> Service:
+def service(guest: Guest, running_service: Service) -> Service:
+    del guest  # it tidies up
     return running_service

@@ -136,15 +136,28 @@ class Guest:
         until(self._give_back)
 
     def _give_back(self) -> bool:
-        """Probe what is not on the driver of the boot; return whether all was."""
-        moved = _moved(self.drivers(), self.at_boot)
+        """Give back what is not on the driver of the boot; return whether nothing was.
+
+        What is on vfio-pci, libvirt gives back: of what it bound and others took away it goes on
+        thinking that somebody wants it there, and leaves it there after the next domain.
+        """
+        drivers = self.drivers()
+        moved = _moved(drivers, self.at_boot)
         for address in moved:
-            self.lab.output(
-                f"cd /sys/bus/pci/devices/{address} && echo > driver_override; "
-                "if [ -e driver ]; then echo ${PWD##*/} > driver/unbind; fi; "
-                "echo ${PWD##*/} > /sys/bus/pci/drivers_probe"
-            )
+            if drivers.get(address) == "vfio-pci":
+                self.lab.exec(f"virsh nodedev-reattach {node_name(address)}")
+            else:
+                self.lab.output(
+                    f"cd /sys/bus/pci/devices/{address} && echo > driver_override; "
+                    "if [ -e driver ]; then echo ${PWD##*/} > driver/unbind; fi; "
+                    "echo ${PWD##*/} > /sys/bus/pci/drivers_probe"
+                )
         return not moved
+
+
+def node_name(address: str) -> str:
+    """Return libvirt's name of a PCI function."""
+    return f"pci_{address.replace(':', '_').replace('.', '_')}"
 
 
 def until(condition: Callable[[], T], patience: float = 300.0) -> T:

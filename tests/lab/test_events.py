@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.lab.guest import DRIVERLESS, Guest
+from tests.lab.guest import DRIVERLESS, Guest, node_name
 from tests.lab.service import Service
 
 pytestmark = pytest.mark.lab
@@ -32,13 +32,13 @@ def test_what_virsh_and_hands_do_is_told(guest: Guest, service: Service) -> None
     guest.define("work")
     hostdev = guest.hostdev(DRIVERLESS)
     with service.events() as events:
-        guest.virsh("nodedev-detach pci_0000_06_00_0")
+        guest.virsh(f"nodedev-detach {node_name(DRIVERLESS)}")
         assert next(events) == ("bound", DRIVERLESS)
         guest.virsh(f"attach-device work {hostdev} --config")
         assert next(events) == ("attached", DRIVERLESS)
         guest.virsh("undefine work")
         assert next(events) == ("detached", DRIVERLESS)
-        guest.virsh("nodedev-reattach pci_0000_06_00_0")
+        guest.virsh(f"nodedev-reattach {node_name(DRIVERLESS)}")
         assert next(events) == ("unbound", DRIVERLESS)
         address = guest.lab.hotplug()
         try:

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from hypeman_lab import Lab
 
-from tests.lab.guest import NVME, ROOT_DISK, Guest, until
+from tests.lab.guest import NVME, ROOT_DISK, Guest, node_name, until
 from tests.lab.inside import PORT, gather
 from tests.lab.service import SECRET, Service
 
@@ -70,15 +70,14 @@ def test_a_driver_that_somebody_changes_is_in_the_very_next_answer(
 ) -> None:
     """The service asks libvirt nothing that the kernel shows; no time may lie in between."""
     local_service.register(NVME, "nvme")
-    name = f"pci_{NVME.replace(':', '_').replace('.', '_')}"
     for _ in range(3):
         guest.lab.output(f"echo {NVME} > /sys/bus/pci/devices/{NVME}/driver/unbind")
         assert local_service.available()[NVME]["current_driver"] is None
         guest.lab.output(f"echo {NVME} > /sys/bus/pci/drivers/nvme/bind")
         assert local_service.available()[NVME]["current_driver"] == "nvme"
-        guest.virsh(f"nodedev-detach {name}")
+        guest.virsh(f"nodedev-detach {node_name(NVME)}")
         assert local_service.get("nvme")["bound_to_vfio"]
-        guest.virsh(f"nodedev-reattach {name}")
+        guest.virsh(f"nodedev-reattach {node_name(NVME)}")
         assert not local_service.get("nvme")["bound_to_vfio"]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.lab.guest import AUDIO, DRIVERLESS, GPU, NIC, Guest, until
+from tests.lab.guest import AUDIO, DRIVERLESS, GPU, NIC, Guest, node_name, until
 from tests.lab.service import Service
 
 pytestmark = pytest.mark.lab
@@ -14,9 +14,9 @@ def test_what_virsh_does_to_drivers_is_true_in_the_next_answer(
     guest: Guest, service: Service
 ) -> None:
     service.register(DRIVERLESS, "edu")
-    guest.virsh("nodedev-detach pci_0000_06_00_0")
+    guest.virsh(f"nodedev-detach {node_name(DRIVERLESS)}")
     assert service.get("edu")["bound_to_vfio"]
-    guest.virsh("nodedev-reattach pci_0000_06_00_0")
+    guest.virsh(f"nodedev-reattach {node_name(DRIVERLESS)}")
     assert not service.get("edu")["bound_to_vfio"]
 
 
