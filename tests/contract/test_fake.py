@@ -131,6 +131,14 @@ def test_hazard_11_a_dead_connection_can_look_alive(
     assert connection.isAlive() == 1
 
 
+def test_hazard_13_no_driver_but_vfio_is_asked_for(
+    fake_host: FakeHost, connection: fake_libvirt.virConnect
+) -> None:
+    """So whatever binds on the fake binds with ``vfio``; libvirt would ask modprobe for it."""
+    assert code_of(lambda: node(connection, L4).detachFlags("pci-stub; reboot", 0))[0] == 8
+    assert fake_host.driver(L4) == "nvidia"
+
+
 def test_a_device_in_use_is_not_moved(
     fake_host: FakeHost, connection: fake_libvirt.virConnect
 ) -> None:
