@@ -6,9 +6,8 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-SECTION = (
-    (ROOT / "CONTRIBUTING.md").read_text().partition("\n## Hazards\n")[2].partition("\n## ")[0]
-)
+TEXT = (ROOT / "CONTRIBUTING.md").read_text()
+SECTION = TEXT.partition("\n## Hazards\n")[2].partition("\n## ")[0]
 ROWS = [line for line in SECTION.splitlines() if line.startswith("| ")][1:]
 
 
