@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, get_args
 import jwt
 import typer
 
-from hypeman_libvirt import __version__, registry_cli, server
+from hypeman_libvirt import __version__, devices_cli, registry_cli, server
 from hypeman_libvirt.devices.errors import DeviceError
 from hypeman_libvirt.registry import RegistryOpenError
 from hypeman_libvirt.registry_cli import told
@@ -24,11 +24,11 @@ _CONFIG_HELP: Final = f"TOML file with settings. Default: {DEFAULT_CONFIG} where
 cli = typer.Typer(
     help="hypeman's PCI-passthrough device API for hosts that run libvirt.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,  # they would print local variables, the secret among them
 )
 
 
+cli.add_typer(devices_cli.commands, name="devices")
 cli.add_typer(registry_cli.commands, name="registry")
 
 

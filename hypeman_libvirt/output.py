@@ -1,0 +1,56 @@
+"""What commands print: tables for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+_UNLIMITED: Final = 10_000
+"""Columns of a page that nobody looks at."""
+
+
+def print_json(body: object) -> None:
+    """Print a value as JSON."""
+    print(json.dumps(body, indent=2))  # noqa: T201 - this is what the command is for
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
+    """Print rows below their columns' names; without colours, and nothing cut when piped."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column.upper().replace("_", " "), overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(show(row.get(column))) for column in columns))
+    console().print(table)
+
+
+def print_facts(facts: Mapping[str, object]) -> None:
+    """Print one thing, a line for each of its facts."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, value in facts.items():
+        table.add_row(name, Text(show(value)))
+    console().print(table)
+
+
+def show(value: object) -> str:
+    """Write a value for people: nothing as ``-``, a mapping as ``key=value``."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}={each}" for key, each in value.items()) or "-"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value)) or "-"
+    return "-" if value is None else str(value)
+
+
+def console() -> Console:
+    """Return where commands print; as wide as it needs to be where that is no terminal."""
+    found = Console(highlight=False, soft_wrap=False)
+    return found if found.is_terminal else Console(highlight=False, width=_UNLIMITED)
