@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, TypeAlias, Unpack
+from typing import Final, Unpack
 
 from lxml.etree import _Element as Element
 
@@ -32,7 +32,7 @@ from tests.fake_errors import (
     failure,
     libvirtError,
 )
-from tests.fake_machine import Machine, Pci
+from tests.fake_machine import TEST_POOL, Machine, Pci
 from tests.fake_xml import (
     DomainFacts,
     address_of,
@@ -54,10 +54,6 @@ from tests.fake_xml import (
 RUNNING: Final = 1
 SHUTOFF: Final = 5
 _PCIE_ROOT: Final = "devices/controller[@model='pcie-root']"
-
-
-Pool: TypeAlias = tuple[int, int, int]
-"""Capacity, allocation and what is available, in bytes."""
 
 
 @dataclass
@@ -95,8 +91,6 @@ class FakeHost(Machine):
         self.uri = f"fake:///{self.name}"
         self.uuid = uuid_ or str(uuid.uuid4())
         self.is_up = True
-        self.arch, self.cpus, self.memory = "x86_64", 64, 262144  # memory in MiB
-        self.pools: list[Pool | None] = []
         self.pci_work = threading.Lock()
         self.guests: dict[str, Guest] = {}
         self.names: dict[str, str] = {}  # of domains that are gone as well, for their events
@@ -129,6 +123,7 @@ class FakeHost(Machine):
         document = parse(path.read_text())
         for device in document.iterfind("device"):
             self.add_node(show(device))
+        self.pools += [TEST_POOL for _ in document.iterfind("pool")]
         for domain in document.iterfind("domain"):
             off = domain.find("{http://libvirt.org/schemas/domain/test/1.0}runstate")
             if off is not None:

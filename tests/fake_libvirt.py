@@ -34,8 +34,8 @@ from tests.fake_errors import (
     libvirtError,
 )
 from tests.fake_faults import Hang
-from tests.fake_host import RUNNING, SHUTOFF, FakeHost, Guest, Pool
-from tests.fake_machine import Node, Pci
+from tests.fake_host import RUNNING, SHUTOFF, FakeHost, Guest
+from tests.fake_machine import Node, Pci, Pool
 from tests.fake_xml import parse, show, size_of
 
 __all__ = ["FakeHost", "Hang", "libvirtError"]
@@ -249,10 +249,11 @@ class virConnect:
 
     def getCapabilities(self) -> str:
         with self._call("getCapabilities") as host:
+            domains = "".join(f"<domain type='{each}'/>" for each in host.hypervisors)
             return (
                 f"<capabilities><host><uuid>{host.uuid}</uuid><cpu><arch>{host.arch}</arch></cpu>"
                 f"</host><guest><os_type>hvm</os_type><arch name='{host.arch}'>"
-                "<domain type='qemu'/><domain type='kvm'/></arch></guest></capabilities>"
+                f"{domains}</arch></guest></capabilities>"
             )
 
     def getInfo(self) -> list[Any]:
@@ -421,7 +422,7 @@ class virNodeDevice:
 
 
 class virStoragePool:
-    """A storage pool as one connection sees it; None is one that was stopped meanwhile."""
+    """A storage pool as one connection sees it."""
 
     def __init__(self, conn: virConnect, pool: Pool | None) -> None:
         self._conn = conn

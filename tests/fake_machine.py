@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Literal, Unpack
+from typing import Final, Literal, TypeAlias, Unpack
 
 from lxml import etree
 from lxml.etree import _Element as Element
@@ -29,6 +29,11 @@ from tests.fake_xml import (
     pci_element,
     show,
 )
+
+Pool: TypeAlias = tuple[int, int, int]
+"""Capacity, allocation and what is available, in bytes."""
+TEST_POOL: Final[Pool] = (100 * 1024**3, 0, 100 * 1024**3)
+"""What the test driver says of every pool."""
 
 
 @dataclass
@@ -83,11 +88,17 @@ Notify = Callable[[str, tuple[object, ...]], None]
 
 
 class Machine(Faults):
-    """Node devices and drivers, without libvirt's rules about domains."""
+    """Node devices and drivers, without libvirt's rules about domains.
+
+    ``pools`` are its storage pools; None is one that is stopped between the list and the read.
+    """
 
     def __init__(self, *, iommu: bool) -> None:
         super().__init__()
         self.iommu = iommu
+        self.arch, self.cpus, self.memory = "x86_64", 64, 262144  # memory in MiB
+        self.hypervisors = ["qemu", "kvm"]
+        self.pools: list[Pool | None] = []
         self.nodes: dict[str, Node] = {}
         self.listeners: list[Notify] = []
         self.add_node("<device><name>computer</name><capability type='system'/></device>")

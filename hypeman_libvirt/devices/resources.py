@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
@@ -117,20 +117,24 @@ class ResourceReader:
     def resources(self) -> Resources:
         """Count what there is and what is taken."""
         has = self._host.read_resources()
-        gpu = count_gpus(self._inventory.list_available(), has.guests)
-        speeds = [max(each.download or 0, each.upload or 0) for each in has.guests]
         return Resources(
-            cpu=_resource(has.cpus, sum(each.cpus for each in has.guests)),
-            memory=_resource(has.memory, sum(each.memory for each in has.guests)),
+            cpu=count_taken(has.cpus, (each.cpus for each in has.guests)),
+            memory=count_taken(has.memory, (each.memory for each in has.guests)),
             disk=count_storage(has.pools),
-            network=_resource(has.link_speed, sum(speeds)),
-            gpu=gpu,
+            network=count_taken(has.link_speed, map(_fastest, has.guests)),
+            gpu=count_gpus(self._inventory.list_available(), has.guests),
             guests=has.guests,
         )
 
     def capabilities(self) -> Capabilities:
         """Say what the host can do."""
         return Capabilities(self._host.platform(), self._host.has_vfio() is not False)
+
+
+def count_taken(capacity: int | None, taken: Iterable[int]) -> Resource:
+    """Say what is left of a capacity; None is one that libvirt does not say."""
+    known, allocated = capacity or 0, sum(taken)
+    return Resource(known, allocated, max(known - allocated, 0), detected=capacity is not None)
 
 
 def count_storage(pools: Sequence[StoragePool] | None) -> Resource:
@@ -190,6 +194,6 @@ def _name(node: NodeDevice) -> str:
     return node.device_name or f"{node.vendor_id}:{node.device_id}"
 
 
-def _resource(capacity: int | None, allocated: int) -> Resource:
-    known = capacity or 0
-    return Resource(known, allocated, max(known - allocated, 0), detected=capacity is not None)
+def _fastest(guest: Guest) -> int:
+    """Return the greater limit of the two: a link carries as much one way as the other."""
+    return max(guest.download or 0, guest.upload or 0)

@@ -68,10 +68,6 @@ class LibvirtHost:
         """Return how many times the shared connection was lost."""
         return self._connection.losses
 
-    def count_losses(self) -> int:
-        """Return how many times the shared connection was lost."""
-        return self._connection.losses
-
     def key(self) -> str:
         """Return the UUID in the capabilities, else the URI: test hosts have none."""
         if self._uuid is None:

@@ -45,7 +45,10 @@ class ResourceFacts:
             memory=int(mebibytes) * _MIB,
             pools=self._read_pools(),
             link_speed=self._read_link_speed(),
-            guests=self._connection.read("listAllDomains", lambda c: list(_list_guests(c))),
+            guests=sorted(
+                self._connection.read("listAllDomains", lambda c: list(_list_guests(c))),
+                key=lambda guest: guest.name,
+            ),
         )
 
     def platform(self) -> Platform:

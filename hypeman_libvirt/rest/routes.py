@@ -18,6 +18,7 @@ from hypeman_libvirt.rest.guard import Guard, GuardedPath, name_request
 from hypeman_libvirt.rest.iommu_groups import IommuGroups
 from hypeman_libvirt.rest.metrics import Metrics
 from hypeman_libvirt.rest.requests import MAX_BODY
+from hypeman_libvirt.rest.resources import HostReports
 
 App: TypeAlias = "falcon.App[falcon.Request, falcon.Response]"
 _DEVICE: Final = "/devices/{reference}"
@@ -72,6 +73,15 @@ def about_routes(service: DeviceService) -> Sequence[Route]:
     )
 
 
+def host_routes(service: DeviceService) -> Sequence[Route]:
+    """List hypeman's paths about the host as a whole; a control plane has its own."""
+    reports = HostReports(service.resources)
+    return (
+        Route("/resources", reports, {"GET": "resource:read"}, "resources"),
+        Route("/capabilities", reports, {"GET": "resource:read"}, "capabilities"),
+    )
+
+
 def metrics_routes(render: Callable[[], bytes], *, ask_for_token: bool = True) -> Sequence[Route]:
     """List where Prometheus looks.
 
@@ -107,7 +117,7 @@ def own_app(
     """Build an app that is the device API alone, unknown paths and methods included."""
     app = falcon.App()
     add_routes(app, service, auth, max_body=max_body)
-    _mount(app, metrics, Guard(auth), "")
+    _mount(app, (*host_routes(service), *metrics), Guard(auth), "")
     _mount(app, about_routes(service), Guard(NoAuth()), "")
     app.add_error_handler(Exception, _answer_elsewhere)
     app.add_error_handler(falcon.HTTPError, _answer_elsewhere)

@@ -10,7 +10,12 @@ import pytest
 from hypeman_libvirt import __version__
 from hypeman_libvirt.devices.errors import DeviceError
 from hypeman_libvirt.rest.about import document_path
-from hypeman_libvirt.rest.routes import about_routes, device_routes, metrics_routes
+from hypeman_libvirt.rest.routes import (
+    about_routes,
+    device_routes,
+    host_routes,
+    metrics_routes,
+)
 from tests.api.document import (
     ROOT,
     Operation,
@@ -39,6 +44,7 @@ def test_every_route_is_in_the_document_and_the_other_way_round(world: World) ->
         (method, nameless(route.path), permission)
         for route in (
             *device_routes(world.service),
+            *host_routes(world.service),
             *about_routes(world.service),
             *metrics_routes(bytes),
         )

@@ -13,8 +13,8 @@ from typing import Any
 import hypeman
 import pytest
 from hypeman import Hypeman
-from hypeman.types import AvailableDevice, Device
-from pydantic import SecretStr
+from hypeman.types import AvailableDevice, Capabilities, Device, Resources
+from pydantic import BaseModel, SecretStr
 
 from tests.api.client import SECRET, token
 
@@ -97,6 +97,36 @@ def test_a_name_follows_from_the_address(client: Hypeman) -> None:
 
 def test_health(client: Hypeman) -> None:
     assert client.health.check().status == "ok"
+
+
+def unknown_fields(answer: BaseModel) -> list[str]:
+    """Name the fields that the client's types do not have, however deep."""
+    unknown = list(answer.model_extra or ())
+    for _, value in answer:
+        for each in value if isinstance(value, list) else [value]:
+            unknown += unknown_fields(each) if isinstance(each, BaseModel) else []
+    return unknown
+
+
+def test_resources_are_of_the_clients_type(client: Hypeman) -> None:
+    raw = client.resources.with_raw_response.get()
+    resources = Resources.model_validate_json(raw.text(), strict=True)
+    assert unknown_fields(resources) == []
+    assert client.resources.get() == resources
+    assert (resources.cpu.capacity, resources.cpu.allocated) == (64, 16)
+    assert (resources.disk.capacity, resources.network.capacity) == (100 * 1024**3, 12_500_000_000)
+    assert resources.gpu is not None
+    assert (resources.gpu.mode, resources.gpu.total_slots) == ("passthrough", 4)
+    assert [each.instance_name for each in resources.allocations] == ["builder", "inference"]
+
+
+def test_capabilities_are_of_the_clients_type(client: Hypeman) -> None:
+    raw = client.capabilities.with_raw_response.get()
+    capabilities = Capabilities.model_validate_json(raw.text(), strict=True)
+    assert unknown_fields(capabilities) == []
+    assert client.capabilities.get() == capabilities
+    assert capabilities.features == ["devices"]
+    assert "gpu-passthrough" in capabilities.runtimes[0].features
 
 
 def test_errors_are_the_clients_own_and_permanent_ones_are_not_tried_again(url: str) -> None:

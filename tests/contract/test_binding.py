@@ -158,3 +158,25 @@ def test_events_of_domains_arrive(connection: libvirt.virConnect) -> None:
     assert seen.get(timeout=10) == (SHUT_OFF, 5)
     connection.domainEventDeregisterAny(lifecycle)
     connection.domainEventDeregisterAny(metadata)
+
+
+def test_what_the_host_has(connection: libvirt.virConnect) -> None:
+    model, mebibytes, cpus, *more = connection.getInfo()
+    assert (model, mebibytes, cpus, len(more)) == ("x86_64", 262144, 64, 5)
+
+
+def test_only_active_domains_are_listed_on_demand(connection: libvirt.virConnect) -> None:
+    active = connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)
+    assert {each.name() for each in active} == {RUNNING, "inference"}
+
+
+def test_the_size_of_a_domain(connection: libvirt.virConnect) -> None:
+    state, most, memory, cpus, _ = connection.lookupByName(RUNNING).info()
+    sixteen_gibibytes = 16 * 1024 * 1024
+    assert (state, most, memory, cpus) == (1, sixteen_gibibytes, sixteen_gibibytes, 8)
+
+
+def test_a_storage_pool_says_how_full_it_is(connection: libvirt.virConnect) -> None:
+    (pool,) = connection.listAllStoragePools(libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE)
+    state, capacity, allocation, available = pool.info()
+    assert (state, capacity, allocation, available) == (2, 100 * 1024**3, 0, 100 * 1024**3)

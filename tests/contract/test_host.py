@@ -8,6 +8,7 @@ import libvirt
 import pytest
 
 from hypeman_libvirt.devices.address import PciAddress
+from hypeman_libvirt.devices.capacity import Guest, Platform, StoragePool
 from hypeman_libvirt.devices.errors import DeviceNotFoundError, InUseError
 from hypeman_libvirt.devices.model import Domain, MetadataEntry
 from hypeman_libvirt.host.libvirt_host import LibvirtHost
@@ -169,3 +170,21 @@ def test_the_key_is_one_for_the_host(host: LibvirtHost, uri: str) -> None:
     uuid = libvirt.open(uri).getCapabilities().partition("<uuid>")[2].partition("</uuid>")[0]
     assert host.key() == (uuid or uri)
     assert host.key() == host.key()
+
+
+def test_what_the_host_has_and_what_its_domains_took(host: LibvirtHost) -> None:
+    has = host.read_resources()
+    assert (has.cpus, has.memory, has.link_speed) == (64, 256 * 1024**3, 12_500_000_000)
+    assert has.pools == [StoragePool(100 * 1024**3, 0, 100 * 1024**3)]
+    assert has.guests == [
+        Guest("builder", "0d2f6c58-93b4-4e1a-8a77-5c9e1f3b7d24", 8, 16 * 1024**3),
+        Guest("inference", "kq3w9zt5m2x7c8v1b4n6a0sd", 8, 64 * 1024**3),
+    ]
+
+
+def test_what_kind_of_host_it_is(host: LibvirtHost) -> None:
+    platform = host.platform()
+    assert platform in {
+        Platform("i686", ("test",)),  # the test driver's own
+        Platform("x86_64", ("kvm", "qemu")),
+    }

@@ -49,6 +49,7 @@ def ask(action: str, *, user: str = "hypeman-libvirt", node_device: str = "") ->
         "api.domain.save",
         "api.domain.write",
         "api.node-device.read",
+        "api.storage-pool.read",
     ],
 )
 def test_the_service_may_do_its_work(action: str) -> None:

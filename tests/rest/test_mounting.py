@@ -90,7 +90,7 @@ def test_their_paths_keep_their_own_ways(
     assert (answer.text, answer.headers.get("X-Request-Id")) == ("theirs", None)
     assert client.simulate_post("/health").text == "their handler: KeyError"
     assert client.simulate_put("/health").text == "their handler: HTTPMethodNotAllowed"
-    for path in ("/nowhere", "/devices", "/v1/spec.yaml"):
+    for path in ("/nowhere", "/devices", "/v1/spec.yaml", "/v1/resources"):
         assert client.simulate_get(path).text == "their handler: HTTPRouteNotFound"
 
 

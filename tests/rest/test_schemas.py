@@ -8,11 +8,24 @@ import pytest
 from pydantic import BaseModel
 
 from hypeman_libvirt.devices import model, rules
-from hypeman_libvirt.rest import schemas
+from hypeman_libvirt.rest import resource_schemas, schemas
 from tests.api.document import document, resolve
 
 PAIRS: dict[str, type[BaseModel]] = {
     "AttachRequest": schemas.AttachBody,
+    "Capabilities": resource_schemas.CapabilitiesOut,
+    "CapabilitiesDefaultRuntime": resource_schemas.DefaultRuntimeOut,
+    "CapabilitiesHost": resource_schemas.HostOut,
+    "CapabilitiesImages": resource_schemas.ImagesOut,
+    "CapabilitiesNetwork": resource_schemas.NetworkOut,
+    "CapabilitiesRuntime": resource_schemas.RuntimeOut,
+    "CapabilitiesServer": resource_schemas.ServerOut,
+    "GPUProfile": resource_schemas.GpuProfileOut,
+    "GPUResourceStatus": resource_schemas.GpuOut,
+    "PassthroughDevice": resource_schemas.PassthroughGpuOut,
+    "ResourceAllocation": resource_schemas.AllocationOut,
+    "ResourceStatus": resource_schemas.ResourceOut,
+    "Resources": resource_schemas.ResourcesOut,
     "AvailableDevice": schemas.AvailableDeviceOut,
     "BindRequest": schemas.BindBody,
     "CreateDeviceRequest": schemas.CreateDevice,
