@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from lxml import etree
 from lxml.etree import _Element as Element
 
 from hypeman_libvirt.devices.errors import LibvirtFailedError
 from hypeman_libvirt.devices.model import NodeDevice
+
+_SPEED_UNKNOWN: Final = "4294967295"
+"""The kernel's -1, which libvirt prints without its sign; virtio cards report it.
+
+Source: include/uapi/linux/ethtool.h, SPEED_UNKNOWN.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +76,8 @@ def parse_tree_node(xml: str) -> TreeNode:
 
 def _read_speed(link: Element | None) -> int | None:
     speed = "" if link is None else link.get("speed") or ""
-    return int(speed) if speed.isascii() and speed.isdecimal() else None
+    known = speed.isascii() and speed.isdecimal() and speed != _SPEED_UNKNOWN
+    return int(speed) if known else None
 
 
 def list_below(tree: Sequence[TreeNode], device: NodeDevice) -> Sequence[TreeNode]:

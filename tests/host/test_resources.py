@@ -88,7 +88,12 @@ def test_only_the_links_of_cards_count_and_only_once(
     assert libvirt_host.read_resources().link_speed == 25_000_000_000 // 8
 
 
-def test_links_without_a_speed_are_not_known(libvirt_host: LibvirtHost) -> None:
+@pytest.mark.parametrize("speed", ["", "speed='4294967295'"])
+def test_links_without_a_speed_are_not_known(
+    fake_host: FakeHost, libvirt_host: LibvirtHost, speed: str
+) -> None:
+    link = f"<link {speed} state='up'/>"
+    add_interface(fake_host, "ens2", "pci_0000_3b_00_0", f"/sys/{NIC}/net/ens2", link)
     assert libvirt_host.read_resources().link_speed is None
 
 
