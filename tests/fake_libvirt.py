@@ -429,10 +429,17 @@ class virStoragePool:
         self._pool = pool
 
     def info(self) -> list[int]:
-        with self._conn._call("poolInfo"):
+        _, *figures = self._read("poolInfo")
+        return [2, *figures]
+
+    def XMLDesc(self, flags: int = 0) -> str:
+        return f"<pool type='{self._read('poolXMLDesc')[0]}'/>"
+
+    def _read(self, call: str) -> Pool:
+        with self._conn._call(call):
             if self._pool is None:
                 raise failure(VIR_ERR_NO_STORAGE_POOL, FROM_DOMAIN, "no storage pool")
-            return [2, *self._pool]
+            return self._pool
 
 
 class virDomain:

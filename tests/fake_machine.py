@@ -30,9 +30,9 @@ from tests.fake_xml import (
     show,
 )
 
-Pool: TypeAlias = tuple[int, int, int]
-"""Capacity, allocation and what is available, in bytes."""
-TEST_POOL: Final[Pool] = (100 * 1024**3, 0, 100 * 1024**3)
+Pool: TypeAlias = tuple[str, int, int, int]
+"""Type, capacity, allocation and what is available, in bytes."""
+TEST_POOL: Final[Pool] = ("dir", 100 * 1024**3, 0, 100 * 1024**3)
 """What the test driver says of every pool."""
 
 

@@ -11,11 +11,13 @@ class StoragePool:
     """A storage pool that is active.
 
     Attributes:
+        kind: libvirt's word, such as ``dir`` or ``logical``.
         capacity: Bytes, as of its last refresh; the next two likewise.
         allocation: Bytes.
         available: Bytes.
     """
 
+    kind: str
     capacity: int
     allocation: int
     available: int

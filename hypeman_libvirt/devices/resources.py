@@ -16,6 +16,8 @@ from hypeman_libvirt.devices.ports import Host
 
 GpuMode: TypeAlias = Literal["passthrough", "vgpu"]
 
+_FOLDER: Final = "dir"
+"""libvirt's word for a storage pool that is a folder of some file system."""
 _FRAMEBUFFER: Final = re.compile(r"-(\d+)[ABCQ](?:ME)?$")
 _SMALLEST_FRAMEBUFFER: Final = 512
 _GIB: Final = 1024
@@ -138,8 +140,17 @@ def count_taken(capacity: int | None, taken: Iterable[int]) -> Resource:
 
 
 def count_storage(pools: Sequence[StoragePool] | None) -> Resource:
-    """Add up pools. Pools on one file system all report its figures, so equal ones count once."""
-    different = set(pools or ())
+    """Add up pools. Folders of one file system count once, with what is left in the fullest.
+
+    All report the figures of their file system, each as of its own last refresh, so they are known
+    by their capacity: that of two different file systems is hardly ever the same to the byte.
+    """
+    folders = [each for each in pools or () if each.kind == _FOLDER]
+    by_capacity = {
+        each.capacity: each
+        for each in sorted(folders, key=lambda pool: pool.available, reverse=True)
+    }
+    different = [each for each in pools or () if each.kind != _FOLDER] + [*by_capacity.values()]
     return Resource(
         capacity=sum(each.capacity for each in different),
         allocated=sum(each.allocation for each in different),

@@ -88,11 +88,12 @@ def _list_pools(connection: libvirt.virConnect) -> Iterator[StoragePool]:
     for pool in connection.listAllStoragePools(libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE):
         try:
             _, capacity, allocation, available = pool.info()
+            kind = parse_xml(pool.XMLDesc(0)).get("type") or ""
         except libvirt.libvirtError as error:
             if error.get_error_code() != libvirt.VIR_ERR_NO_STORAGE_POOL:
                 raise
         else:
-            yield StoragePool(capacity, allocation, available)
+            yield StoragePool(kind, capacity, allocation, available)
 
 
 def _list_guests(connection: libvirt.virConnect) -> Iterator[Guest]:

@@ -12,7 +12,7 @@ GPU = "0000:a2:00.0"
 
 
 def test_what_the_host_has_and_who_took_it(api: Api, fake_host: FakeHost) -> None:
-    fake_host.pools = [(100, 60, 40)]
+    fake_host.pools = [("dir", 100, 60, 40)]
     answer = api.get("/resources").json
     assert answer["cpu"] == {
         "type": "cpu",

@@ -180,3 +180,4 @@ def test_a_storage_pool_says_how_full_it_is(connection: libvirt.virConnect) -> N
     (pool,) = connection.listAllStoragePools(libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE)
     state, capacity, allocation, available = pool.info()
     assert (state, capacity, allocation, available) == (2, 100 * 1024**3, 0, 100 * 1024**3)
+    assert pool.XMLDesc(0).startswith("<pool type='dir'")

@@ -175,7 +175,7 @@ def test_the_key_is_one_for_the_host(host: LibvirtHost, uri: str) -> None:
 def test_what_the_host_has_and_what_its_domains_took(host: LibvirtHost) -> None:
     has = host.read_resources()
     assert (has.cpus, has.memory, has.link_speed) == (64, 256 * 1024**3, 12_500_000_000)
-    assert has.pools == [StoragePool(100 * 1024**3, 0, 100 * 1024**3)]
+    assert has.pools == [StoragePool("dir", 100 * 1024**3, 0, 100 * 1024**3)]
     assert has.guests == [
         Guest("builder", "0d2f6c58-93b4-4e1a-8a77-5c9e1f3b7d24", 8, 16 * 1024**3),
         Guest("inference", "kq3w9zt5m2x7c8v1b4n6a0sd", 8, 64 * 1024**3),

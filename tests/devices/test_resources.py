@@ -94,9 +94,16 @@ def test_the_name_of_a_profile_says_its_frame_buffer(name: str, mebibytes: int) 
     assert framebuffer_of(name) == mebibytes
 
 
-def test_pools_on_one_file_system_count_once() -> None:
-    same, other = StoragePool(100, 60, 40), StoragePool(50, 50, 0)
-    assert count_storage([same, same, other]) == Resource(150, 110, 40)
+def test_folders_of_one_file_system_count_once() -> None:
+    before, after = StoragePool("dir", 100, 60, 40), StoragePool("dir", 100, 61, 39)
+    elsewhere = StoragePool("dir", 50, 50, 0)
+    assert count_storage([before, after, elsewhere]) == Resource(150, 111, 39)
+    assert count_storage([after, before, elsewhere]) == Resource(150, 111, 39)
+
+
+def test_volume_groups_of_the_same_size_are_different() -> None:
+    group = StoragePool("logical", 100, 60, 40)
+    assert count_storage([group, group]) == Resource(200, 120, 80)
 
 
 @pytest.mark.parametrize("pools", [None, []])

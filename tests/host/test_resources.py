@@ -61,8 +61,8 @@ def test_a_domain_that_ends_meanwhile_is_left_out(
 def test_a_pool_that_is_stopped_meanwhile_is_left_out(
     fake_host: FakeHost, libvirt_host: LibvirtHost
 ) -> None:
-    fake_host.pools = [(100, 60, 40), None]
-    assert libvirt_host.read_resources().pools == [StoragePool(100, 60, 40)]
+    fake_host.pools = [("dir", 100, 60, 40), None]
+    assert libvirt_host.read_resources().pools == [StoragePool("dir", 100, 60, 40)]
 
 
 @pytest.mark.parametrize("code", [libvirt.VIR_ERR_NO_SUPPORT, libvirt.VIR_ERR_ACCESS_DENIED])
