@@ -9,11 +9,13 @@ import pytest
 
 from hypeman_libvirt.devices.address import PciAddress
 from hypeman_libvirt.devices.model import NodeDevice
-from hypeman_libvirt.host.domain_xml import DomainXml
+from hypeman_libvirt.host.domain_xml import DomainXml, parse_metadata
+from hypeman_libvirt.host.guest_slots import shares_slot
 from hypeman_libvirt.host.node_device_xml import parse_node_device
 
 CAPTURES = Path(__file__).parents[1] / "data" / "captures"
 HOSTS = ("default", "nvidia", "noiommu")
+GPU, AUDIO = PciAddress(0, 0x82, 0, 0), PciAddress(0, 0x82, 0, 1)
 WITH_DOMAINS = ("default", "nvidia")
 
 
@@ -92,3 +94,34 @@ def test_a_domain_holds_three_functions(host: str, name: str, live: bool) -> Non
     assert all(each.managed for each in held.values())
     assert held["0000:82:00.1"].guest_address == PciAddress(0, 6, 1, 0)
     assert domain.is_live == live
+
+
+def test_a_group_in_a_running_domain_has_two_slots_now_and_one_from_the_next_start() -> None:
+    live, defined = (
+        DomainXml((CAPTURES / "group-attached" / name).read_text())
+        for name in ("domain_live.xml", "domain_inactive.xml")
+    )
+    assert [held.guest_address for held in live.held] == [
+        PciAddress(0, 1, 0, 0),
+        PciAddress(0, 2, 0, 0),
+    ]
+    assert [held.guest_address for held in defined.held] == [
+        PciAddress(0, 1, 0, 0),
+        PciAddress(0, 1, 0, 1),
+    ]
+    assert not shares_slot(live, GPU)
+    assert shares_slot(defined, GPU)
+
+
+def test_the_metadata_names_the_sibling_that_attach_has_bound() -> None:
+    (entry,) = parse_metadata((CAPTURES / "group-attached" / "metadata.xml").read_text())
+    assert (entry.name, entry.pci_address, entry.bound) == ("h100", GPU, (AUDIO,))
+    drivers = {read(path).driver for path in (CAPTURES / "group-attached").glob("pci_*.xml")}
+    assert drivers == {"vfio-pci"}
+
+
+def test_virtual_functions_and_their_physical_function_name_each_other() -> None:
+    nvme, *functions = (read(path) for path in sorted((CAPTURES / "sriov").iterdir()))
+    assert nvme.virtual_functions == tuple(each.address for each in functions)
+    assert {each.physical_function for each in functions} == {nvme.address}
+    assert len({each.iommu_group for each in (nvme, *functions)}) == 3
