@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, get_args
 import jwt
 import typer
 
-from hypeman_libvirt import __version__, devices_cli, registry_cli, server
+from hypeman_libvirt import __version__, devices_cli, doctor_cli, registry_cli, server
 from hypeman_libvirt.devices.errors import DeviceError
 from hypeman_libvirt.registry import RegistryOpenError
 from hypeman_libvirt.registry_cli import told
@@ -28,6 +28,7 @@ cli = typer.Typer(
 )
 
 
+cli.command()(doctor_cli.doctor)
 cli.add_typer(devices_cli.commands, name="devices")
 cli.add_typer(registry_cli.commands, name="registry")
 

@@ -63,6 +63,28 @@ def import_registrations(
         raise typer.Exit(1)
 
 
+@commands.command("adopt")
+def adopt_registrations(
+    old_host: Annotated[str, typer.Argument(help="UUID that the host had.", show_default=False)],
+    registry: Location = None,
+    uri: Annotated[str | None, typer.Option(help="libvirt URI of the host.")] = None,
+    config: Config = None,
+) -> None:
+    """Make the registrations of a host UUID that is gone those of this host.
+
+    libvirt makes a new UUID up at each start where the firmware has none; doctor says so, and how
+    to end it.
+    """
+    with told(*_EXPECTED):
+        settings = _settings(config, registry, uri)
+        with (
+            closing(_open(settings)) as opened,
+            closing(open_host(settings.uri or demo_uri())) as host,
+        ):
+            count = opened.adopt(old_host, host.key())
+            typer.echo(f"{count} registration(s) of {old_host} belong to {host.key()} now")
+
+
 def _settings(config: Path | None, registry: str | None, uri: str | None = None) -> Settings:
     return load_settings(config, {"registry": registry, "uri": uri})
 

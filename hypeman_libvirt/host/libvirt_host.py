@@ -64,6 +64,16 @@ class LibvirtHost:
         self._uses = HostUses(node_devices.list_tree, local)
         self._resources = ResourceFacts(connection, node_devices)
 
+    @property
+    def uri(self) -> str:
+        """Of the connection."""
+        return self._connection.uri
+
+    def version(self) -> str:
+        """Return libvirt's version, such as ``9.0.0``."""
+        number = self._connection.read("getLibVersion", lambda c: c.getLibVersion())
+        return f"{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}"
+
     def count_losses(self) -> int:
         """Return how many times the shared connection was lost."""
         return self._connection.losses

@@ -9,8 +9,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, Select, and_, bindparam, delete, insert, or_, select
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import Connection, Row, Select, and_, bindparam, delete, insert, or_, select, update
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from hypeman_libvirt.devices.address import PciAddress
 from hypeman_libvirt.devices.errors import ConflictError, RegistryUnavailableError
@@ -47,6 +47,11 @@ _ADD: Final = insert(registrations)
 _REMOVE: Final = delete(registrations).where(
     and_(_TABLE.host == bindparam("of_host"), _TABLE.id == bindparam("of_id"))
 )
+_ADOPT: Final = (
+    update(registrations)
+    .where(_TABLE.host == bindparam("old_host"))
+    .values(host=bindparam("new_host"))
+)
 _EVERYWHERE: Final = select(registrations).order_by(_TABLE.created_at, _TABLE.id)
 _ANY: Final = select(_TABLE.id).limit(1)
 
@@ -81,6 +86,11 @@ class SqlRegistry:
         """Raise if the registry does not answer."""
         self._read(_ANY)
 
+    def check_writable(self) -> None:
+        """Raise if the registry cannot be written; nothing is."""
+        with self._write():
+            pass
+
     def add(self, registration: Registration) -> None:
         """Keep a registration; on return it survives a power loss.
 
@@ -112,6 +122,27 @@ class SqlRegistry:
     def list_all(self) -> Sequence[Registration]:
         """List the registrations of every host, in the order of registration."""
         return [_registration(row) for row in self._read(_EVERYWHERE)]
+
+    def adopt(self, old_host: str, new_host: str) -> int:
+        """Make the registrations of one host those of another; all of them or none.
+
+        Returns:
+            How many there were.
+
+        Raises:
+            ConflictError: The other host has a name or an address already.
+        """
+        values = {"old_host": old_host, "new_host": new_host}
+        try:
+            with self._write() as connection:
+                return connection.execute(_ADOPT, values).rowcount
+        except RegistryUnavailableError as error:
+            if isinstance(error.__cause__, IntegrityError):
+                raise ConflictError(
+                    f"{new_host} has a name or an address of {old_host} registered already",
+                    hint="unregister it there first; nothing was changed",
+                ) from error
+            raise
 
     def remove(self, host: str, registration_id: str) -> bool:
         """Forget a registration; False when there was none."""

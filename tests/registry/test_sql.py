@@ -281,3 +281,15 @@ def test_no_statement_for_one_device_reads_every_row(path: Path, registry: SqlRe
         for statement, values in asked:
             plan = connection.execute(f"EXPLAIN QUERY PLAN {statement}", values).fetchall()
             assert not [step for *_, step in plan if step.startswith("SCAN")], plan
+
+
+def test_registrations_of_a_host_become_another_ones_all_or_none(registry: SqlRegistry) -> None:
+    registry.add(L4)
+    registry.add(nth(1))
+    registry.add(nth(2, host=ELSEWHERE, name="l4-gpu"))
+    with pytest.raises(ConflictError, match="nothing was changed"):
+        registry.adopt(L4.host, ELSEWHERE)
+    assert len(registry.list_registrations(L4.host, {})) == 2
+    assert registry.adopt(L4.host, "a third one") == 2
+    assert len(registry.list_registrations("a third one", {})) == 2
+    assert registry.list_registrations(L4.host, {}) == []

@@ -1,0 +1,254 @@
+"""The doctor's questions: one function each, over facts; none asks anybody."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from hypeman_libvirt.devices import rules
+from hypeman_libvirt.devices.errors import DeviceError, LibvirtDeniedError
+from hypeman_libvirt.devices.model import Device
+from hypeman_libvirt.doctor.facts import Facts, Finding, Libvirt, Machine
+
+_OLDEST: Final = (9, 0)
+"""The oldest libvirt that this was measured on."""
+_SHORTEST: Final = 32
+"""Characters of a secret for HS256; RFC 7518, section 3.2 asks for 256 bits."""
+_RIGHTS: Final = (
+    "install contrib/polkit/50-hypeman-libvirt.rules in /etc/polkit-1/rules.d, "
+    "or add the service's user to the group libvirt"
+)
+_RESTART: Final = "systemctl restart libvirtd, or virtnodedevd where libvirt is split"
+_REBOOT: Final = "then update-grub and reboot"
+_ENOUGH: Final = 2024
+
+
+def diagnose(facts: Facts) -> Sequence[Finding]:
+    """Ask every question that these facts answer, the most fundamental ones first."""
+    return [
+        check_secret(facts),
+        check_listen(facts),
+        check_clock(facts),
+        check_registry(facts),
+        check_libvirt(facts),
+        *_ask_libvirt(facts),
+    ]
+
+
+def check_secret(facts: Facts) -> Finding:
+    """Tokens are signed with a secret; without one the service does not start."""
+    if not facts.asks_for_tokens:
+        return Finding("secret", "ok", "auth is off: whoever can connect may do everything")
+    if facts.secret is None:
+        message = "there is no secret that this user can read, and without one nothing starts"
+        cure = "export JWT_SECRET=$(openssl rand -hex 32), or set jwt_secret_file"
+        return Finding("secret", "error", message, cure)
+    if facts.secret < _SHORTEST:
+        message = f"the secret has {facts.secret} characters, and {_SHORTEST} are the least"
+        return Finding("secret", "warning", message, "openssl rand -hex 32; then make new tokens")
+    return Finding("secret", "ok", "a secret is set")
+
+
+def check_listen(facts: Facts) -> Finding:
+    """What others can reach needs TLS before it."""
+    if facts.listens_locally:
+        return Finding("listen", "ok", f"{facts.listen} is reached from this machine only")
+    message = f"{facts.listen} is reached by other machines, and tokens travel unencrypted"
+    cure = "listen on 127.0.0.1 or a Unix socket, with contrib/proxy before it"
+    return Finding("listen", "warning", message, cure)
+
+
+def check_clock(facts: Facts) -> Finding:
+    """Tokens end by the clock."""
+    newest = facts.registry.newest
+    if facts.now.year < _ENOUGH or (newest is not None and newest > facts.now):
+        message = f"the clock says {facts.now:%Y-%m-%d %H:%M} UTC, and that has been before"
+        return Finding("clock", "error", message, "timedatectl set-ntp true")
+    return Finding("clock", "ok", f"{facts.now:%Y-%m-%d %H:%M} UTC")
+
+
+def check_registry(facts: Facts) -> Finding:
+    """The registry can be read and written."""
+    registry = facts.registry
+    if registry.problem is not None:
+        cure = "hypeman-libvirt serve --help names the setting; the log says more"
+        return Finding("registry", "error", registry.problem, cure)
+    if not registry.exists:
+        return Finding("registry", "ok", f"{registry.location} is made at the first start")
+    return Finding("registry", "ok", f"{registry.location} is healthy and can be written")
+
+
+def check_libvirt(facts: Facts) -> Finding:
+    """libvirt answers, and is not older than what was measured."""
+    found = facts.libvirt
+    if isinstance(found, LibvirtDeniedError):
+        return Finding("libvirt", "error", found.message, _RIGHTS)
+    if isinstance(found, DeviceError):
+        return _unreachable(found, facts.machine)
+    version = tuple(int(part) for part in found.version.split(".")[:2])
+    if version < _OLDEST:
+        message = f"libvirt {found.version} is older than any that this was tested with"
+        return Finding("libvirt", "warning", message, "apt-get upgrade libvirt-daemon-system")
+    return Finding("libvirt", "ok", f"libvirt {found.version} answers at {found.uri}")
+
+
+def _unreachable(error: DeviceError, machine: Machine | None) -> Finding:
+    if machine is None:
+        cure = "check the URI and the way there: virsh -c URI version"
+        return Finding("libvirt", "error", error.message, cure)
+    if machine.socket == "denied":
+        return Finding("libvirt", "error", "this user may not open libvirt's socket", _RIGHTS)
+    if machine.socket == "answers":
+        message = "libvirt takes connections and does not serve them"
+        return Finding(
+            "libvirt", "error", message, "journalctl -u libvirtd -u virtqemud; " + _RESTART
+        )
+    cure = "systemctl enable --now libvirtd.socket, or virtqemud.socket and virtnodedevd.socket"
+    return Finding("libvirt", "error", "libvirt is not running", cure)
+
+
+def _ask_libvirt(facts: Facts) -> Iterator[Finding]:
+    """Ask what only a libvirt that answers can say."""
+    found = facts.libvirt
+    if isinstance(found, DeviceError):
+        return
+    yield check_node_devices(found)
+    yield check_domains(found)
+    yield check_iommu(found, facts.machine)
+    yield check_vfio(found, facts.machine)
+    yield check_host_uuid(found, facts.machine)
+    yield from check_strangers(facts, found)
+    yield from check_devices(facts.devices)
+
+
+def check_node_devices(found: Libvirt) -> Finding:
+    """libvirt's node device driver is alive and lets us read."""
+    count = found.node_devices
+    if isinstance(count, LibvirtDeniedError):
+        message = "libvirt does not let this user read node devices (node-device.read)"
+        return Finding("node_devices", "error", message, _RIGHTS)
+    if isinstance(count, DeviceError):
+        message = f"libvirt's node device driver does not answer: {count.message}"
+        return Finding("node_devices", "error", message, _RESTART)
+    if not count:
+        message = "libvirt lists no PCI device"
+        return Finding(
+            "node_devices", "error", message, "apt-get install libvirt-daemon; " + _RESTART
+        )
+    return Finding("node_devices", "ok", f"libvirt lists {count} PCI functions")
+
+
+def check_domains(found: Libvirt) -> Finding:
+    """Domains can be read: whoever holds a device must be seen."""
+    if isinstance(found.domains, LibvirtDeniedError):
+        message = "libvirt does not let this user read domains (domain.read)"
+        return Finding("domains", "error", message, _RIGHTS)
+    if found.domains is not None:
+        return Finding(
+            "domains", "error", found.domains.message, "virsh list --all; the log says more"
+        )
+    return Finding("domains", "ok", "domains can be read")
+
+
+def check_iommu(found: Libvirt, machine: Machine | None) -> Finding:
+    """The kernel keeps devices apart."""
+    if found.grouped:
+        return Finding("iommu", "ok", f"{found.grouped} PCI functions are in IOMMU groups")
+    message = "no PCI function is in an IOMMU group"
+    if machine is None:
+        return Finding("iommu", "error", message, rules.IOMMU_HINT)
+    if machine.iommu_table is None:
+        message = "the firmware shows no IOMMU (no ACPI table DMAR, IVRS, IORT or VIOT)"
+        return Finding(
+            "iommu", "error", message, "turn on VT-d, AMD-Vi or SMMU in the firmware setup"
+        )
+    if off := [word for word in machine.command_line if _turns_off(word)]:
+        message = f"the kernel command line turns the IOMMU off: {' '.join(off)}"
+        return Finding("iommu", "error", message, f"remove it from /etc/default/grub, {_REBOOT}")
+    if machine.groups:
+        message = f"the kernel has {machine.groups} IOMMU groups, and libvirt names none"
+        return Finding("iommu", "error", message, _RESTART)
+    option = "intel_iommu=on" if machine.iommu_table == "DMAR" else "iommu=pt"
+    message = f"the firmware has an IOMMU ({machine.iommu_table}), and the kernel does not use it"
+    return Finding("iommu", "error", message, f"add {option} to GRUB_CMDLINE_LINUX, {_REBOOT}")
+
+
+def _turns_off(word: str) -> bool:
+    name, _, value = word.partition("=")
+    return name in {"iommu", "intel_iommu", "amd_iommu"} and "off" in value.split(",")
+
+
+def check_vfio(found: Libvirt, machine: Machine | None) -> Finding:
+    """The kernel and the hypervisor can pass devices through."""
+    if machine is not None and machine.vfio == "missing":
+        cure = "apt-get install linux-image-amd64 and reboot; cloud kernels come without it"
+        return Finding("vfio", "error", "this kernel has no vfio-pci", cure)
+    if found.has_vfio is False and found.grouped:
+        message = "libvirt says that its hypervisor does not pass PCI devices through"
+        return Finding("vfio", "error", message, "modprobe vfio-pci; then " + _RESTART)
+    if machine is None:
+        return Finding("vfio", "ok", "libvirt does not say that VFIO is missing")
+    return Finding("vfio", "ok", f"vfio-pci is {machine.vfio}")
+
+
+def check_host_uuid(found: Libvirt, machine: Machine | None) -> Finding:
+    """Registrations belong to the host's UUID, so it must outlive a restart of libvirt.
+
+    Source: libvirt's src/util/viruuid.c: without one from the firmware libvirt makes one up at
+    each start.
+    """
+    message = f"registrations belong to {found.host}"
+    if machine is None or machine.uuid_chosen or machine.firmware_uuid == found.host:
+        return Finding("host_uuid", "ok", message)
+    if machine.firmware_uuid is None:
+        return Finding(
+            "host_uuid", "ok", message + "; only root can see whether it is the firmware's"
+        )
+    return Finding(
+        "host_uuid",
+        "warning",
+        f"{message}, which libvirt has made up and makes up anew at each start",
+        'set host_uuid_source = "machine-id" in /etc/libvirt/libvirtd.conf (or virtqemud.conf) and '
+        "restart it; then hypeman-libvirt registry adopt",
+    )
+
+
+def check_strangers(facts: Facts, found: Libvirt) -> Iterator[Finding]:
+    """Registrations of a host that is not this one are not listed."""
+    for host, count in sorted(facts.registry.strangers.items()):
+        message = f"{count} registration(s) belong to host {host}, and this is {found.host}"
+        cure = f"if that was this host: hypeman-libvirt registry adopt {host}"
+        yield Finding("other_host", "warning", message, cure)
+
+
+def check_devices(devices: Sequence[Device]) -> Iterator[Finding]:
+    """Registered devices are there and have a driver."""
+    troubled = [finding for device in devices for finding in _check_device(device)]
+    yield from troubled
+    if not troubled:
+        yield Finding("devices", "ok", f"{len(devices)} registered device(s) are as they should be")
+
+
+def _check_device(device: Device) -> Iterator[Finding]:
+    name, address = device.registration.name, device.registration.pci_address
+    state = rules.device_state(device)
+    if state == "missing":
+        cure = f"plug it in again, or hypeman-libvirt devices delete {name}"
+        yield Finding("devices", "warning", f"{name}: nothing is at {address}", cure)
+    if state == "changed":
+        cure = f"if that is meant: hypeman-libvirt devices delete {name}, and register it anew"
+        yield Finding("devices", "warning", f"{name}: other hardware is at {address}", cure)
+    if state == "present" and _has_lost_its_driver(device):
+        lost = device.registration.host_driver
+        yield Finding(
+            "devices",
+            "error",
+            f"{name}: {address} has no driver, and was on {lost} when it was registered",
+            f"echo {address} > /sys/bus/pci/drivers_probe; see dmesg",
+        )
+
+
+def _has_lost_its_driver(device: Device) -> bool:
+    held = device.holder is not None and device.holder.live
+    driver = device.node and device.node.driver
+    return driver is None and device.registration.host_driver is not None and not held

@@ -1,0 +1,104 @@
+"""Gathers what the doctor looks at, and changes nothing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from datetime import datetime
+from pathlib import Path
+from typing import TypeVar
+
+from hypeman_libvirt.devices.errors import DeviceError
+from hypeman_libvirt.devices.inventory import Inventory
+from hypeman_libvirt.devices.model import Device, Registration
+from hypeman_libvirt.doctor.facts import Facts, Libvirt, Machine, Registry
+from hypeman_libvirt.host.libvirt_host import LibvirtHost
+from hypeman_libvirt.registry import RegistryOpenError, SqlRegistry
+from hypeman_libvirt.settings import Settings, SettingsError, is_local
+
+Found = TypeVar("Found")
+
+
+def examine(settings: Settings, host: LibvirtHost, machine: Machine | None, now: datetime) -> Facts:
+    """Look at everything once.
+
+    Args:
+        settings: As the service would start with.
+        host: Its libvirt host.
+        machine: This machine, if the host is this machine.
+        now: The clock.
+    """
+    libvirt = _catch(lambda: _read_libvirt(host))
+    registry, devices = _read_registry(settings, host, libvirt)
+    return Facts(
+        machine=machine,
+        libvirt=libvirt,
+        registry=registry,
+        devices=devices,
+        asks_for_tokens=settings.auth != "off",
+        secret=_secret(settings),
+        listen=settings.listen,
+        listens_locally=is_local(settings.listen),
+        now=now,
+    )
+
+
+def _read_libvirt(host: LibvirtHost) -> Libvirt:
+    key, version = host.key(), host.version()
+    nodes = _catch(host.list_node_devices)
+    grouped = 0
+    if not isinstance(nodes, DeviceError):
+        grouped = len([node for node in nodes if node.iommu_group is not None])
+    domains, has_vfio = _catch(host.list_holders), _catch(host.has_vfio)
+    return Libvirt(
+        uri=host.uri,
+        version=version,
+        host=key,
+        node_devices=nodes if isinstance(nodes, DeviceError) else len(nodes),
+        grouped=grouped,
+        domains=domains if isinstance(domains, DeviceError) else None,
+        has_vfio=None if isinstance(has_vfio, DeviceError) else has_vfio,
+    )
+
+
+def _catch(ask: Callable[[], Found]) -> Found | DeviceError:
+    try:
+        return ask()
+    except DeviceError as error:
+        return error
+
+
+def _read_registry(
+    settings: Settings, host: LibvirtHost, libvirt: Libvirt | DeviceError
+) -> tuple[Registry, Sequence[Device]]:
+    """Read the registry; one that does not exist is not made, since the service must own it."""
+    location = settings.registry_location
+    if "://" not in location and not Path(location).exists():
+        return Registry(settings.shown_registry, False, None, {}, None), ()
+    try:
+        with closing(SqlRegistry(location)) as registry:
+            registry.check_writable()
+            registrations = registry.list_all()
+            devices = _catch(lambda: Inventory(host, registry).list_devices({}))
+    except (RegistryOpenError, DeviceError) as error:
+        return Registry(settings.shown_registry, True, str(error), {}, None), ()
+    key = None if isinstance(libvirt, DeviceError) else libvirt.host
+    return (
+        _describe(settings.shown_registry, registrations, key),
+        () if isinstance(devices, DeviceError) else devices,
+    )
+
+
+def _describe(location: str, registrations: Sequence[Registration], key: str | None) -> Registry:
+    hosts = Counter(each.host for each in registrations)
+    strangers = {host: count for host, count in hosts.items() if key is not None and host != key}
+    newest = max((each.created_at for each in registrations), default=None)
+    return Registry(location, True, None, strangers, newest)
+
+
+def _secret(settings: Settings) -> int | None:
+    try:
+        return len(settings.secret())
+    except SettingsError:
+        return None

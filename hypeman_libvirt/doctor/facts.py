@@ -1,0 +1,124 @@
+"""What the doctor looks at, read once: facts without judgement."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal, TypeAlias
+
+from hypeman_libvirt.devices.errors import DeviceError
+from hypeman_libvirt.devices.model import Device
+
+Severity: TypeAlias = Literal["ok", "warning", "error"]
+Socket: TypeAlias = Literal["answers", "silent", "denied", "missing"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The answer to one question.
+
+    Attributes:
+        id: Of the question, in one word.
+        severity: How bad it is.
+        message: What was found, for people.
+        cure: What mends it, a command where there is one; None where nothing is wrong.
+    """
+
+    id: str
+    severity: Severity
+    message: str
+    cure: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """The machine, as its kernel shows it. Only where libvirt runs on this machine.
+
+    Attributes:
+        socket: Whether libvirt's socket lets this user in.
+        iommu_table: ACPI's table of the IOMMU, such as ``DMAR``; None when the firmware has none.
+        groups: How many IOMMU groups the kernel made.
+        command_line: Of the kernel, by words.
+        vfio: Whether the kernel has vfio-pci.
+        firmware_uuid: Of the machine; empty where the firmware has none, None where only root
+            may read it.
+        uuid_chosen: libvirt's configuration names the host's UUID or where it comes from.
+    """
+
+    socket: Socket
+    iommu_table: str | None
+    groups: int
+    command_line: Sequence[str]
+    vfio: Literal["loaded", "loadable", "missing"]
+    firmware_uuid: str | None
+    uuid_chosen: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Libvirt:
+    """What libvirt says, or why it does not.
+
+    Attributes:
+        uri: Of the connection.
+        version: Such as ``9.0.0``.
+        host: The host's UUID, else the URI.
+        node_devices: How many PCI functions; the error when they cannot be listed.
+        grouped: How many of them are in an IOMMU group.
+        domains: The error when they cannot be read; None when they can.
+        has_vfio: What the domain capabilities say; None when they do not.
+    """
+
+    uri: str
+    version: str
+    host: str
+    node_devices: int | DeviceError
+    grouped: int
+    domains: DeviceError | None
+    has_vfio: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """The registry.
+
+    Attributes:
+        location: For people.
+        exists: It has been made already.
+        problem: Why it cannot be read and written; None when it can.
+        strangers: How many registrations other hosts have, by host.
+        newest: When the last registration was made; None without any.
+    """
+
+    location: str
+    exists: bool
+    problem: str | None
+    strangers: Mapping[str, int]
+    newest: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Everything.
+
+    Attributes:
+        machine: None for a remote host, and for one that is made up.
+        libvirt: What it says; the error when no connection could be opened.
+        registry: Always.
+        devices: Registered devices of the host; empty when they cannot be read.
+        asks_for_tokens: Whether the service does.
+        secret: Its length in characters; None without one that can be read.
+        listen: Where the service listens.
+        listens_locally: Nobody else can connect.
+        now: The clock.
+    """
+
+    machine: Machine | None
+    libvirt: Libvirt | DeviceError
+    registry: Registry
+    devices: Sequence[Device]
+    asks_for_tokens: bool
+    secret: int | None
+    listen: str
+    listens_locally: bool
+    now: datetime

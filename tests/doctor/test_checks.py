@@ -1,0 +1,200 @@
+"""Each question of the doctor, over facts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from hypeman_libvirt.devices.address import PciAddress
+from hypeman_libvirt.devices.errors import (
+    DeviceError,
+    LibvirtDeniedError,
+    LibvirtFailedError,
+    LibvirtUnavailableError,
+)
+from hypeman_libvirt.devices.model import Device, NodeDevice
+from hypeman_libvirt.doctor.checks import diagnose
+from hypeman_libvirt.doctor.facts import Facts, Finding, Libvirt, Machine, Registry, Socket
+from tests.registry.registrations import L4
+
+UUID = "2f1c5a3e-8f7e-4a53-9f3c-0d6c7f6b7a10"
+NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
+MACHINE = Machine("answers", "DMAR", 20, ["quiet", "intel_iommu=on"], "loaded", UUID, False)
+LIBVIRT = Libvirt("qemu:///system", "9.0.0", UUID, 30, 28, None, has_vfio=True)
+REGISTRY = Registry("/var/lib/libvirt/hypeman/registry.db", True, None, {}, NOW)
+WELL = Facts(MACHINE, LIBVIRT, REGISTRY, (), True, 64, "127.0.0.1:8080", True, NOW)
+NODE = NodeDevice(
+    node_name="pci_0000_a2_00_0",
+    address=PciAddress.parse("0000:a2:00.0"),
+    vendor_id="10de",
+    device_id="27b8",
+    class_code=0x030200,
+    serial=L4.serial,
+    driver="nvidia",
+    iommu_group=82,
+)
+
+
+def find(facts: Facts, question: str) -> Finding:
+    (finding,) = [each for each in diagnose(facts) if each.id == question]
+    return finding
+
+
+def with_machine(**changes: object) -> Facts:
+    return replace(WELL, machine=replace(MACHINE, **changes))  # type: ignore[arg-type]
+
+
+def with_libvirt(**changes: object) -> Facts:
+    return replace(WELL, libvirt=replace(LIBVIRT, **changes))  # type: ignore[arg-type]
+
+
+def test_a_healthy_host_has_nothing_to_mend() -> None:
+    assert {(each.severity, each.cure) for each in diagnose(WELL)} == {("ok", None)}
+
+
+def down(socket: Socket) -> Facts:
+    return replace(with_machine(socket=socket), libvirt=LibvirtUnavailableError("no answer"))
+
+
+@pytest.mark.parametrize(
+    ("facts", "question", "found", "cure"),
+    [
+        (down("missing"), "libvirt", "not running", "systemctl enable --now libvirtd.socket"),
+        (down("silent"), "libvirt", "not running", "systemctl enable --now libvirtd.socket"),
+        (down("denied"), "libvirt", "may not open", "contrib/polkit"),
+        (down("answers"), "libvirt", "does not serve", "journalctl"),
+        (
+            replace(WELL, libvirt=LibvirtDeniedError("refused")),
+            "libvirt",
+            "refused",
+            "contrib/polkit",
+        ),
+        (
+            replace(down("missing"), machine=None),
+            "libvirt",
+            "no answer",
+            "virsh -c URI version",
+        ),
+        (
+            replace(with_machine(iommu_table=None, groups=0), libvirt=replace(LIBVIRT, grouped=0)),
+            "iommu",
+            "firmware shows no IOMMU",
+            "firmware setup",
+        ),
+        (
+            replace(
+                with_machine(groups=0, command_line=["quiet", "intel_iommu=off"]),
+                libvirt=replace(LIBVIRT, grouped=0),
+            ),
+            "iommu",
+            "turns the IOMMU off: intel_iommu=off",
+            "/etc/default/grub",
+        ),
+        (
+            replace(
+                with_machine(groups=0, command_line=["quiet"]),
+                libvirt=replace(LIBVIRT, grouped=0),
+            ),
+            "iommu",
+            "the kernel does not use it",
+            "add intel_iommu=on",
+        ),
+        (with_libvirt(grouped=0), "iommu", "libvirt names none", "restart libvirtd"),
+        (with_machine(vfio="missing"), "vfio", "no vfio-pci", "apt-get install linux-image"),
+        (with_libvirt(has_vfio=False), "vfio", "does not pass", "modprobe vfio-pci"),
+        (
+            with_libvirt(node_devices=LibvirtDeniedError("refused")),
+            "node_devices",
+            "node-device.read",
+            "contrib/polkit",
+        ),
+        (
+            with_libvirt(node_devices=LibvirtFailedError("dead")),
+            "node_devices",
+            "driver does not answer",
+            "virtnodedevd",
+        ),
+        (with_libvirt(node_devices=0), "node_devices", "no PCI device", "apt-get install"),
+        (
+            with_libvirt(domains=LibvirtDeniedError("refused")),
+            "domains",
+            "domain.read",
+            "contrib/polkit",
+        ),
+        (with_libvirt(domains=LibvirtFailedError("odd")), "domains", "odd", "virsh list"),
+        (replace(WELL, secret=None), "secret", "no secret", "openssl rand"),
+        (
+            replace(WELL, registry=replace(REGISTRY, problem="its disk is full")),
+            "registry",
+            "its disk is full",
+            "setting",
+        ),
+        (
+            replace(WELL, registry=replace(REGISTRY, newest=NOW + timedelta(hours=1))),
+            "clock",
+            "has been before",
+            "timedatectl",
+        ),
+    ],
+)
+def test_an_error_names_its_cure(facts: Facts, question: str, found: str, cure: str) -> None:
+    finding = find(facts, question)
+    assert finding.severity == "error"
+    assert found in finding.message
+    assert cure in (finding.cure or "")
+
+
+@pytest.mark.parametrize(
+    ("facts", "question", "cure"),
+    [
+        (replace(WELL, secret=8), "secret", "openssl"),
+        (replace(WELL, listen="0.0.0.0:80", listens_locally=False), "listen", "contrib/proxy"),
+        (with_libvirt(version="8.0.0"), "libvirt", "apt-get upgrade"),
+        (with_machine(firmware_uuid=""), "host_uuid", "host_uuid_source"),
+        (
+            replace(WELL, registry=replace(REGISTRY, strangers={"old": 3})),
+            "other_host",
+            "registry adopt old",
+        ),
+        (replace(WELL, devices=[Device(L4, None, None)]), "devices", "devices delete l4-gpu"),
+        (
+            replace(WELL, devices=[Device(L4, replace(NODE, device_id="2204"), None)]),
+            "devices",
+            "register it anew",
+        ),
+    ],
+)
+def test_a_warning_names_its_cure(facts: Facts, question: str, cure: str) -> None:
+    finding = find(facts, question)
+    assert finding.severity == "warning"
+    assert cure in (finding.cure or "")
+
+
+def test_a_device_that_lost_its_driver_is_an_error() -> None:
+    lost = Device(L4, replace(NODE, driver=None), None)
+    finding = find(replace(WELL, devices=[lost]), "devices")
+    assert (finding.severity, "was on nvidia" in finding.message) == ("error", True)
+    assert "drivers_probe" in (finding.cure or "")
+
+
+def test_a_device_that_never_had_a_driver_has_lost_none() -> None:
+    driverless = Device(replace(L4, host_driver=None), replace(NODE, driver=None), None)
+    assert find(replace(WELL, devices=[driverless]), "devices").severity == "ok"
+
+
+@pytest.mark.parametrize("machine", [None, replace(MACHINE, firmware_uuid="", uuid_chosen=True)])
+def test_a_uuid_that_is_chosen_or_not_ours_to_see_is_well(machine: Machine | None) -> None:
+    assert find(replace(WELL, machine=machine), "host_uuid").severity == "ok"
+
+
+def test_a_remote_host_without_groups_gets_the_general_cure() -> None:
+    facts = replace(with_libvirt(grouped=0), machine=None)
+    assert "intel_iommu=on" in (find(facts, "iommu").cure or "")
+
+
+@pytest.mark.parametrize("error", [LibvirtUnavailableError("x"), LibvirtDeniedError("x")])
+def test_nothing_is_asked_of_a_libvirt_that_does_not_answer(error: DeviceError) -> None:
+    asked = [each.id for each in diagnose(replace(WELL, libvirt=error))]
+    assert asked == ["secret", "listen", "clock", "registry", "libvirt"]

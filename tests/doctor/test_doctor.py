@@ -1,0 +1,142 @@
+"""The command on five broken hosts, and on one that is well."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from hypeman_libvirt.cli import cli
+from hypeman_libvirt.host.libvirt_host import LibvirtHost
+from hypeman_libvirt.registry import SqlRegistry
+from tests.fake_host import FakeHost
+from tests.world import OPERATOR, world_on
+
+L4 = "0000:a2:00.0"
+
+
+class Doctor:
+    """Runs the command on a fake host with a registry of its own."""
+
+    def __init__(self, host: FakeHost, folder: Path) -> None:
+        self.registry = folder / "registry.db"
+        self._machine = folder / "machine"
+        (self._machine / "sys/bus/pci/drivers/vfio-pci").mkdir(parents=True)
+        self.say_uuid(host.uuid)
+        self._environment = {
+            "HYPEMAN_LIBVIRT_URI": host.uri,
+            "HYPEMAN_LIBVIRT_REGISTRY": str(self.registry),
+            "JWT_SECRET": "s" * 64,
+        }
+
+    def say_uuid(self, uuid: str) -> None:
+        """Let the firmware name the machine so."""
+        file = self._machine / "sys/class/dmi/id/product_uuid"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(uuid)
+
+    def run(self, *arguments: str, **environment: str | None) -> tuple[int, str]:
+        done = CliRunner().invoke(
+            cli,
+            ["doctor", "--root", str(self._machine), *arguments],
+            env={**self._environment, **environment},
+        )
+        return done.exit_code, done.stdout
+
+    def findings(self) -> dict[str, tuple[str, Any]]:
+        _, printed = self.run("--json")
+        return {each["id"]: (each["severity"], each["cure"]) for each in json.loads(printed)}
+
+
+@pytest.fixture
+def doctor(fake_host: FakeHost, tmp_path: Path) -> Doctor:
+    return Doctor(fake_host, tmp_path)
+
+
+def register(host: LibvirtHost, folder: Path) -> None:
+    with world_on(host, folder) as world:
+        world.service.register(L4, "l4-gpu", {}, OPERATOR)
+
+
+def test_a_host_that_is_well(doctor: Doctor, libvirt_host: LibvirtHost, tmp_path: Path) -> None:
+    register(libvirt_host, tmp_path)
+    status, printed = doctor.run()
+    assert status == 0, printed
+    assert "OK       libvirt: libvirt 9.0.0 answers" in printed
+    assert "1 registered device(s) are as they should be" in printed
+
+
+def test_libvirt_is_down(doctor: Doctor, fake_host: FakeHost) -> None:
+    fake_host.down()
+    status, printed = doctor.run()
+    assert status == 2
+    assert "ERROR    libvirt: libvirt is not running" in printed
+    assert "cure: systemctl enable --now libvirtd.socket" in printed
+
+
+def test_libvirt_lets_nobody_in(doctor: Doctor, fake_host: FakeHost) -> None:
+    fake_host.refuse("open", 45)
+    severity, cure = doctor.findings()["libvirt"]
+    assert severity == "error"
+    assert "contrib/polkit" in cure
+
+
+def test_polkit_hides_node_devices(doctor: Doctor, fake_host: FakeHost) -> None:
+    fake_host.refuse("listAllDevices", 88)
+    severity, cure = doctor.findings()["node_devices"]
+    assert severity == "error"
+    assert "contrib/polkit" in cure
+
+
+def test_the_node_device_driver_is_dead(doctor: Doctor, fake_host: FakeHost) -> None:
+    fake_host.refuse("listAllDevices", 38)
+    severity, cure = doctor.findings()["node_devices"]
+    assert severity == "error"
+    assert "virtnodedevd" in cure
+
+
+def test_there_is_no_secret(doctor: Doctor) -> None:
+    status, printed = doctor.run(JWT_SECRET=None)
+    assert status == 2
+    assert "ERROR    secret" in printed
+
+
+def test_the_registry_is_damaged(doctor: Doctor) -> None:
+    doctor.registry.write_text("no database at all, and longer than a header " * 50)
+    assert doctor.findings()["registry"][0] == "error"
+
+
+def test_the_registry_is_not_made_by_looking(doctor: Doctor) -> None:
+    assert doctor.findings()["registry"][0] == "ok"
+    assert not doctor.registry.exists()
+
+
+def test_a_device_has_lost_its_driver(
+    doctor: Doctor, fake_host: FakeHost, libvirt_host: LibvirtHost, tmp_path: Path
+) -> None:
+    register(libvirt_host, tmp_path)
+    fake_host.set_driver(L4, None)
+    severity, cure = doctor.findings()["devices"]
+    assert severity == "error"
+    assert cure.startswith(f"echo {L4} > /sys/bus/pci/drivers_probe")
+
+
+def test_what_a_uuid_that_is_gone_had_is_adopted(
+    doctor: Doctor, fake_host: FakeHost, libvirt_host: LibvirtHost, tmp_path: Path
+) -> None:
+    register(libvirt_host, tmp_path)
+    old, fake_host.uuid = fake_host.uuid, "11111111-2222-4333-8444-555555555555"
+    doctor.say_uuid(fake_host.uuid)
+    status, printed = doctor.run()
+    assert status == 1
+    assert f"registry adopt {old}" in printed
+    arguments = ["registry", "adopt", old, "--registry", str(doctor.registry)]
+    done = CliRunner().invoke(cli, [*arguments, "--uri", fake_host.uri])
+    assert (done.exit_code, done.stdout[:1]) == (0, "1")
+    assert doctor.run()[0] == 0
+    registry = SqlRegistry(doctor.registry)
+    assert registry.find(fake_host.uuid, "l4-gpu") is not None
+    registry.close()
