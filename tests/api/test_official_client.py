@@ -6,7 +6,6 @@ import json
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,10 @@ import hypeman
 import pytest
 from hypeman import Hypeman
 from hypeman.types import AvailableDevice, Capabilities, Device, Resources
-from pydantic import BaseModel, SecretStr
+from pydantic import BaseModel
 
-from tests.api.client import SECRET, token
+from tests.api.client import token
+from tests.api.demo_service import demo_service
 
 pytestmark = pytest.mark.testdriver
 
@@ -48,17 +48,8 @@ curl http://localhost:8080/devices \\
 @pytest.fixture
 def url(tmp_path: Path) -> Iterator[str]:
     """A service on the demo host."""
-    from hypeman_libvirt.app import create_auth, create_service  # noqa: PLC0415  # needs libvirt
-    from hypeman_libvirt.rest.routes import own_app  # noqa: PLC0415
-    from hypeman_libvirt.settings import Settings  # noqa: PLC0415
-    from tests.server.running import running  # noqa: PLC0415
-
-    settings = Settings(registry=str(tmp_path / "registry.db"), jwt_secret=SecretStr(SECRET))
-    with (
-        closing(create_service(settings)) as service,
-        running(own_app(service, create_auth(settings))) as server,
-    ):
-        yield f"http://127.0.0.1:{server.port}"
+    with demo_service(tmp_path) as url:
+        yield url
 
 
 @pytest.fixture
