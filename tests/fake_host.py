@@ -123,6 +123,9 @@ class FakeHost(Machine):
         document = parse(path.read_text())
         for device in document.iterfind("device"):
             self.add_node(show(device))
+        self.networks |= {
+            each.findtext("name") or "": show(each) for each in document.iterfind("network")
+        }
         self.pools += [TEST_POOL for _ in document.iterfind("pool")]
         for domain in document.iterfind("domain"):
             off = domain.find("{http://libvirt.org/schemas/domain/test/1.0}runstate")

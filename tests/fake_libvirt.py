@@ -79,6 +79,7 @@ VIR_ERR_SYSTEM_ERROR: Final = SYSTEM
 VIR_ERR_RPC: Final = 39
 VIR_ERR_NO_DOMAIN: Final = NO_DOMAIN
 VIR_ERR_AUTH_FAILED: Final = 45
+VIR_ERR_NO_NETWORK: Final = 43
 VIR_ERR_NO_STORAGE_POOL: Final = 49
 VIR_ERR_NO_NODE_DEVICE: Final = NO_NODE_DEVICE
 VIR_ERR_OPERATION_INVALID: Final = OPERATION_INVALID
@@ -261,6 +262,12 @@ class virConnect:
         with self._call("getInfo") as host:
             return [host.arch, host.memory, host.cpus, 2900, 2, 1, host.cpus // 4, 2]
 
+    def networkLookupByName(self, name: str) -> virNetwork:
+        with self._call("networkLookupByName") as host:
+            if name not in host.networks:
+                raise failure(VIR_ERR_NO_NETWORK, FROM_DOMAIN, f"no network {name!r}")
+            return virNetwork(host.networks[name])
+
     def listAllStoragePools(self, flags: int = 0) -> list[virStoragePool]:
         with self._call("listAllStoragePools") as host:
             return [virStoragePool(self, pool) for pool in host.pools]
@@ -419,6 +426,16 @@ class virNodeDevice:
             if not self._node.present:
                 raise failure(NO_NODE_DEVICE, FROM_NODEDEV, f"no node device {self.name()!r}")
             yield host, self._node
+
+
+class virNetwork:
+    """A virtual network."""
+
+    def __init__(self, xml: str) -> None:
+        self._xml = xml
+
+    def XMLDesc(self, flags: int = 0) -> str:
+        return self._xml
 
 
 class virStoragePool:

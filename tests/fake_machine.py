@@ -98,6 +98,7 @@ class Machine(Faults):
         self.iommu = iommu
         self.arch, self.cpus, self.memory = "x86_64", 64, 262144  # memory in MiB
         self.hypervisors = ["qemu", "kvm"]
+        self.networks: dict[str, str] = {}
         self.pools: list[Pool | None] = []
         self.nodes: dict[str, Node] = {}
         self.listeners: list[Notify] = []

@@ -66,13 +66,30 @@ class HostResources:
 
 
 @dataclass(frozen=True, slots=True)
+class Network:
+    """The network that guests are on when nobody says another.
+
+    Attributes:
+        joins_guests: They can talk to each other.
+        gateway: The host's address on it; None if it has none.
+        subnet: Such as ``192.168.122.0/24``; None likewise.
+    """
+
+    joins_guests: bool
+    gateway: str | None = None
+    subnet: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Platform:
     """What libvirt says of the host's kind.
 
     Attributes:
         arch: The kernel's word, such as ``x86_64``.
         hypervisors: libvirt's domain types for that architecture, such as ``kvm``, by name.
+        network: None where libvirt has none by the name ``default``, or the service may not look.
     """
 
     arch: str
     hypervisors: tuple[str, ...]
+    network: Network | None = None

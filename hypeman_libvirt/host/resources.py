@@ -8,11 +8,12 @@ from typing import Final
 import libvirt
 from lxml.etree import _Element as Element
 
-from hypeman_libvirt.devices.capacity import Guest, HostResources, Platform, StoragePool
+from hypeman_libvirt.devices.capacity import Guest, HostResources, Network, Platform, StoragePool
 from hypeman_libvirt.devices.errors import LibvirtDeniedError, NotSupportedError
 from hypeman_libvirt.host.connection import Connection
 from hypeman_libvirt.host.domain_xml import DomainXml
 from hypeman_libvirt.host.errors import is_gone
+from hypeman_libvirt.host.network_xml import parse_network
 from hypeman_libvirt.host.node_devices import NodeDevices
 from hypeman_libvirt.host.node_tree import is_inside
 from hypeman_libvirt.host.xml import parse_xml
@@ -25,6 +26,7 @@ _KILOBYTE: Final = 1000
 
 Source: https://libvirt.org/formatnetwork.html#quality-of-service; tc(8).
 """
+_DEFAULT_NETWORK: Final = "default"
 _NOT_A_CARD: Final = "computer"
 """Parent of bridges, bonds and taps in libvirt's tree."""
 
@@ -60,7 +62,16 @@ class ResourceFacts:
         capabilities = parse_xml(xml)
         arch = capabilities.findtext("host/cpu/arch", "")
         kinds = capabilities.iterfind(f"guest/arch[@name='{arch}']/domain")
-        return Platform(arch, tuple(sorted({each.get("type") or "" for each in kinds})))
+        hypervisors = tuple(sorted({each.get("type") or "" for each in kinds}))
+        return Platform(arch, hypervisors, self._read_network())
+
+    def _read_network(self) -> Network | None:
+        """Read the network of libvirt's that new domains are on unless somebody says another."""
+        try:
+            xml = self._connection.read("networkLookupByName", _describe_default_network)
+        except (NotSupportedError, LibvirtDeniedError):
+            return None
+        return parse_network(xml) if xml else None
 
     def _read_pools(self) -> Sequence[StoragePool] | None:
         """Read storage pools; None where the driver has none, or the service may not look."""
@@ -82,6 +93,15 @@ class ResourceFacts:
             and not any(is_inside(node.path, path) for path in virtual)
         ]
         return sum(speeds) * _MEGABIT if speeds else None
+
+
+def _describe_default_network(connection: libvirt.virConnect) -> str | None:
+    try:
+        return connection.networkLookupByName(_DEFAULT_NETWORK).XMLDesc(0)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() == libvirt.VIR_ERR_NO_NETWORK:
+            return None
+        raise
 
 
 def _list_pools(connection: libvirt.virConnect) -> Iterator[StoragePool]:

@@ -164,10 +164,26 @@ class RuntimeOut(DefaultRuntimeOut):
 
 
 class NetworkOut(BaseModel):
-    """Networks are libvirt's: by default a Linux bridge on which guests see each other."""
+    """libvirt's default network: to hypeman, what guests reach through a tap is a bridge."""
 
     model: Literal["bridge"]
     guest_to_guest: bool
+    gateway: str | SkipJsonSchema[None] = None
+    subnet: str | SkipJsonSchema[None] = None
+
+    @classmethod
+    def of(cls, network: capacity.Network | None) -> NetworkOut:
+        """Describe it; on a host without one, guests do not meet by default."""
+        if network is None:
+            return cls(model="bridge", guest_to_guest=False)
+        if network.gateway is None or network.subnet is None:
+            return cls(model="bridge", guest_to_guest=network.joins_guests)
+        return cls(
+            model="bridge",
+            guest_to_guest=network.joins_guests,
+            gateway=network.gateway,
+            subnet=network.subnet,
+        )
 
 
 class ImagesOut(BaseModel):
@@ -204,7 +220,7 @@ class CapabilitiesOut(BaseModel):
                 )
                 for each in found.platform.hypervisors
             ],
-            network=NetworkOut(model="bridge", guest_to_guest=True),
+            network=NetworkOut.of(found.platform.network),
             images=ImagesOut(default_platform=f"linux/{arch}", platforms=[]),
             features=["devices"],
         )

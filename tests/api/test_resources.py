@@ -81,10 +81,24 @@ def test_what_the_host_can_do(api: Api) -> None:
             {"name": "kvm", "available": True, "features": ["gpu-passthrough"]},
             {"name": "qemu", "available": True, "features": ["gpu-passthrough"]},
         ],
-        "network": {"model": "bridge", "guest_to_guest": True},
+        "network": {"model": "bridge", "guest_to_guest": False},
         "images": {"default_platform": "linux/amd64", "platforms": []},
         "features": ["devices"],
     }
+
+
+def test_the_default_network_is_libvirts(api: Api, fake_host: FakeHost) -> None:
+    address = "<ip address='10.1.0.1' prefix='16'/>"
+    fake_host.networks["default"] = f"<network><forward mode='nat'/>{address}</network>"
+    assert api.get("/capabilities").json["network"] == {
+        "model": "bridge",
+        "guest_to_guest": True,
+        "gateway": "10.1.0.1",
+        "subnet": "10.1.0.0/16",
+    }
+    fake_host.networks["default"] = "<network><forward mode='bridge'/></network>"
+    network = api.get("/capabilities").json["network"]
+    assert network == {"model": "bridge", "guest_to_guest": True}
 
 
 def test_without_an_iommu_no_runtime_passes_devices_through(api: Api, fake_host: FakeHost) -> None:

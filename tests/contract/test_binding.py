@@ -176,6 +176,11 @@ def test_the_size_of_a_domain(connection: libvirt.virConnect) -> None:
     assert (state, most, memory, cpus) == (1, sixteen_gibibytes, sixteen_gibibytes, 8)
 
 
+def test_an_unknown_network_has_its_own_code(connection: libvirt.virConnect) -> None:
+    assert "192.168.122.1" in connection.networkLookupByName("default").XMLDesc(0)
+    assert code_of(lambda: connection.networkLookupByName("nobody")) == 43
+
+
 def test_a_storage_pool_says_how_full_it_is(connection: libvirt.virConnect) -> None:
     (pool,) = connection.listAllStoragePools(libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE)
     state, capacity, allocation, available = pool.info()

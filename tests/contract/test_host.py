@@ -8,7 +8,7 @@ import libvirt
 import pytest
 
 from hypeman_libvirt.devices.address import PciAddress
-from hypeman_libvirt.devices.capacity import Guest, Platform, StoragePool
+from hypeman_libvirt.devices.capacity import Guest, Network, Platform, StoragePool
 from hypeman_libvirt.devices.errors import DeviceNotFoundError, InUseError
 from hypeman_libvirt.devices.model import Domain, MetadataEntry
 from hypeman_libvirt.host.libvirt_host import LibvirtHost
@@ -184,7 +184,8 @@ def test_what_the_host_has_and_what_its_domains_took(host: LibvirtHost) -> None:
 
 def test_what_kind_of_host_it_is(host: LibvirtHost) -> None:
     platform = host.platform()
+    network = Network(joins_guests=True, gateway="192.168.122.1", subnet="192.168.122.0/24")
     assert platform in {
-        Platform("i686", ("test",)),  # the test driver's own
-        Platform("x86_64", ("kvm", "qemu")),
+        Platform("i686", ("test",), network),  # the test driver's own
+        Platform("x86_64", ("kvm", "qemu"), network),
     }

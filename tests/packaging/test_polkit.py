@@ -48,6 +48,7 @@ def ask(action: str, *, user: str = "hypeman-libvirt", node_device: str = "") ->
         "api.connect.write",  # the domain capabilities, for want of a lesser right
         "api.domain.save",
         "api.domain.write",
+        "api.network.read",
         "api.node-device.read",
         "api.storage-pool.read",
     ],
