@@ -5,13 +5,13 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from hypeman_libvirt.version import __version__
+
 if TYPE_CHECKING:
     from hypeman_libvirt.app import create_app, create_service, init_app
     from hypeman_libvirt.settings import Settings
 
 __all__ = ["Settings", "__version__", "create_app", "create_service", "init_app"]
-
-__version__ = "0.1.0"
 
 _HOMES = {
     "Settings": "hypeman_libvirt.settings",

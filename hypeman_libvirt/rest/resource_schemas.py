@@ -10,9 +10,9 @@ from typing import Final, Literal
 from pydantic import BaseModel
 from pydantic.json_schema import SkipJsonSchema
 
-from hypeman_libvirt import __version__
 from hypeman_libvirt.devices import capacity, resources
 from hypeman_libvirt.devices.resources import GpuMode
+from hypeman_libvirt.version import __version__
 
 ResourceType = Literal["cpu", "memory", "disk", "network"]
 
