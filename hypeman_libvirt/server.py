@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import socket
 import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
+from heapq import nsmallest
 from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
@@ -18,6 +20,7 @@ from wsgiref.types import WSGIApplication
 import structlog
 from waitress import wasyncore
 from waitress.channel import HTTPChannel
+from waitress.parser import HTTPRequestParser, ParsingError
 from waitress.server import create_server
 from waitress.task import ErrorTask
 
@@ -30,6 +33,12 @@ _BODY_LIMIT: Final = 8 * 1024 * 1024
 _GRACE: Final = 5.0
 """Seconds, beyond those of the longest operation, for answers to leave at the end."""
 _CODES: Final = {413: "payload_too_large", 500: "internal_error", 501: "not_supported"}
+_IDLE: Final = 60
+"""Seconds after which a connection that asks for nothing is closed."""
+_ROOM: Final = 200
+"""Sockets and files beyond those of connections: the registry's, libvirt's, the log."""
+_AT_ONCE: Final = 16
+"""Idle connections that are closed beyond those that must be, so that the next ones find room."""
 _TURN: Final = 0.5
 """Seconds after which the loop looks around when nothing happens."""
 
@@ -56,8 +65,44 @@ class _JsonError(ErrorTask):
         self.write(body.encode())
 
 
+class _Parser(HTTPRequestParser):
+    """Refuses what proxies and servers read in two ways: a length and chunks at once.
+
+    Source: RFC 9112, section 6.3.
+    """
+
+    def parse_header(self, header_plus: bytes) -> None:
+        super().parse_header(header_plus)
+        if self.chunked and "CONTENT_LENGTH" in self.headers:
+            raise ParsingError("both Content-Length and Transfer-Encoding")
+
+
 class _Channel(HTTPChannel):
+    """One connection, and since when it has asked for nothing that could be answered."""
+
+    parser_class = _Parser
     error_task_class = _JsonError
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - waitress's own
+        super().__init__(*arguments, **options)
+        self.idle_since = time.monotonic()
+
+    def received(self, data: bytes) -> bool:
+        """Take bytes; a request is one once it is complete."""
+        taken: bool = super().received(data)
+        if self.requests:
+            self.idle_since = time.monotonic()
+        return taken
+
+    @property
+    def is_answering(self) -> bool:
+        """Whether a request runs, or its answer is not sent yet."""
+        return bool(self.requests or self.total_outbufs_len)
+
+    @property
+    def is_receiving(self) -> bool:
+        """Whether a request has begun to come and is not complete."""
+        return self.request is not None
 
 
 class Server:
@@ -71,6 +116,8 @@ class Server:
         threads: int,
         grace: float,
         on_stop: Callable[[], None],
+        connections: int = 1000,
+        request_timeout: float = 30.0,
     ) -> None:
         """Begin to accept; nothing is answered before ``run``.
 
@@ -80,7 +127,11 @@ class Server:
             threads: How many requests are answered at once.
             grace: Seconds that running requests have at the end.
             on_stop: Called at the end, before running requests are awaited.
+            connections: How many clients may be connected; the longest idle ones make room.
+            request_timeout: Seconds that a request has to come in whole.
         """
+        self._most = _with_files_for(connections)
+        self._request_timeout = request_timeout
         self._sockets: dict[int, Any] = {}
         server: Any = create_server(
             app,
@@ -89,12 +140,15 @@ class Server:
             threads=threads,
             ident="hypeman-libvirt",
             max_request_body_size=_BODY_LIMIT,
+            channel_timeout=_IDLE,
+            connection_limit=self._most + _ROOM,  # above it waitress would accept nobody at all
         )
         server.channel_class = _Channel
         self._server = server
         self._grace = grace
         self._on_stop = on_stop
         self._stopping = False
+        self._next_look = 0.0
 
     def run(self) -> None:
         """Serve until ``stop``, then finish the requests that run."""
@@ -118,10 +172,43 @@ class Server:
 
     def _turn(self) -> None:
         wasyncore.loop(timeout=_TURN, use_poll=True, map=self._sockets, count=1)
+        self._close_slow()
+        self._make_room()
+
+    def _close_slow(self) -> None:
+        """Close who sends a request a byte at a time, to keep a connection for ever."""
+        now = time.monotonic()
+        if now < self._next_look:
+            return
+        self._next_look = now + _TURN
+        for channel in self._channels():
+            if channel.is_receiving and now - channel.idle_since > self._request_timeout:
+                channel.will_close = True
+
+    def _make_room(self) -> None:
+        """Close the longest idle connections where there are too many; whoever asks is served."""
+        channels = self._channels()
+        surplus = len(channels) - self._most
+        if surplus > 0:
+            idle = [each for each in channels if not (each.is_answering or each.will_close)]
+            for channel in nsmallest(surplus + _AT_ONCE, idle, key=lambda each: each.idle_since):
+                channel.will_close = True
+
+    def _channels(self) -> list[_Channel]:
+        return list(self._server.active_channels.values())
 
     def _is_answering(self) -> bool:
-        channels = self._server.active_channels.values()
-        return any(channel.requests or channel.total_outbufs_len for channel in channels)
+        return any(channel.is_answering for channel in self._channels())
+
+
+def _with_files_for(connections: int) -> int:
+    """Raise the limit of open files if it is too low; return for how many connections it does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + 2 * _ROOM
+    if soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return min(connections, max(1, soft - 2 * _ROOM))
 
 
 def serve(settings: Settings) -> None:
@@ -141,6 +228,7 @@ def serve(settings: Settings) -> None:
             threads=settings.threads + settings.event_listeners,
             grace=settings.operation_timeout + _GRACE,
             on_stop=service.watcher.close,
+            connections=settings.connections,
         )
         _stop_on_signals(server)
         _announce(settings, listener)

@@ -149,6 +149,11 @@ class Settings(BaseSettings):
         ge=1,
         description="How many requests are answered at once.",
     )
+    connections: int = Field(
+        default=1000,
+        ge=1,
+        description="How many clients may be connected at once; the longest idle ones make room.",
+    )
     event_listeners: int = Field(
         default=16,
         ge=1,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Hashable
+from collections.abc import Callable, Collection, Hashable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from contextvars import copy_context
 from typing import TypeVar
 
@@ -36,8 +37,11 @@ class Operations:
             OperationTimeoutError: The work is not done by the deadline, and goes on.
         """
         self._claim(claims)
+        if not self._free.acquire(blocking=False):
+            self._release(claims)
+            raise BusyError(f"all {self._at_once} workers wait for libvirt", hint="try again later")
         future: Future[Result] = Future()
-        future.add_done_callback(lambda _: self._release(claims))
+        future.add_done_callback(lambda _: self._end(claims))
         context = copy_context()  # so that the log of the work names the request
         threading.Thread(target=context.run, args=(_fulfil, future, work), daemon=True).start()
         try:
@@ -49,6 +53,19 @@ class Operations:
                 f"libvirt did not come back within {self._deadline:g} s; the operation goes on",
                 hint="GET the device to see how it ends; until then it answers busy",
             ) from error
+
+    @contextmanager
+    def alone(self, claims: Collection[Hashable]) -> Iterator[None]:
+        """Do something short in the caller's thread while nobody else works on the claims.
+
+        Raises:
+            BusyError: Something in the claims is being worked on.
+        """
+        self._claim(claims)
+        try:
+            yield
+        finally:
+            self._release(claims)
 
     def is_busy(self, claim: Hashable) -> bool:
         """Whether an operation on it has not come back yet."""
@@ -63,16 +80,15 @@ class Operations:
                     f"another operation on {', '.join(sorted(map(str, taken)))} is running",
                     hint="try again when it has come back",
                 )
-            if not self._free.acquire(blocking=False):
-                raise BusyError(
-                    f"all {self._at_once} workers wait for libvirt", hint="try again later"
-                )
             self._claimed.update(claims)
 
     def _release(self, claims: Collection[Hashable]) -> None:
         with self._lock:
             self._claimed.difference_update(claims)
-            self._free.release()
+
+    def _end(self, claims: Collection[Hashable]) -> None:
+        self._release(claims)
+        self._free.release()
 
 
 def _fulfil(future: Future[Result], work: Callable[[], Result]) -> None:

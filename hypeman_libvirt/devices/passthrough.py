@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -101,7 +101,12 @@ class Passthrough:
             DeviceError: A check refuses, or vfio-pci did not take it; nothing has changed then.
         """
         found = self._inventory.find_registration(reference)
-        return self.run(found, lambda work: self.bind_now(found, scope, caller, work, force=force))
+
+        def bind(work: Work) -> Device:
+            self._demand_registered(found)
+            return self.bind_now(found, scope, caller, work, force=force)
+
+        return self.run(found, bind)
 
     def unbind(self, reference: str, scope: Scope, caller: Caller) -> Device:
         """Take the device from vfio-pci and give it back to its host driver.
@@ -111,7 +116,12 @@ class Passthrough:
             DriverNotBoundError: The host driver did not take it; it is on vfio-pci as before.
         """
         found = self._inventory.find_registration(reference)
-        return self.run(found, lambda work: self.unbind_now(found, scope, caller, work))
+
+        def unbind(work: Work) -> Device:
+            self._demand_registered(found)
+            return self.unbind_now(found, scope, caller, work)
+
+        return self.run(found, unbind)
 
     def attach(
         self, reference: str, instance: str, scope: Scope, caller: Caller, *, force: bool = False
@@ -126,6 +136,7 @@ class Passthrough:
         uuid = self._survey.domain(instance).uuid
 
         def attach(work: Work) -> Device:
+            self._demand_registered(found)
             domain = self._survey.domain(uuid)
             now = self._survey.situation(found.pci_address, found, scope, "attach", domain)
             return self._attach(found, domain, now, caller, work, force=force)
@@ -141,7 +152,12 @@ class Passthrough:
         """
         found = self._inventory.find_registration(reference)
         claim = f"domain {self._holder(found).domain.uuid}"
-        return self.run(found, lambda work: self._detach(found, caller, work), claims=[claim])
+
+        def detach(work: Work) -> Device:
+            self._demand_registered(found)
+            return self._detach(found, caller, work)
+
+        return self.run(found, detach, claims=[claim])
 
     def run(
         self,
@@ -165,6 +181,18 @@ class Passthrough:
                 return device
 
         return self._operations.run({registration.pci_address, *group, *claims}, all_or_nothing)
+
+    def alone(self, registration: Registration) -> AbstractContextManager[None]:
+        """Keep operations off the device for a moment.
+
+        Raises:
+            BusyError: One runs.
+        """
+        return self._operations.alone({registration.pci_address})
+
+    def _demand_registered(self, found: Registration) -> None:
+        """Refuse what was unregistered between the look-up and the claim."""
+        self._inventory.find_registration(found.id)
 
     def bind_now(
         self, found: Registration, scope: Scope, caller: Caller, work: Work, *, force: bool = False

@@ -135,7 +135,8 @@ class DeviceService:
             self._on_change(Change("unregister", caller, found, None))
 
         if unbind is None:
-            remove(found)
+            with self.passthrough.alone(registration):
+                remove(self.inventory.of(registration))
             return
 
         def give_back_and_remove(work: Work) -> Device:

@@ -1,0 +1,42 @@
+"""What the tests of trust share: they print figures at the end of the run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.world import World, world_on
+
+if TYPE_CHECKING:
+    from hypeman_libvirt.host.libvirt_host import LibvirtHost
+
+Figures = Callable[[str, object], None]
+_FIGURES = pytest.StashKey[list[str]]()
+
+
+@pytest.fixture
+def figures(request: pytest.FixtureRequest) -> Figures:
+    """Note a figure for the summary: ``figures("crash: kills survived", 57)``."""
+    noted = request.config.stash.setdefault(_FIGURES, [])
+    return lambda name, value: noted.append(f"{name}: {value}")
+
+
+@pytest.fixture
+def world(libvirt_host: LibvirtHost, tmp_path: Path) -> Iterator[World]:
+    """A service on ``fake_host``."""
+    with world_on(libvirt_host, tmp_path) as world:
+        yield world
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Print the figures."""
+    noted = config.stash.get(_FIGURES, [])
+    if noted:
+        terminalreporter.section("figures")
+        for line in sorted(noted):
+            terminalreporter.line(line)

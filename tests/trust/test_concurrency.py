@@ -1,0 +1,211 @@
+"""Many clients on a few devices: as if they had come one after another."""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Hashable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from falcon.testing import TestClient
+
+from hypeman_libvirt.devices.errors import ConflictError
+from hypeman_libvirt.registry import SqlRegistry
+from tests.api.client import bearer
+from tests.api.whole_app import whole_app
+from tests.fake_host import FakeHost
+from tests.fake_xml import held
+from tests.registry.registrations import L4, nth
+from tests.trust.conftest import Figures
+from tests.trust.linear import Call, find_order
+from tests.world import World
+
+pytestmark = pytest.mark.trust
+
+CLIENTS, DEVICES = 64, 20
+SECONDS = float(os.environ.get("HYPEMAN_LIBVIRT_TRUST_SECONDS", "5"))
+DOMAINS = ("vm-a", "vm-b")
+
+
+class Device(NamedTuple):
+    """What operations can change of one device."""
+
+    registered: bool = False
+    bound: bool = False
+    holder: str | None = None
+
+
+def step(now: Device, call: Call) -> Device | None:
+    """Say what a call that answered so leaves behind; None if it could not have, then."""
+    name, _, domain = call.what.partition(" ")
+    if call.answer == "busy":
+        return now
+    if call.answer == "not_found":
+        return None if now.registered else now
+    if name == "see":
+        return now if now.registered and _shows(now, call.answer) else None
+    outcomes: dict[tuple[str, Hashable], tuple[bool, Device]] = {
+        ("register", 201): (not now.registered, now._replace(registered=True)),
+        ("register", "conflict"): (now.registered, now),
+        ("delete", 204): (now.holder is None, now._replace(registered=False)),
+        ("delete", "in_use"): (now.holder is not None, now),
+        ("bind", 200): (True, now._replace(bound=True)),
+        ("bind", "in_use"): (now.holder is not None, now),
+        ("unbind", 200): (True, now._replace(bound=False)),
+        ("attach", 200): (now.holder in {None, domain}, now._replace(holder=domain)),
+        ("attach", "in_use"): (now.holder not in {None, domain}, now),
+        ("detach", 200): (now.holder is not None, now._replace(holder=None)),
+        ("detach", "not_attached"): (now.holder is None, now),
+    }
+    possible, after = outcomes.get((name, call.answer), (False, now))
+    known = now.registered or name == "register"
+    return after if possible and known else None
+
+
+def _shows(now: Device, answer: Hashable) -> bool:
+    assert isinstance(answer, tuple)
+    what, value = answer
+    return bool(getattr(now, what) == value)
+
+
+def call(what: str, began: float, ended: float, answer: Hashable) -> Call:
+    return Call(what, began, ended, answer)
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        [call("register", 0, 1, 201), call("see", 2, 3, "not_found")],
+        [call("register", 0, 1, 201), call("register", 2, 3, 201)],
+        [
+            call("register", 0, 1, 201),
+            call("attach vm-a", 2, 5, 200),
+            call("attach vm-b", 3, 6, 200),
+            call("see", 7, 8, ("holder", "vm-a")),
+        ],
+        [call("register", 0, 1, 201), call("see", 2, 3, ("bound", True)), call("bind", 4, 5, 200)],
+    ],
+    ids=["lost", "twice", "two holders", "from the future"],
+)
+def test_the_checker_finds_what_cannot_have_been(history: list[Call]) -> None:
+    assert find_order(history, Device(), step) is None
+
+
+def test_the_checker_finds_an_order_where_there_is_one() -> None:
+    history = [
+        call("see", 0, 10, ("bound", True)),
+        call("bind", 3, 9, 200),
+        call("register", 1, 4, 201),
+    ]
+    order = find_order(history, Device(), step)
+    assert order is not None
+    assert [each.what for each in order] == ["register", "bind", "see"]
+
+
+class Client:
+    """One of many, which does anything to any device and notes what it was told."""
+
+    def __init__(self, app: Any, seed: int, domains: dict[str, str]) -> None:  # noqa: ANN401
+        self._http = TestClient(app)
+        self._random = random.Random(seed)  # noqa: S311 - what to do next
+        self._domains = domains
+        self.history: dict[str, list[Call]] = {}
+
+    def work(self, addresses: list[str], until: float) -> None:
+        while time.monotonic() < until:
+            self._act(self._random.choice(addresses))
+
+    def _act(self, address: str) -> None:
+        what = self._random.choice(
+            ["register", "delete", "bind", "unbind", "see", "see", "attach", "attach", "detach"]
+        )
+        domain = self._random.choice(DOMAINS)
+        began = time.monotonic()
+        answer = self._ask(what, address, domain)
+        ended = time.monotonic()
+        named = f"{what} {domain}" if what == "attach" else what
+        notes = self.history.setdefault(address, [])
+        if what == "see" and answer.status_code == 200:
+            holder = self._domains.get(answer.json["attached_to"])
+            notes.append(Call(what, began, ended, ("bound", answer.json["bound_to_vfio"])))
+            notes.append(Call(what, began, ended, ("holder", holder)))
+        else:
+            good = answer.status_code < 300
+            notes.append(
+                Call(named, began, ended, answer.status_code if good else answer.json["code"])
+            )
+
+    def _ask(self, what: str, address: str, domain: str) -> Any:  # noqa: ANN401
+        path = f"/devices/{address}"
+        if what == "register":
+            body = {"pci_address": address, "name": f"gpu-{address[5:7]}"}
+            return self._http.simulate_post("/devices", json=body, headers=bearer())
+        if what == "see":
+            return self._http.simulate_get(path, headers=bearer())
+        if what == "delete":
+            return self._http.simulate_delete(path, headers=bearer())
+        body = {"instance": domain} if what == "attach" else {}
+        return self._http.simulate_post(f"{path}/{what}", json=body, headers=bearer())
+
+
+def test_many_clients_on_a_few_devices(world: World, fake_host: FakeHost, figures: Figures) -> None:
+    addresses = [f"0000:{0x90 + number:02x}:00.0" for number in range(DEVICES)]
+    for number, address in enumerate(addresses):
+        fake_host.add_pci(address, product="27b8", driver="nvidia", group=100 + number)
+    domains = {fake_host.add_domain(name, root_ports=24).uuid: name for name in DOMAINS}
+    app = whole_app(world)
+    clients = [Client(app, seed, domains) for seed in range(CLIENTS)]
+    until = time.monotonic() + SECONDS
+    threads = [threading.Thread(target=each.work, args=(addresses, until)) for each in clients]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    answers: Counter[Hashable] = Counter()
+    for address in addresses:
+        history = [each for client in clients for each in client.history.get(address, ())]
+        answers.update(each.answer for each in history)
+        assert find_order(history, Device(), step) is not None, address
+    definitions = [held(fake_host.guest(name).config) for name in DOMAINS]
+    assert not definitions[0] & definitions[1]
+    assert {fake_host.driver(each) for each in addresses} <= {"nvidia", "vfio-pci"}
+    figures(
+        "concurrency: clients, devices, operations, not linearizable",
+        f"{CLIENTS}, {DEVICES}, {sum(answers.values())}, 0",
+    )
+    assert answers[201] > DEVICES
+
+
+def test_rivals_that_open_one_registry_each(tmp_path: Path, figures: Figures) -> None:
+    """What they were told adds up; tests/registry has the same with processes that are killed."""
+    registries = [SqlRegistry(tmp_path / "registry.db") for _ in range(8)]
+    added: Counter[str] = Counter()
+    refused: Counter[str] = Counter()
+
+    def work(number: int) -> None:
+        registry = registries[number]
+        for turn in range(40):
+            mine = replace(nth(turn), id=f"id-{number}-{turn}")
+            try:
+                registry.add(mine)
+            except ConflictError:
+                refused[mine.name] += 1
+            else:
+                added[mine.name] += 1
+
+    with ThreadPoolExecutor(len(registries)) as pool:
+        list(pool.map(work, range(len(registries))))
+    kept = [each.name for each in registries[0].list_registrations(L4.host, {})]
+    assert sorted(kept) == sorted(added)
+    assert set(added.values()) == {1}
+    assert set(refused.values()) == {len(registries) - 1}
+    figures("concurrency: registrations by rivals, lost, double", f"{len(kept)}, 0, 0")
+    for registry in registries:
+        registry.close()
