@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,8 +14,18 @@ from tests.world import World, world_on
 if TYPE_CHECKING:
     from hypeman_libvirt.host.libvirt_host import LibvirtHost
 
+ON_REQUEST = {"trust", "soak"}
 Figures = Callable[[str, object], None]
 _FIGURES = pytest.StashKey[list[str]]()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what takes long, unless ``-m`` asks for it."""
+    left_out = ON_REQUEST - set(re.findall(r"\w+", config.option.markexpr))
+    ours = {item for item in items if any(map(item.get_closest_marker, left_out))}
+    if ours:
+        config.hook.pytest_deselected(items=list(ours))
+        items[:] = [item for item in items if item not in ours]
 
 
 @pytest.fixture
