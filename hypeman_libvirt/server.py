@@ -33,8 +33,6 @@ _BODY_LIMIT: Final = 8 * 1024 * 1024
 _GRACE: Final = 5.0
 """Seconds, beyond those of the longest operation, for answers to leave at the end."""
 _CODES: Final = {413: "payload_too_large", 500: "internal_error", 501: "not_supported"}
-_IDLE: Final = 60
-"""Seconds after which a connection that asks for nothing is closed."""
 _ROOM: Final = 200
 """Sockets and files beyond those of connections: the registry's, libvirt's, the log."""
 _AT_ONCE: Final = 16
@@ -118,6 +116,7 @@ class Server:
         on_stop: Callable[[], None],
         connections: int = 1000,
         request_timeout: float = 30.0,
+        idle_timeout: int = 60,
     ) -> None:
         """Begin to accept; nothing is answered before ``run``.
 
@@ -129,6 +128,7 @@ class Server:
             on_stop: Called at the end, before running requests are awaited.
             connections: How many clients may be connected; the longest idle ones make room.
             request_timeout: Seconds that a request has to come in whole.
+            idle_timeout: Seconds after which a connection that asks for nothing is closed.
         """
         self._most = _with_files_for(connections)
         self._request_timeout = request_timeout
@@ -140,7 +140,7 @@ class Server:
             threads=threads,
             ident="hypeman-libvirt",
             max_request_body_size=_BODY_LIMIT,
-            channel_timeout=_IDLE,
+            channel_timeout=idle_timeout,
             connection_limit=self._most + _ROOM,  # above it waitress would accept nobody at all
         )
         server.channel_class = _Channel
@@ -229,6 +229,8 @@ def serve(settings: Settings) -> None:
             grace=settings.operation_timeout + _GRACE,
             on_stop=service.watcher.close,
             connections=settings.connections,
+            request_timeout=settings.request_timeout,
+            idle_timeout=settings.idle_timeout,
         )
         _stop_on_signals(server)
         _announce(settings, listener)
@@ -318,6 +320,10 @@ def _announce(settings: Settings, listener: socket.socket) -> None:
             "every machine that reaches this address can send requests, and tokens travel "
             "unencrypted: put a TLS proxy before it, or listen on 127.0.0.1 or a Unix socket",
             listen=settings.listen,
+        )
+    for file in settings.exposed_files:
+        _log.warning(
+            "others on this machine can read or change this file: chmod 600 it", file=str(file)
         )
     _log.info(
         "serving",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import stat
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -154,6 +155,17 @@ class Settings(BaseSettings):
         ge=1,
         description="How many clients may be connected at once; the longest idle ones make room.",
     )
+    request_timeout: float = Field(
+        default=30.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Seconds that a request has to come in whole.",
+    )
+    idle_timeout: int = Field(
+        default=60,
+        ge=1,
+        description="Seconds after which a connection that asks for nothing is closed.",
+    )
     event_listeners: int = Field(
         default=16,
         ge=1,
@@ -192,6 +204,20 @@ class Settings(BaseSettings):
         parts = urlsplit(location)
         return location.replace(f":{parts.password}@", ":***@") if parts.password else location
 
+    @property
+    def exposed_files(self) -> list[Path]:
+        """The secret's and the registry's file, where others can read them or a group write.
+
+        A group may read: that is how root gives a secret to a service.
+        """
+        secret = None if self.auth == "off" or self.jwt_secret else self._secret_file
+        registry = None if "://" in self.registry_location else Path(self.registry_location)
+        return [file for file in (secret, registry) if file and _is_exposed(file)]
+
+    @property
+    def _secret_file(self) -> Path | None:
+        return self.jwt_secret_file or _credential()
+
     def secret(self) -> str:
         """Return the secret that tokens are signed with; never an empty one.
 
@@ -199,7 +225,7 @@ class Settings(BaseSettings):
             SettingsError: There is none, or its file cannot be read.
         """
         given = self.jwt_secret.get_secret_value() if self.jwt_secret else ""
-        secret = given or _secret_in(self.jwt_secret_file or _credential())
+        secret = given or _secret_in(self._secret_file)
         if not secret.strip():
             raise SettingsError(_UNSIGNED)
         return secret
@@ -282,6 +308,13 @@ def _credential() -> Path | None:
     folder = os.environ.get("CREDENTIALS_DIRECTORY")
     credential = Path(folder) / "jwt-secret" if folder else None
     return credential if credential and credential.exists() else None
+
+
+def _is_exposed(file: Path) -> bool:
+    try:
+        return bool(file.stat().st_mode & (stat.S_IRWXO | stat.S_IWGRP))
+    except OSError:
+        return False  # whoever opens it says why that fails
 
 
 def _secret_in(file: Path | None) -> str:

@@ -98,6 +98,19 @@ def test_no_secret_stops_the_start(empty: str | None, monkeypatch: pytest.Monkey
         Settings().secret()
 
 
+@pytest.mark.parametrize(
+    ("mode", "exposed"), [(0o600, False), (0o640, False), (0o644, True), (0o660, True)]
+)
+def test_a_secret_is_for_its_owner_and_a_group_that_reads(
+    tmp_path: Path, mode: int, exposed: bool
+) -> None:
+    secret = tmp_path / "secret"
+    secret.touch()
+    secret.chmod(mode)
+    settings = Settings(jwt_secret_file=secret, registry=str(tmp_path / "none.db"))
+    assert settings.exposed_files == [secret] * exposed
+
+
 def test_an_empty_file_is_no_secret(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("\n")
     with pytest.raises(SettingsError, match="no JWT secret"):

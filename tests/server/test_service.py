@@ -185,6 +185,19 @@ def test_an_address_that_others_reach_is_warned_about(serve: Callable[..., Servi
     assert "tokens travel unencrypted" in service.log[-2]["event"]
 
 
+def test_files_that_others_can_read_are_warned_about(
+    serve: Callable[..., Service], environment: dict[str, str], tmp_path: Path
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text(environment.pop("JWT_SECRET"))
+    secret.chmod(0o644)
+    environment["HYPEMAN_LIBVIRT_JWT_SECRET_FILE"] = str(secret)
+    Path(environment["HYPEMAN_LIBVIRT_REGISTRY"]).touch(0o660)
+    Path(environment["HYPEMAN_LIBVIRT_REGISTRY"]).chmod(0o660)
+    warned = [line["file"] for line in serve().log if "others on this" in line["event"]]
+    assert warned == [str(secret), environment["HYPEMAN_LIBVIRT_REGISTRY"]]
+
+
 @pytest.mark.parametrize("secret", [None, "", "  "])
 def test_no_secret_stops_the_start(environment: dict[str, str], secret: str | None) -> None:
     del environment["JWT_SECRET"]
