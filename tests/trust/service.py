@@ -5,20 +5,24 @@ Prints its port. The registry is in the folder; so is the host, which every star
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.api.client import SECRET
+from tests.api.client import SECRET, bearer
 
 ROOT: Final = Path(__file__).parents[2]
 PATIENCE: Final = 60.0
+HOST: Final = "6f1d0c52-7b3e-4a80-9d1f-2c4b8e6a9053"
+"""UUID of the host, so that registrations are found again by the next process."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +53,32 @@ class Process:
         return int(value)
 
 
+class Caller:
+    """Speaks to a service, over one connection."""
+
+    def __init__(self, port: int) -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+
+    def ask(self, method: str, path: str, body: object = None) -> tuple[int, bytes]:
+        """Return status and body of the answer."""
+        headers = {**bearer(), "Content-Type": "application/json"}
+        content = None if body is None else json.dumps(body)
+        self._connection.request(method, path, content, headers)
+        answer = self._connection.getresponse()
+        return answer.status, answer.read()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+
 @contextmanager
 def serving(folder: Path, **settings: object) -> Iterator[Process]:
     """Start a service with settings by name, and stop it in the end."""
     given = {f"HYPEMAN_LIBVIRT_{name.upper()}": str(value) for name, value in settings.items()}
-    log = folder / "service.log"
-    with log.open("a") as stderr:
+    descriptor, name = tempfile.mkstemp(".log", "service-", folder)
+    log = Path(name)
+    with os.fdopen(descriptor, "w") as stderr:
         process = subprocess.Popen(  # noqa: S603 - our own program
             [sys.executable, "-m", "tests.trust.service", str(folder)],
             cwd=ROOT,
@@ -89,6 +113,7 @@ def main() -> None:
     from tests.conftest import seed_host  # noqa: PLC0415
 
     host = seed_host()
+    host.uuid = HOST
     for number in range(20):
         host.add_pci(
             f"0000:{0x90 + number:02x}:00.0", product="27b8", driver="nvidia", group=100 + number

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import threading
@@ -25,6 +26,7 @@ from tests.fake_xml import held
 from tests.registry.registrations import L4, nth
 from tests.trust.conftest import Figures
 from tests.trust.linear import Call, find_order
+from tests.trust.service import Caller, serving
 from tests.world import World
 
 pytestmark = pytest.mark.trust
@@ -32,6 +34,7 @@ pytestmark = pytest.mark.trust
 CLIENTS, DEVICES = 64, 20
 SECONDS = float(os.environ.get("HYPEMAN_LIBVIRT_TRUST_SECONDS", "5"))
 DOMAINS = ("vm-a", "vm-b")
+ADDRESSES = [f"0000:{0x90 + number:02x}:00.0" for number in range(DEVICES)]
 
 
 class Device(NamedTuple):
@@ -156,31 +159,85 @@ class Client:
 
 
 def test_many_clients_on_a_few_devices(world: World, fake_host: FakeHost, figures: Figures) -> None:
-    addresses = [f"0000:{0x90 + number:02x}:00.0" for number in range(DEVICES)]
-    for number, address in enumerate(addresses):
+    for number, address in enumerate(ADDRESSES):
         fake_host.add_pci(address, product="27b8", driver="nvidia", group=100 + number)
     domains = {fake_host.add_domain(name, root_ports=24).uuid: name for name in DOMAINS}
     app = whole_app(world)
     clients = [Client(app, seed, domains) for seed in range(CLIENTS)]
     until = time.monotonic() + SECONDS
-    threads = [threading.Thread(target=each.work, args=(addresses, until)) for each in clients]
+    threads = [threading.Thread(target=each.work, args=(ADDRESSES, until)) for each in clients]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     answers: Counter[Hashable] = Counter()
-    for address in addresses:
+    for address in ADDRESSES:
         history = [each for client in clients for each in client.history.get(address, ())]
         answers.update(each.answer for each in history)
         assert find_order(history, Device(), step) is not None, address
     definitions = [held(fake_host.guest(name).config) for name in DOMAINS]
     assert not definitions[0] & definitions[1]
-    assert {fake_host.driver(each) for each in addresses} <= {"nvidia", "vfio-pci"}
+    assert {fake_host.driver(each) for each in ADDRESSES} <= {"nvidia", "vfio-pci"}
     figures(
         "concurrency: clients, devices, operations, not linearizable",
         f"{CLIENTS}, {DEVICES}, {sum(answers.values())}, 0",
     )
     assert answers[201] > DEVICES
+
+
+def test_two_services_on_one_registry(
+    fake_host: FakeHost, tmp_path: Path, figures: Figures
+) -> None:
+    """Both processes serve all clients: as if there were one registry, which there is."""
+    del fake_host  # each process has its own
+    with serving(tmp_path) as one, serving(tmp_path) as other:
+        clients = [Registrar(service.port, seed) for seed in range(8) for service in (one, other)]
+        until = time.monotonic() + SECONDS
+        threads = [threading.Thread(target=each.work, args=(until,)) for each in clients]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    answers: Counter[Hashable] = Counter()
+    for address in ADDRESSES:
+        history = [each for client in clients for each in client.history.get(address, ())]
+        answers.update(each.answer for each in history)
+        assert find_order(history, Device(), step) is not None, address
+    assert answers[201] > DEVICES
+    assert answers["conflict"]
+    figures(
+        "concurrency: services on one registry, operations, not linearizable",
+        f"2, {sum(answers.values())}, 0",
+    )
+
+
+class Registrar:
+    """A client of one of the services, which registers, looks and unregisters."""
+
+    def __init__(self, port: int, seed: int) -> None:
+        self._http = Caller(port)
+        self._random = random.Random(f"{port} {seed}")  # noqa: S311 - what to do next
+        self.history: dict[str, list[Call]] = {}
+
+    def work(self, until: float) -> None:
+        while time.monotonic() < until:
+            address = self._random.choice(ADDRESSES)
+            what = self._random.choice(["register", "see", "delete"])
+            began = time.monotonic()
+            answer = self._ask(what, address)
+            noted = Call(what, began, time.monotonic(), answer)
+            self.history.setdefault(address, []).append(noted)
+        self._http.close()
+
+    def _ask(self, what: str, address: str) -> Hashable:
+        path = f"/devices/{address}"
+        if what == "register":
+            status, answer = self._http.ask("POST", "/devices", {"pci_address": address})
+        else:
+            status, answer = self._http.ask("GET" if what == "see" else "DELETE", path)
+        if status >= 300:
+            return str(json.loads(answer)["code"])
+        return ("registered", True) if what == "see" else status
 
 
 def test_rivals_that_open_one_registry_each(tmp_path: Path, figures: Figures) -> None:

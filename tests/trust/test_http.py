@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -98,6 +99,28 @@ def test_ten_thousand_connections_that_are_opened_and_left(
     figures("http: connections opened and left, health checks meanwhile", f"{MANY}, {answered}")
     figures("http: memory that they took", f"{grown / 2**20:.1f} MiB")
     assert grown < 64 * 2**20
+
+
+def test_a_request_that_does_not_end_is_cut_off(tmp_path: Path) -> None:
+    """Neither does a byte now and then keep the connection."""
+    with serving(tmp_path, request_timeout=1, connections=10) as service:
+        with connect(service) as idle, connect(service) as slow:
+            gone = sent = 0
+            while not gone and sent < 10 * A_WHILE:
+                time.sleep(0.1)
+                gone = _is_cut(slow)
+                sent += 1
+            assert gone
+            assert not _is_cut(idle)  # it has begun nothing
+        assert is_healthy(service)
+
+
+def _is_cut(client: socket.socket) -> bool:
+    try:
+        client.sendall(b"G")
+    except OSError:
+        return True
+    return False
 
 
 def test_a_slow_loris_does_not_keep_others_out(service: Process, figures: Figures) -> None:

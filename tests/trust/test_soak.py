@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import http.client
-import json
 import os
 import random
 import statistics
@@ -19,9 +17,8 @@ from typing import Final
 
 import pytest
 
-from tests.api.client import bearer
 from tests.trust.conftest import Figures
-from tests.trust.service import Process, serving
+from tests.trust.service import Caller, Process, serving
 
 pytestmark = [pytest.mark.soak, pytest.mark.usefixtures("fake_host")]  # it serves on the fake
 
@@ -38,16 +35,18 @@ class Client:
     """Asks for anything, in turn, until it is told to stop."""
 
     def __init__(self, port: int, seed: int, stop: threading.Event) -> None:
-        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        self._http = Caller(port)
         self._random = random.Random(seed)  # noqa: S311 - what to do next
         self._stop = stop
         self.answers = 0
         self.errors = 0
 
     def work(self) -> None:
-        with closing(self._connection):
+        with closing(self._http):
             while not self._stop.is_set():
-                self._ask(*self._choose())
+                status, _ = self._http.ask(*self._choose())
+                self.answers += 1
+                self.errors += status >= 500
 
     def _choose(self) -> tuple[str, str, dict[str, str] | None]:
         number = self._random.randrange(20)
@@ -69,15 +68,6 @@ class Client:
                 ("DELETE", f"/devices/{address}", None),
             ]
         )
-
-    def _ask(self, method: str, path: str, body: dict[str, str] | None) -> None:
-        headers = {**bearer(), "Content-Type": "application/json"}
-        content = None if body is None else json.dumps(body)
-        self._connection.request(method, path, content, headers)
-        answer = self._connection.getresponse()
-        answer.read()
-        self.answers += 1
-        self.errors += answer.status >= 500
 
 
 def growth(samples: list[float]) -> float:
