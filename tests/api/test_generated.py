@@ -19,9 +19,10 @@ CONFIG = ROOT / "tests" / "api" / "schemathesis.toml"
 
 
 @pytest.mark.openapi
+@pytest.mark.parametrize("seed", [1, 2, 3])
 @pytest.mark.skipif(find_spec("schemathesis") is None, reason="needs schemathesis")
 def test_whatever_is_sent_the_document_holds(
-    world: World, fake_host: FakeHost, tmp_path: Path
+    world: World, fake_host: FakeHost, tmp_path: Path, seed: int
 ) -> None:
     from tests.server.running import running  # noqa: PLC0415  # after the level was chosen
 
@@ -33,7 +34,7 @@ def test_whatever_is_sent_the_document_holds(
                 *(Path(sys.executable).with_name("schemathesis"), "--config-file", CONFIG),
                 *("run", f"{url}/spec.json", "--url", url, "--no-color"),
                 *("--header", f"Authorization: Bearer {token()}"),
-                *("--max-examples", "50", "--generation-deterministic"),
+                *("--max-examples", "50", "--seed", str(seed)),
             ],
             cwd=tmp_path,
             capture_output=True,
