@@ -8,8 +8,9 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +28,7 @@ from tests.registry.registrations import L4, nth
 from tests.trust.conftest import Figures
 from tests.trust.linear import Call, find_order
 from tests.trust.service import Caller, serving
-from tests.world import World
+from tests.world import World, world_on
 
 pytestmark = pytest.mark.trust
 
@@ -35,6 +36,37 @@ CLIENTS, DEVICES = 64, 20
 SECONDS = float(os.environ.get("HYPEMAN_LIBVIRT_TRUST_SECONDS", "5"))
 DOMAINS = ("vm-a", "vm-b")
 ADDRESSES = [f"0000:{0x90 + number:02x}:00.0" for number in range(DEVICES)]
+DOMAIN = """
+<domain type='test' xmlns:test='http://libvirt.org/schemas/domain/test/1.0'>
+  <name>{name}</name><uuid>{id}</uuid><memory>1024</memory><vcpu>1</vcpu>
+  <os><type arch='x86_64' machine='q35'>hvm</type></os>
+  <test:runstate>5</test:runstate>
+</domain>
+"""
+COMPUTER = """
+<device>
+  <name>computer</name>
+  <capability type='system'>
+    <product>host</product>
+    <hardware><vendor>v</vendor><version>1</version><serial>1</serial>
+      <uuid>9c1d2e3f-5a6b-4c7d-8e9f-0a1b2c3d4e5f</uuid></hardware>
+    <firmware><vendor>v</vendor><version>1</version><release_date>01/01/2024</release_date></firmware>
+  </capability>
+</device>
+"""
+NODE_DEVICE = """
+<device>
+  <name>pci_0000_{bus:02x}_00_0</name><parent>computer</parent>
+  <driver><name>nvidia</name></driver>
+  <capability type='pci'>
+    <class>0x030200</class><domain>0</domain><bus>{bus}</bus><slot>0</slot><function>0</function>
+    <product id='0x27b8'/><vendor id='0x10de'/>
+    <iommuGroup number='{bus}'>
+      <address domain='0x0000' bus='0x{bus:02x}' slot='0x00' function='0x0'/>
+    </iommuGroup>
+  </capability>
+</device>
+"""
 
 
 class Device(NamedTuple):
@@ -158,30 +190,64 @@ class Client:
         return self._http.simulate_post(f"{path}/{what}", json=body, headers=bearer())
 
 
-def test_many_clients_on_a_few_devices(world: World, fake_host: FakeHost, figures: Figures) -> None:
-    for number, address in enumerate(ADDRESSES):
-        fake_host.add_pci(address, product="27b8", driver="nvidia", group=100 + number)
-    domains = {fake_host.add_domain(name, root_ports=24).uuid: name for name in DOMAINS}
-    app = whole_app(world)
+def drive(app: Any, domains: dict[str, str], figures: Figures) -> Counter[Hashable]:  # noqa: ANN401
+    """Let clients do anything, check what they were told and return how often they were."""
     clients = [Client(app, seed, domains) for seed in range(CLIENTS)]
     until = time.monotonic() + SECONDS
-    threads = [threading.Thread(target=each.work, args=(ADDRESSES, until)) for each in clients]
+    run([threading.Thread(target=each.work, args=(ADDRESSES, until)) for each in clients])
+    answers = check(client.history for client in clients)
+    figures(
+        "concurrency: clients, devices, operations, not linearizable",
+        f"{CLIENTS}, {DEVICES}, {answers.total()}, 0",
+    )
+    return answers
+
+
+def run(threads: list[threading.Thread]) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+
+
+def check(histories: Iterable[dict[str, list[Call]]]) -> Counter[Hashable]:
+    """Find an order for each device; return how often each answer was given."""
     answers: Counter[Hashable] = Counter()
+    noted = list(histories)
     for address in ADDRESSES:
-        history = [each for client in clients for each in client.history.get(address, ())]
+        history = [each for notes in noted for each in notes.get(address, ())]
         answers.update(each.answer for each in history)
         assert find_order(history, Device(), step) is not None, address
+    return answers
+
+
+def test_many_clients_on_a_few_devices(world: World, fake_host: FakeHost, figures: Figures) -> None:
+    for number, address in enumerate(ADDRESSES):
+        fake_host.add_pci(address, product="27b8", driver="nvidia", group=100 + number)
+    domains = {fake_host.add_domain(name, root_ports=24).uuid: name for name in DOMAINS}
+    answers = drive(whole_app(world), domains, figures)
     definitions = [held(fake_host.guest(name).config) for name in DOMAINS]
     assert not definitions[0] & definitions[1]
     assert {fake_host.driver(each) for each in ADDRESSES} <= {"nvidia", "vfio-pci"}
-    figures(
-        "concurrency: clients, devices, operations, not linearizable",
-        f"{CLIENTS}, {DEVICES}, {sum(answers.values())}, 0",
+    assert answers[201] > DEVICES
+
+
+@pytest.mark.testdriver
+def test_many_clients_on_libvirts_test_driver(tmp_path: Path, figures: Figures) -> None:
+    from hypeman_libvirt.host.libvirt_host import open_host  # noqa: PLC0415 - the level is chosen
+
+    ids = [f"00000000-0000-4000-8000-{number:012d}" for number in range(len(DOMAINS))]
+    file = tmp_path / "host.xml"
+    file.write_text(
+        "<node>"
+        + "".join(DOMAIN.format(name=name, id=id_) for name, id_ in zip(DOMAINS, ids, strict=True))
+        + COMPUTER
+        + "".join(NODE_DEVICE.format(bus=0x90 + number) for number in range(DEVICES))
+        + "</node>"
     )
+    host = open_host(f"test://{file}")
+    with closing(host), world_on(host, tmp_path) as world:
+        answers = drive(whole_app(world), dict(zip(ids, DOMAINS, strict=True)), figures)
     assert answers[201] > DEVICES
 
 
@@ -193,21 +259,13 @@ def test_two_services_on_one_registry(
     with serving(tmp_path) as one, serving(tmp_path) as other:
         clients = [Registrar(service.port, seed) for seed in range(8) for service in (one, other)]
         until = time.monotonic() + SECONDS
-        threads = [threading.Thread(target=each.work, args=(until,)) for each in clients]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    answers: Counter[Hashable] = Counter()
-    for address in ADDRESSES:
-        history = [each for client in clients for each in client.history.get(address, ())]
-        answers.update(each.answer for each in history)
-        assert find_order(history, Device(), step) is not None, address
+        run([threading.Thread(target=each.work, args=(until,)) for each in clients])
+    answers = check(client.history for client in clients)
     assert answers[201] > DEVICES
     assert answers["conflict"]
     figures(
         "concurrency: services on one registry, operations, not linearizable",
-        f"2, {sum(answers.values())}, 0",
+        f"2, {answers.total()}, 0",
     )
 
 
