@@ -80,7 +80,7 @@ class Device(NamedTuple):
 def step(now: Device, call: Call) -> Device | None:
     """Say what a call that answered so leaves behind; None if it could not have, then."""
     name, _, domain = call.what.partition(" ")
-    if call.answer == "busy":
+    if call.answer in {"busy", "registry_unavailable"}:  # another has it, or writes; nothing done
         return now
     if call.answer == "not_found":
         return None if now.registered else now
