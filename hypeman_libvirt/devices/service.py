@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from datetime import timedelta
 from typing import Final
 
@@ -147,13 +148,18 @@ class DeviceService:
         self.passthrough.run(registration, give_back_and_remove)
 
     def _add(self, new: Registration, caller: Caller, bind: Scope | None) -> Device:
-        if bind is None:
-            self._registry.add(new)
-            device = self.inventory.of(new)
-        else:
-            device = self._add_and_bind(new, caller, bind)
+        device = self._add_and_bind(new, caller, bind) if bind else self._add_and_look(new)
         self._on_change(Change("register", caller, None, device))
         return device
+
+    def _add_and_look(self, new: Registration) -> Device:
+        """Keep the registration only if it can be answered for: an error means it is not there."""
+        with ExitStack() as undo:
+            self._registry.add(new)
+            undo.callback(self._registry.remove, new.host, new.id)
+            device = self.inventory.of(new)
+            undo.pop_all()
+            return device
 
     def _add_and_bind(self, new: Registration, caller: Caller, scope: Scope) -> Device:
         def add_and_bind(work: Work) -> Device:

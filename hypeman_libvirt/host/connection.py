@@ -13,7 +13,7 @@ from typing import Final, Literal, TypeVar
 
 import libvirt
 
-from hypeman_libvirt.host.errors import UNAVAILABLE, Meanings, is_lost, translate
+from hypeman_libvirt.host.errors import READING, UNAVAILABLE, Meanings, is_lost, translate
 from hypeman_libvirt.host.event_loop import EVENT_LOOP
 
 _log = logging.getLogger(__name__)
@@ -111,9 +111,9 @@ class Connection:
             return self._timed(call, lambda: ask(connection))
         except libvirt.libvirtError as error:
             if not is_lost(error):
-                raise translate(error, call) from error
+                raise translate(error, call, READING) from error
             self._discard(connection)
-        return self._once(call, ask)
+        return self._once(call, ask, READING)
 
     def write(
         self,
@@ -202,7 +202,7 @@ class Connection:
             connection = self._timed("open", self._dial)
         except libvirt.libvirtError as error:
             self._not_before = self._monotonic() + _PAUSE
-            raise translate(error, "open") from error
+            raise translate(error, "open", READING) from error
         self._current = connection
         if self._listeners:
             self._register_events(connection)

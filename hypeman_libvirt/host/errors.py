@@ -54,10 +54,20 @@ UNAVAILABLE: Final[Meaning] = (
     LibvirtUnavailableError,
     "libvirt does not answer at this moment; repeat the request",
 )
-_FAILED: Final[Meaning] = (
+FAILED: Final[Meaning] = (
     LibvirtFailedError,
     "libvirt could not do this; the log of the service says why",
 )
+READING: Final[Meanings] = {
+    libvirt.VIR_ERR_ARGUMENT_UNSUPPORTED: FAILED,
+    libvirt.VIR_ERR_CONFIG_UNSUPPORTED: FAILED,
+    libvirt.VIR_ERR_NO_NODE_DEVICE: FAILED,
+    libvirt.VIR_ERR_NO_DOMAIN: FAILED,
+    libvirt.VIR_ERR_OPERATION_INVALID: FAILED,
+    libvirt.VIR_ERR_DEVICE_MISSING: FAILED,
+    libvirt.VIR_ERR_OPERATION_TIMEOUT: UNAVAILABLE,
+}
+"""What codes do not mean where nothing was to change: whoever only looks is in nobody's way."""
 _MEANINGS: Final[Meanings] = {
     libvirt.VIR_ERR_NO_SUPPORT: _NO_SUPPORT,
     libvirt.VIR_ERR_OPERATION_UNSUPPORTED: _NO_SUPPORT,
@@ -129,4 +139,4 @@ def translate(
 def _find(error: libvirt.libvirtError, meanings: Meanings) -> Meaning:
     code, domain = error.get_error_code(), error.get_error_domain()
     known = {**_MEANINGS, **meanings}
-    return known.get((code, domain)) or known.get(code, _FAILED)
+    return known.get((code, domain)) or known.get(code, FAILED)

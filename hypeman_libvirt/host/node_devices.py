@@ -17,7 +17,7 @@ from hypeman_libvirt.devices.errors import (
 )
 from hypeman_libvirt.devices.model import NodeDevice
 from hypeman_libvirt.host.connection import Connection
-from hypeman_libvirt.host.errors import Meanings, is_gone
+from hypeman_libvirt.host.errors import FAILED, Meanings, is_gone
 from hypeman_libvirt.host.node_device_xml import parse_node_device
 from hypeman_libvirt.host.node_tree import TreeNode, parse_tree_node
 
@@ -25,7 +25,13 @@ _REMEMBERED: Final = 512
 """Texts that are not parsed again; a function on two drivers in turn has two."""
 _TO_VFIO: Final = "vfio"
 """The only driver name that every libvirt takes; newer ones give other text to modprobe."""
+_MEANINGS: Final[Meanings] = {
+    libvirt.VIR_ERR_NO_DOMAIN: FAILED,
+    libvirt.VIR_ERR_DEVICE_MISSING: FAILED,
+}
+"""No domain is asked for here."""
 _BIND_MEANINGS: Final[Meanings] = {
+    **_MEANINGS,
     libvirt.VIR_ERR_INTERNAL_ERROR: (
         VfioUnavailableError,
         "vfio-pci does not take the device; see dmesg, and lsmod for vfio_pci",
@@ -91,7 +97,9 @@ class NodeDevices:
     def unbind(self, address: PciAddress) -> None:
         """Give the device back to its host driver; one that is there already is probed again."""
         name = self._name_of(address)
-        self._connection.write("reAttach", lambda c: c.nodeDeviceLookupByName(name).reAttach())
+        self._connection.write(
+            "reAttach", lambda c: c.nodeDeviceLookupByName(name).reAttach(), _MEANINGS
+        )
 
     def _parse(self, xml: str) -> NodeDevice | None:
         return self._parse_once(xml)

@@ -73,6 +73,7 @@ class SqlRegistry:
         """
         self._engine = open_engine(str(location), lock_timeout)
         self._version = Version(self._engine) if self._engine.dialect.name == "sqlite" else None
+        self._kept_version: tuple[int, int] | None = None
         self._first_of = lru_cache(_REMEMBERED)(self._read_first)
         self._list_of = lru_cache(1)(self._read_list)
 
@@ -154,6 +155,9 @@ class SqlRegistry:
         version = self._version and self._version.read()
         if version is None:
             return self._read_first(None, query, host, key)
+        if version != self._kept_version:
+            self._first_of.cache_clear()  # the version in the key keeps a late answer out
+            self._kept_version = version
         return self._first_of(version, query, host, key)
 
     def _read_first(
