@@ -152,7 +152,7 @@ class SqlRegistry:
             return connection.execute(_REMOVE, values).rowcount > 0
 
     def _first(self, query: Select[Any], host: str, key: str) -> Registration | None:
-        version = self._version and self._version.read()
+        version = self._version.read() if self._version else None
         if version is None:
             return self._read_first(None, query, host, key)
         if version != self._kept_version:
