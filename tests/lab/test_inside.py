@@ -16,11 +16,11 @@ from tests.lab.service import SECRET, Service
 pytestmark = pytest.mark.lab
 
 
-@pytest.fixture
-def local_service(lab: Lab, guest: Guest, tmp_path: Path) -> Iterator[Service]:
-    del guest  # it tidies up after this
-    gather(tmp_path / "service")
-    lab.copy(tmp_path / "service", "/opt/service")
+@pytest.fixture(scope="module")
+def running_inside(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    folder: Path = tmp_path_factory.mktemp("inside") / "service"
+    gather(folder)
+    lab.copy(folder, "/opt/service")
     flags = f"--listen 0.0.0.0:{PORT} --uri qemu:///system --registry /run/inside.db"
     lab.output(
         f"JWT_SECRET='{SECRET}' PYTHONPATH=/opt/service nohup python3 -m hypeman_libvirt.cli "
@@ -34,6 +34,13 @@ def local_service(lab: Lab, guest: Guest, tmp_path: Path) -> Iterator[Service]:
         "pid=$(cat /run/inside.pid); kill $pid; while [ -e /proc/$pid ]; do sleep 0.1; done; "
         "rm -rf /opt/service /run/inside.*"
     )
+
+
+@pytest.fixture
+def local_service(guest: Guest, running_inside: Service) -> Iterator[Service]:
+    yield running_inside
+    guest.restore()
+    running_inside.forget_all()
 
 
 def test_what_carries_the_root_is_refused_and_an_unmounted_disk_is_not(
