@@ -45,6 +45,7 @@ def configure(stream: TextIO) -> None:
     )
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells of its plugins
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a line for each that queues
     logging.captureWarnings(capture=True)
 
 

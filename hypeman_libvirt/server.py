@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import resource
 import signal
@@ -14,25 +13,21 @@ from contextlib import closing
 from heapq import nsmallest
 from pathlib import Path
 from typing import Any, Final
-from uuid import uuid4
 from wsgiref.types import WSGIApplication
 
 import structlog
 from waitress import wasyncore
-from waitress.channel import HTTPChannel
-from waitress.parser import HTTPRequestParser, ParsingError
 from waitress.server import create_server
-from waitress.task import ErrorTask
 
 from hypeman_libvirt import logs
 from hypeman_libvirt.app import create_auth, create_service, serve_alone
+from hypeman_libvirt.channels import Channel, Dispatcher
 from hypeman_libvirt.settings import Settings, SettingsError, is_local, split_listen
 
 _BODY_LIMIT: Final = 8 * 1024 * 1024
 """Bytes of a request that are read at all; the API itself allows much less."""
 _GRACE: Final = 5.0
 """Seconds, beyond those of the longest operation, for answers to leave at the end."""
-_CODES: Final = {413: "payload_too_large", 500: "internal_error", 501: "not_supported"}
 _ROOM: Final = 200
 """Sockets and files beyond those of connections: the registry's, libvirt's, the log."""
 _AT_ONCE: Final = 16
@@ -41,66 +36,6 @@ _TURN: Final = 0.5
 """Seconds after which the loop looks around when nothing happens."""
 
 _log: Final = structlog.get_logger(__name__)
-
-
-class _JsonError(ErrorTask):
-    """What is no HTTP is answered with the Error body, as everything else."""
-
-    def execute(self) -> None:
-        request: Any = self.request  # the stubs lack its error
-        refused = request.error
-        request_id = str(uuid4())
-        message = f"{refused.reason}: {refused.body}"
-        body = json.dumps({"code": _CODES.get(refused.code, "bad_request"), "message": message})
-        _log.warning("request refused", status=refused.code, request_id=request_id)
-        self.status = f"{refused.code} {refused.reason}"
-        self.response_headers = [
-            ("Content-Type", "application/json"),
-            ("X-Request-Id", request_id),
-        ]
-        self.set_close_on_finish()
-        self.content_length = len(body)
-        self.write(body.encode())
-
-
-class _Parser(HTTPRequestParser):
-    """Refuses what proxies and servers read in two ways: a length and chunks at once.
-
-    Source: RFC 9112, section 6.3.
-    """
-
-    def parse_header(self, header_plus: bytes) -> None:
-        super().parse_header(header_plus)
-        if self.chunked and "CONTENT_LENGTH" in self.headers:
-            raise ParsingError("both Content-Length and Transfer-Encoding")
-
-
-class _Channel(HTTPChannel):
-    """One connection, and since when it has asked for nothing that could be answered."""
-
-    parser_class = _Parser
-    error_task_class = _JsonError
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - waitress's own
-        super().__init__(*arguments, **options)
-        self.idle_since = time.monotonic()
-
-    def received(self, data: bytes) -> bool:
-        """Take bytes; a request is one once it is complete."""
-        taken: bool = super().received(data)
-        if self.requests:
-            self.idle_since = time.monotonic()
-        return taken
-
-    @property
-    def is_answering(self) -> bool:
-        """Whether a request runs, or its answer is not sent yet."""
-        return bool(self.requests or self.total_outbufs_len)
-
-    @property
-    def is_receiving(self) -> bool:
-        """Whether a request has begun to come and is not complete."""
-        return self.request is not None
 
 
 class Server:
@@ -112,6 +47,7 @@ class Server:
         listener: socket.socket,
         *,
         threads: int,
+        waiting: int,
         grace: float,
         on_stop: Callable[[], None],
         connections: int = 1000,
@@ -124,6 +60,7 @@ class Server:
             app: What answers.
             listener: Bound; closed at the end.
             threads: How many requests are answered at once.
+            waiting: How many more, of those that may wait for libvirt or for events.
             grace: Seconds that running requests have at the end.
             on_stop: Called at the end, before running requests are awaited.
             connections: How many clients may be connected; the longest idle ones make room.
@@ -137,13 +74,13 @@ class Server:
             app,
             map=self._sockets,
             sockets=[listener],
-            threads=threads,
+            _dispatcher=Dispatcher(threads, waiting),
             ident="hypeman-libvirt",
             max_request_body_size=_BODY_LIMIT,
             channel_timeout=idle_timeout,
             connection_limit=self._most + _ROOM,  # above it waitress would accept nobody at all
         )
-        server.channel_class = _Channel
+        server.channel_class = Channel
         self._server = server
         self._grace = grace
         self._on_stop = on_stop
@@ -187,14 +124,13 @@ class Server:
 
     def _make_room(self) -> None:
         """Close the longest idle connections where there are too many; whoever asks is served."""
-        channels = self._channels()
-        surplus = len(channels) - self._most
+        surplus = len(self._server.active_channels) - self._most
         if surplus > 0:
-            idle = [each for each in channels if not (each.is_answering or each.will_close)]
+            idle = [each for each in self._channels() if not (each.is_answering or each.will_close)]
             for channel in nsmallest(surplus + _AT_ONCE, idle, key=lambda each: each.idle_since):
                 channel.will_close = True
 
-    def _channels(self) -> list[_Channel]:
+    def _channels(self) -> list[Channel]:
         return list(self._server.active_channels.values())
 
     def _is_answering(self) -> bool:
@@ -225,7 +161,8 @@ def serve(settings: Settings) -> None:
         server = Server(
             logs.AccessLog(serve_alone(service, auth, settings), service.metrics.observe_request),
             listener,
-            threads=settings.threads + settings.event_listeners,
+            threads=settings.threads,
+            waiting=settings.operations + settings.event_listeners,
             grace=settings.operation_timeout + _GRACE,
             on_stop=service.watcher.close,
             connections=settings.connections,
