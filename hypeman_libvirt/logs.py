@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Final, TextIO, TypeAlias
+from typing import Any, Final, TextIO, TypeAlias, cast
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 import structlog
@@ -14,14 +15,46 @@ from structlog.typing import Processor
 ObserveRequest: TypeAlias = Callable[[str, str | None, int, float], None]
 """Is told the method, the template of the path (None for no path of ours), status and seconds."""
 
-_log: Final = structlog.get_logger("hypeman_libvirt.access")
+_ACCESS: Final = "hypeman_libvirt.access"
+_log: Final = structlog.get_logger(_ACCESS)
 
 
-def configure(stream: TextIO) -> None:
+class HeldLines:
+    """Lines of the log that wait until somebody has time to write them, all at once.
+
+    A thread that writes lets the others run first, and then waits for its turn: with many clients
+    that took as long as answering.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        """Hold lines for this stream."""
+        self._stream = stream
+        self._held: deque[str] = deque()
+
+    def write(self, line: str) -> None:
+        """Hold a line, from any thread."""
+        self._held.append(line)
+
+    def flush(self) -> None:
+        """Do nothing; loggers call it after each line."""
+
+    def release(self) -> None:
+        """Write what is held."""
+        lines = [self._held.popleft() for _ in range(len(self._held))]
+        if lines:
+            self._stream.write("".join(lines))
+            self._stream.flush()
+
+
+def configure(stream: TextIO, requests: HeldLines | None = None) -> None:
     """Send the log of everything, libraries and Python's warnings included, to the stream.
 
     What structlog logs goes there by itself: the way through ``logging`` takes three times as
     long, and each request has its line.
+
+    Args:
+        stream: Where to.
+        requests: Holds the lines of requests; None if they shall be written at once.
     """
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -33,7 +66,9 @@ def configure(stream: TextIO) -> None:
     structlog.configure(
         processors=[*shared, *renderers],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=lambda name="hypeman_libvirt": _Lines(stream, name),
+        logger_factory=lambda name="hypeman_libvirt": _Lines(
+            requests if requests and name == _ACCESS else stream, name
+        ),
         cache_logger_on_first_use=False,
     )
     handler = logging.StreamHandler(stream)
@@ -52,8 +87,8 @@ def configure(stream: TextIO) -> None:
 class _Lines(structlog.WriteLogger):
     """Writes lines, and has the name that ``add_logger_name`` looks for."""
 
-    def __init__(self, stream: TextIO, name: str) -> None:
-        super().__init__(stream)
+    def __init__(self, stream: TextIO | HeldLines, name: str) -> None:
+        super().__init__(cast("TextIO", stream))
         self.name = name
 
 

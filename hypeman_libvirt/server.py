@@ -50,6 +50,7 @@ class Server:
         waiting: int,
         grace: float,
         on_stop: Callable[[], None],
+        on_turn: Callable[[], None] = lambda: None,
         connections: int = 1000,
         request_timeout: float = 30.0,
         idle_timeout: int = 60,
@@ -63,6 +64,7 @@ class Server:
             waiting: How many more, of those that may wait for libvirt or for events.
             grace: Seconds that running requests have at the end.
             on_stop: Called at the end, before running requests are awaited.
+            on_turn: Called whenever something has happened, and at least twice a second.
             connections: How many clients may be connected; the longest idle ones make room.
             request_timeout: Seconds that a request has to come in whole.
             idle_timeout: Seconds after which a connection that asks for nothing is closed.
@@ -84,6 +86,7 @@ class Server:
         self._server = server
         self._grace = grace
         self._on_stop = on_stop
+        self._on_turn = on_turn
         self._stopping = False
         self._next_look = 0.0
 
@@ -100,6 +103,7 @@ class Server:
             _log.warning("stopped before every request was answered", waited_seconds=self._grace)
         self._server.task_dispatcher.shutdown(timeout=_TURN)
         wasyncore.close_all(self._sockets)
+        self._on_turn()
 
     def stop(self) -> None:
         """Make ``run`` come to its end; from any thread or signal handler."""
@@ -111,6 +115,7 @@ class Server:
         wasyncore.loop(timeout=_TURN, use_poll=True, map=self._sockets, count=1)
         self._close_slow()
         self._make_room()
+        self._on_turn()
 
     def _close_slow(self) -> None:
         """Close who sends a request a byte at a time, to keep a connection for ever."""
@@ -154,7 +159,8 @@ def serve(settings: Settings) -> None:
         SettingsError: There is no secret, or the address cannot be served on.
         RegistryOpenError: The registry cannot be used.
     """
-    logs.configure(sys.stderr)
+    requests = logs.HeldLines(sys.stderr)
+    logs.configure(sys.stderr, requests)
     auth = create_auth(settings)
     with closing(create_service(settings)) as service:
         listener = listen(settings.listen)
@@ -165,6 +171,7 @@ def serve(settings: Settings) -> None:
             waiting=settings.operations + settings.event_listeners,
             grace=settings.operation_timeout + _GRACE,
             on_stop=service.watcher.close,
+            on_turn=requests.release,
             connections=settings.connections,
             request_timeout=settings.request_timeout,
             idle_timeout=settings.idle_timeout,

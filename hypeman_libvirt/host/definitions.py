@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 Stamps: TypeAlias = Mapping[str, tuple[int, int]]
 """By domain, when its file was written and its inode: every change makes a new file."""
 
-_SETTLED: Final = 50_000_000
-"""Nanoseconds after which a folder's time of change is final; the kernel's clock has ticks."""
+_SETTLED: Final = 2_500_000_000
+"""Nanoseconds after which a folder's time of change is final: some file systems count seconds."""
 
 
 class DefinitionFiles:

@@ -6,10 +6,11 @@ import fcntl
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import Engine, PoolProxiedConnection, QueuePool, create_engine
 from sqlalchemy.exc import SQLAlchemyError
@@ -18,6 +19,9 @@ from hypeman_libvirt.registry.errors import RegistryOpenError, reason
 
 LOCK_TIMEOUT: Final = 5.0
 """Seconds that a connection waits for another one's lock."""
+
+_SETTLED: Final = 2_500_000_000
+"""Nanoseconds after which a file's time of change is final: some file systems count seconds."""
 
 _UNFINISHED: Final = {sqlite3.SQLITE_READONLY_ROLLBACK, sqlite3.SQLITE_READONLY_RECOVERY}
 """A process died within a transaction; SQLite takes it back once the file is opened to write."""
@@ -100,44 +104,80 @@ def engine(path: Path, lock_timeout: float) -> Engine:
 class Version:
     """Says whether a registry is still what it was, without reading it.
 
+    Every commit writes to the write-ahead log, so while that file's time stands, nothing has
+    changed; asking SQLite costs several times as much. A time that is so recent that the kernel
+    may give it to the next write as well decides nothing, and SQLite is asked.
+
     Source: https://www.sqlite.org/pragma.html#pragma_data_version; the number is one connection's
     own, and changes with what any other one commits.
     """
 
-    def __init__(self, engine: Engine) -> None:
-        """Ask over a connection of its own, which is opened when first needed."""
+    def __init__(self, engine: Engine, now: Callable[[], int] = time.time_ns) -> None:
+        """Ask over a connection of its own, which is opened when first needed.
+
+        Args:
+            engine: Opens it.
+            now: Nanoseconds since 1970.
+        """
         self._engine = engine
+        self._now = now
         self._lock = threading.Lock()
         self._connection: PoolProxiedConnection | None = None
         self._opened = 0
+        self._log: Path | None = None
+        self._known: tuple[tuple[int, int, int], tuple[int, int]] | None = None
 
     def read(self) -> tuple[int, int] | None:
         """Return what is different after each change; None where it cannot be known."""
+        stamp, known = self._stamp(), self._known
+        if known is not None and known[0] == stamp:
+            return known[1]
         with self._lock:
             try:
                 number = self._ask()
             except (sqlite3.Error, SQLAlchemyError):
                 self._drop()
                 return None
-            return self._opened, number
+            version = self._opened, number
+            self._known = (stamp, version) if stamp else None
+            return version
 
     def close(self) -> None:
         """Close the connection."""
         with self._lock:
             self._drop()
 
+    def _stamp(self) -> tuple[int, int, int] | None:
+        """Return what every write to the log changes; None if the next one may not."""
+        if self._log is None:
+            return None
+        try:
+            log = self._log.stat()
+        except OSError:
+            return None
+        settled = self._now() - log.st_mtime_ns > _SETTLED
+        return (log.st_ino, log.st_size, log.st_mtime_ns) if settled else None
+
     def _ask(self) -> int:
         if self._connection is None:
             self._connection = self._engine.raw_connection()
             self._opened += 1
-        cursor = self._connection.cursor()
-        cursor.execute("PRAGMA data_version")
-        return int(cursor.fetchall()[0][0])
+            (_, _, file) = _fetch_row(self._connection, "PRAGMA database_list")
+            self._log = Path(f"{file}-wal")
+        (number,) = _fetch_row(self._connection, "PRAGMA data_version")
+        return int(number)
 
     def _drop(self) -> None:
+        self._known = None
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.invalidate()
+
+
+def _fetch_row(connection: PoolProxiedConnection, pragma: str) -> Any:  # noqa: ANN401 - a row
+    cursor = connection.cursor()
+    cursor.execute(pragma)
+    return cursor.fetchall()[0]
 
 
 def use_wal(path: Path) -> None:

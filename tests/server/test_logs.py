@@ -111,3 +111,14 @@ def test_a_traceback_shows_no_values_of_variables(log_lines: LogLines, is_termin
     assert "ValueError: nothing of the value" in stream.getvalue()
     assert "hunter2" not in stream.getvalue()
     assert log_lines.getvalue() == ""
+
+
+def test_lines_of_requests_wait_until_there_is_time_and_others_do_not(log_lines: LogLines) -> None:
+    held = logs.HeldLines(log_lines)
+    logs.configure(log_lines, held)
+    answer(logs.AccessLog(app, ignore))
+    structlog.get_logger("hypeman_libvirt.app").info("bind")
+    assert [line["event"] for line in log_lines.entries()] == ["bind"]
+    held.release()
+    held.release()
+    assert [line["event"] for line in log_lines.entries()] == ["bind", "request"]
