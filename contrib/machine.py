@@ -30,9 +30,13 @@ def require_python() -> None:
         sys.exit(f"Python 3.11 or newer is needed, this is {found}: run python3.x {sys.argv[0]}")
 
 
-def require_build_tools() -> None:
-    """Install what building libvirt-python needs, or say what is missing and end."""
-    missing = _missing_packages()
+def require_build_tools(*also: str) -> None:
+    """Install what building libvirt-python needs, or say what is missing and end.
+
+    Args:
+        also: Programs that are in Debian packages of the same name.
+    """
+    missing = [*_missing_packages(), *(each for each in also if shutil.which(each) is None)]
     if not missing:
         return
     apt = shutil.which("apt-get")

@@ -1,0 +1,85 @@
+"""What README and man page show is what happens, on the demo host."""
+
+from __future__ import annotations
+
+import os
+import re
+import runpy
+import shutil
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.docs.console import Step, read_steps, run, sections
+
+ROOT: Final = Path(__file__).parent.parent.parent
+MAN: Final = ROOT / "contrib" / "packaging" / "hypeman-libvirt.1"
+RUN: Final = "A session"
+NOT_RUN: Final = {
+    "Two commands": "they install packages; one of them is what runs this",
+    "On a libvirt host": "it needs a libvirt daemon, and root to install",
+    "On real vfio-pci": "it needs the virtual machine; tests/lab does the same there",
+    "With virsh beside it": "it needs the virtual machine; tests/lab does the same there",
+}
+
+
+@pytest.fixture
+def run_session(tmp_path: Path) -> Callable[[Sequence[Step]], None]:
+    missing = [name for name in ("bash", "curl", "openssl") if shutil.which(name) is None]
+    if missing:
+        pytest.skip(f"no {', '.join(missing)} on this machine")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    environment = {
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "PYTHONPATH": str(ROOT),
+        "HYPEMAN_LIBVIRT_REGISTRY": str(tmp_path / "registry.db"),
+    }
+    return lambda steps: run(steps, port, tmp_path, environment)
+
+
+def readme() -> str:
+    return (ROOT / "README.md").read_text()
+
+
+def test_every_section_with_commands_is_run_or_says_why_not() -> None:
+    assert sections(readme()).keys() == {RUN, *NOT_RUN}
+
+
+@pytest.mark.testdriver
+def test_the_session_of_the_readme_happens(
+    run_session: Callable[[Sequence[Step]], None],
+) -> None:
+    steps = list(read_steps(sections(readme())[RUN]))
+    assert len(steps) > 10
+    run_session(steps)
+
+
+@pytest.mark.testdriver
+def test_the_examples_of_the_man_page_happen(
+    run_session: Callable[[Sequence[Step]], None],
+) -> None:
+    lines = re.findall(r"^\$ .+$", MAN.read_text(), re.MULTILINE)
+    plain = "\n".join(lines).replace("\\-", "-")
+    steps = list(read_steps([("", plain)]))
+    assert len(steps) > 10
+    run_session(steps)
+
+
+def test_the_man_page_is_what_the_commands_say() -> None:
+    render = runpy.run_path(str(MAN.with_name("make-man")))["render"]
+    assert MAN.read_text() == render(), "run make-man, as it says"
+
+
+def test_a_session_that_does_not_happen_is_found(
+    run_session: Callable[[Sequence[Step]], None],
+) -> None:
+    run_session([Step("echo one two", "one …\n")])
+    with pytest.raises(AssertionError, match="printed"):
+        run_session([Step("echo one two", "one three\n")])
+    with pytest.raises(AssertionError, match="ended with 1"):
+        run_session([Step("false", "")])
