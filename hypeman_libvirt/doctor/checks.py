@@ -27,6 +27,7 @@ def diagnose(facts: Facts) -> Sequence[Finding]:
     """Ask every question that these facts answer, the most fundamental ones first."""
     return [
         check_secret(facts),
+        check_files(facts),
         check_listen(facts),
         check_clock(facts),
         check_registry(facts),
@@ -47,6 +48,15 @@ def check_secret(facts: Facts) -> Finding:
         message = f"the secret has {facts.secret} characters, and {_SHORTEST} are the least"
         return Finding("secret", "warning", message, "openssl rand -hex 32; then make new tokens")
     return Finding("secret", "ok", "a secret is set")
+
+
+def check_files(facts: Facts) -> Finding:
+    """Whoever reads the secret can make tokens; whoever changes the registry can rename devices."""
+    if facts.exposed:
+        files = " ".join(facts.exposed)
+        message = f"others on this machine can read or change {files}"
+        return Finding("files", "warning", message, f"chmod 600 {files}")
+    return Finding("files", "ok", "nobody else can read the secret or change the registry")
 
 
 def check_listen(facts: Facts) -> Finding:

@@ -41,6 +41,7 @@ def examine(settings: Settings, host: LibvirtHost, machine: Machine | None, now:
         listen=settings.listen,
         listens_locally=is_local(settings.listen),
         now=now,
+        exposed=[str(file) for file in settings.exposed_files],
     )
 
 

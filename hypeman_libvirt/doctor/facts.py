@@ -111,6 +111,7 @@ class Facts:
         listen: Where the service listens.
         listens_locally: Nobody else can connect.
         now: The clock.
+        exposed: Files with the secret or the registry that others can read or change.
     """
 
     machine: Machine | None
@@ -122,3 +123,4 @@ class Facts:
     listen: str
     listens_locally: bool
     now: datetime
+    exposed: Sequence[str]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, Literal, TypeVar
+from typing import Final, Literal, TypeAlias, TypeVar
 
 import libvirt
 
@@ -22,8 +22,13 @@ T = TypeVar("T")
 Observe = Callable[[str, float, int | None], None]
 """Is told of each call: its name in the binding, seconds, and libvirt's code if it failed."""
 
-_KEEPALIVE: Final = (5, 3)
+KeepAlive: TypeAlias = tuple[int, int]
 """Seconds between questions, and how many may stay unanswered."""
+
+FOR_CHANGES: Final[KeepAlive] = (5, 3)
+FOR_READS: Final[KeepAlive] = (2, 2)
+"""6 seconds: a libvirtd that hangs holds up whoever looks no longer, and reads can be repeated."""
+
 _PAUSE: Final = 1.0
 """Seconds after a failed open before the next try; requests fail at once meanwhile."""
 _PATIENCE: Final = 2.0
@@ -76,6 +81,7 @@ class Connection:
         uri: str,
         observe: Observe = ignore_call,
         monotonic: Callable[[], float] = time.monotonic,
+        keepalive: KeepAlive = FOR_CHANGES,
     ) -> None:
         """Open nothing yet.
 
@@ -83,10 +89,12 @@ class Connection:
             uri: https://libvirt.org/uri.html
             observe: Is told of each call.
             monotonic: Seconds that never go back.
+            keepalive: How soon a connection that is silent is taken for dead.
         """
         self.uri = uri
         self._observe = observe
         self._monotonic = monotonic
+        self._keepalive = keepalive
         self._opening = threading.Lock()
         self._current: libvirt.virConnect | None = None
         self._lost: libvirt.virConnect | None = None
@@ -213,7 +221,7 @@ class Connection:
         """Open, and notice a dead connection soon; drivers in this process cannot die."""
         connection = libvirt.open(self.uri)
         with _unless_lacking():
-            connection.setKeepAlive(*_KEEPALIVE)
+            connection.setKeepAlive(*self._keepalive)
         with _unless_lacking():
             connection.registerCloseCallback(self._on_close, None)
         return connection

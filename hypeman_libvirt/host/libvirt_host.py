@@ -16,7 +16,7 @@ from hypeman_libvirt.devices.errors import (
 )
 from hypeman_libvirt.devices.model import Domain, HostUse, MetadataEntry, NodeDevice
 from hypeman_libvirt.devices.ports import HoldersByAddress, HostChanges
-from hypeman_libvirt.host.connection import Connection, Observe, ignore_call
+from hypeman_libvirt.host.connection import FOR_READS, Connection, Observe, ignore_call
 from hypeman_libvirt.host.definitions import DefinitionFiles, definitions_folder
 from hypeman_libvirt.host.demo import DemoDomains, DemoNodeDevices, is_test_driver
 from hypeman_libvirt.host.domain_xml import join_devices
@@ -236,7 +236,7 @@ def open_host(uri: str, observe: Observe = ignore_call) -> LibvirtHost:
         uri: https://libvirt.org/uri.html; the embedded host is ``demo_uri()``.
         observe: Is told of each call to libvirt.
     """
-    connection = Connection(uri, observe)
+    connection = Connection(uri, observe, keepalive=FOR_READS)
     if is_test_driver(uri):
         return _open_demo(connection)
     node_devices, domains = NodeDevices(connection), Domains(connection)

@@ -24,7 +24,7 @@ NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 MACHINE = Machine("answers", "DMAR", 20, ["quiet", "intel_iommu=on"], "loaded", UUID, False)
 LIBVIRT = Libvirt("qemu:///system", "9.0.0", UUID, 30, 28, None, has_vfio=True)
 REGISTRY = Registry("/var/lib/libvirt/hypeman/registry.db", True, None, {}, NOW)
-WELL = Facts(MACHINE, LIBVIRT, REGISTRY, (), True, 64, "127.0.0.1:8080", True, NOW)
+WELL = Facts(MACHINE, LIBVIRT, REGISTRY, (), True, 64, "127.0.0.1:8080", True, NOW, ())
 NODE = NodeDevice(
     node_name="pci_0000_a2_00_0",
     address=PciAddress.parse("0000:a2:00.0"),
@@ -150,6 +150,7 @@ def test_an_error_names_its_cure(facts: Facts, question: str, found: str, cure: 
     ("facts", "question", "cure"),
     [
         (replace(WELL, secret=8), "secret", "openssl"),
+        (replace(WELL, exposed=["/etc/secret"]), "files", "chmod 600 /etc/secret"),
         (replace(WELL, listen="0.0.0.0:80", listens_locally=False), "listen", "contrib/proxy"),
         (with_libvirt(version="8.0.0"), "libvirt", "apt-get upgrade"),
         (with_machine(firmware_uuid=""), "host_uuid", "host_uuid_source"),
@@ -197,4 +198,4 @@ def test_a_remote_host_without_groups_gets_the_general_cure() -> None:
 @pytest.mark.parametrize("error", [LibvirtUnavailableError("x"), LibvirtDeniedError("x")])
 def test_nothing_is_asked_of_a_libvirt_that_does_not_answer(error: DeviceError) -> None:
     asked = [each.id for each in diagnose(replace(WELL, libvirt=error))]
-    assert asked == ["secret", "listen", "clock", "registry", "libvirt"]
+    assert asked == ["secret", "files", "listen", "clock", "registry", "libvirt"]

@@ -104,6 +104,14 @@ def test_there_is_no_secret(doctor: Doctor) -> None:
     assert "ERROR    secret" in printed
 
 
+def test_others_can_read_the_secret(doctor: Doctor, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("s" * 64)
+    secret.chmod(0o644)
+    _, printed = doctor.run(JWT_SECRET=None, HYPEMAN_LIBVIRT_JWT_SECRET_FILE=str(secret))
+    assert f"chmod 600 {secret}" in " ".join(printed.split())
+
+
 def test_the_registry_is_damaged(doctor: Doctor) -> None:
     doctor.registry.write_text("no database at all, and longer than a header " * 50)
     assert doctor.findings()["registry"][0] == "error"

@@ -86,3 +86,16 @@ def test_a_libvirtd_that_dies_in_the_middle_leaves_a_device_that_can_be_bound(
     assert service.bind("gpu", scope="group")["bound_to_vfio"]
     assert not service.unbind("gpu", scope="group")["bound_to_vfio"]
     assert guest.drivers() == guest.at_boot
+
+
+def test_a_libvirtd_that_hangs_holds_up_nobody_for_long(guest: Guest, service: Service) -> None:
+    """Stopped, it keeps its connections; only the keepalive can tell."""
+    assert service.available()
+    guest.lab.output("pkill -STOP -x libvirtd")
+    try:
+        until(lambda: service.http.get("/devices/available").status_code == 503)
+        assert service.http.get("/health").status_code == 200
+        assert service.http.get("/ready").status_code == 503
+    finally:
+        guest.lab.output("pkill -CONT -x libvirtd")
+    until(lambda: service.http.get("/devices/available").status_code == 200)
