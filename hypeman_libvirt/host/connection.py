@@ -13,6 +13,7 @@ from typing import Final, Literal, TypeAlias, TypeVar
 
 import libvirt
 
+from hypeman_libvirt.host.dialing import Dialer
 from hypeman_libvirt.host.errors import READING, UNAVAILABLE, Meanings, is_lost, translate
 from hypeman_libvirt.host.event_loop import EVENT_LOOP
 
@@ -31,6 +32,8 @@ FOR_READS: Final[KeepAlive] = (2, 2)
 
 _PAUSE: Final = 1.0
 """Seconds after a failed open before the next try; requests fail at once meanwhile."""
+_DIALLING: Final = 6.0
+"""Seconds that one request waits for a connection; it is opened on meanwhile."""
 _PATIENCE: Final = 2.0
 """Seconds that a request waits while another one opens the connection."""
 _DOMAIN_EVENTS: Final = (
@@ -95,6 +98,7 @@ class Connection:
         self._observe = observe
         self._monotonic = monotonic
         self._keepalive = keepalive
+        self._dialer = Dialer(lambda: self._timed("open", self._dial))
         self._opening = threading.Lock()
         self._current: libvirt.virConnect | None = None
         self._lost: libvirt.virConnect | None = None
@@ -158,6 +162,7 @@ class Connection:
         """Close the connection, once nothing uses it any more."""
         with self._opening:
             connection, self._current = self._current, None
+            self._dialer.abandon()
             if connection is not None:
                 self._unregister(connection)
                 with suppress(libvirt.libvirtError):
@@ -207,7 +212,9 @@ class Connection:
             raise UNAVAILABLE[0](UNAVAILABLE[1])
         EVENT_LOOP.start()
         try:
-            connection = self._timed("open", self._dial)
+            connection = self._dialer.open(_DIALLING)
+        except TimeoutError:
+            raise UNAVAILABLE[0](UNAVAILABLE[1]) from None
         except libvirt.libvirtError as error:
             self._not_before = self._monotonic() + _PAUSE
             raise translate(error, "open", READING) from error
