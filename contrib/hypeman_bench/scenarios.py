@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -41,7 +41,7 @@ class Scenario:
 
     name: str
     unit: str
-    prepare: Callable[[Path], Iterator[Measure]]
+    prepare: Callable[[Path], AbstractContextManager[Measure]]
     target: float | None = None
     best: Literal["least", "most"] = "least"
 
@@ -122,7 +122,7 @@ def _against_bare(
     registered: int,
     devices: int = 30,
     load: LoadOf = many_clients,
-) -> Callable[[Path], Iterator[Measure]]:
+) -> Callable[[Path], AbstractContextManager[Measure]]:
     """Compare reads per second with those of the bare app."""
 
     @contextmanager
@@ -139,7 +139,7 @@ def _ratio(load: LoadOf, ours: Server, path: str, bare: Server, seconds: float) 
     return mine.per_second / load(bare, DEVICE, seconds).per_second
 
 
-def _pair(registered: int) -> Callable[[Path], Iterator[Measure]]:
+def _pair(registered: int) -> Callable[[Path], AbstractContextManager[Measure]]:
     """Compare the time of a registration and its end with a round trip to the bare app."""
 
     @contextmanager
@@ -169,7 +169,7 @@ def _pairs(folder: Path) -> Iterator[Measure]:
         yield measure
 
 
-def _with_domains(domains: int) -> Callable[[Path], Iterator[Measure]]:
+def _with_domains(domains: int) -> Callable[[Path], AbstractContextManager[Measure]]:
     @contextmanager
     def prepare(folder: Path) -> Iterator[Measure]:
         uri = _host_with_domains(folder, domains)
@@ -195,7 +195,7 @@ def _host_with_domains(folder: Path, domains: int) -> str:
     return host_files.write_host(folder / f"domains-{domains}.xml", 30, domains, min(domains, 100))
 
 
-def _on_libvirtd(domains: int) -> Callable[[Path], Iterator[Measure]]:
+def _on_libvirtd(domains: int) -> Callable[[Path], AbstractContextManager[Measure]]:
     @contextmanager
     def prepare(folder: Path) -> Iterator[Measure]:
         with ExitStack() as stack:

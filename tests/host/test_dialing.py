@@ -40,13 +40,19 @@ def test_a_libvirtd_that_is_down_says_so_at_once_and_is_dialled_again(
     dialer.open(A_WHILE).close()
 
 
-def test_a_connection_that_comes_too_late_is_closed(dialer: Dialer, fake_host: FakeHost) -> None:
-    hang = fake_host.hang("open")
+def test_a_connection_that_comes_too_late_is_closed(fake_host: FakeHost) -> None:
+    dialled: list[libvirt.virConnect] = []
+
+    def dial() -> libvirt.virConnect:
+        dialled.append(libvirt.open(fake_host.uri))
+        return dialled[0]
+
+    hang, dialer = fake_host.hang("open"), Dialer(dial)
     with pytest.raises(TimeoutError):
         dialer.open(0.01)
     dialer.abandon()
     hang.released.set()
     give_up = time.monotonic() + A_WHILE
-    while not (fake_host.calls["open"] and fake_host.open_connections == 0):
+    while not dialled or fake_host.open_connections:
         assert time.monotonic() < give_up, "it was never closed"
         time.sleep(0.01)
