@@ -84,30 +84,42 @@ class Channel(HTTPChannel):
 class Dispatcher(ThreadedTaskDispatcher):
     """Keeps requests that may wait out of the way of those that do not.
 
-    A change waits for libvirt and a follower for events. Each has a thread of its own, as many as
-    are allowed at once, so that the few threads of all others are there for looking.
+    A change waits for libvirt and a follower for events. They have threads of their own, as many
+    as are allowed at once, so that the few threads of all others are there for looking.
     """
 
     def __init__(self, threads: int, waiting: int) -> None:
         """Start threads for those that do not wait, and allow so many that may."""
         super().__init__()
-        self._free = threading.BoundedSemaphore(waiting)
+        self._most = waiting
+        self._waiting = ThreadedTaskDispatcher()
+        self._choosing = threading.Lock()
         self.set_thread_count(threads)
 
     def add_task(self, task: Any) -> None:  # noqa: ANN401 - a channel
         """Answer the first request of a channel."""
-        if _may_wait(task.requests[0]) and self._free.acquire(blocking=False):
-            threading.Thread(target=self._serve, args=(task,), daemon=True).start()
-        else:
-            super().add_task(task)
+        if _may_wait(task.requests[0]):
+            with self._choosing:
+                if self._has_free_thread():
+                    self._waiting.add_task(task)
+                    return
+        super().add_task(task)
 
-    def _serve(self, task: Any) -> None:  # noqa: ANN401
-        try:
-            task.service()
-        except Exception:  # noqa: BLE001 - as waitress's own threads do
-            _log.exception("request failed")
-        finally:
-            self._free.release()
+    def shutdown(self, cancel_pending: bool = True, timeout: int = 5) -> bool:
+        """End the threads that have nothing to do, and wait for the others."""
+        self._waiting.shutdown(cancel_pending, timeout)
+        return bool(super().shutdown(cancel_pending, timeout))
+
+    def _has_free_thread(self) -> bool:
+        """Start one more if all are busy and more are allowed; those that are there stay."""
+        pool = self._waiting
+        with pool.lock:
+            running = len(pool.threads)
+            if pool.active_count + len(pool.queue) < running:
+                return True
+        if running < self._most:
+            pool.set_thread_count(running + 1)
+        return running < self._most
 
 
 def _may_wait(request: Any) -> bool:  # noqa: ANN401 - the stubs lack its path

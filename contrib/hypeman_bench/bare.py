@@ -7,14 +7,20 @@ import sys
 import alembic  # noqa: F401 - as large as ours before it does anything
 import cuid2  # noqa: F401
 import falcon
+import httpx  # noqa: F401
 import jwt  # noqa: F401
 import libvirt  # noqa: F401
 import lxml.etree  # noqa: F401
+import prometheus_client  # noqa: F401
 import pydantic_settings  # noqa: F401
-import sqlalchemy  # noqa: F401
+import pyroute2  # noqa: F401
+import rich  # noqa: F401
+import sqlalchemy
+import sqlalchemy.dialects.sqlite  # noqa: F401
 import structlog  # noqa: F401
 import typer  # noqa: F401
 import waitress
+import yaml  # noqa: F401
 
 DEVICE = {
     "id": "tz4a98xxat96iws9zmbrgj3a",

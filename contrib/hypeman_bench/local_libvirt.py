@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
 
+import libvirt
+
 from hypeman_bench import host_files
 
 URI: Final = "qemu:///system"
+_OURS: Final = re.compile(r"bench-\d+")
 
 
 class MissingError(Exception):
@@ -22,20 +26,23 @@ def defining(domains: int, holding: int) -> Iterator[None]:
     Raises:
         MissingError: No libvirtd answers.
     """
-    import libvirt  # noqa: PLC0415 - the run goes on without it
-
     libvirt.registerErrorHandler(lambda *_: None, None)
     try:
         connection = libvirt.open(URI)
     except libvirt.libvirtError as error:
         raise MissingError(f"no libvirtd answers at {URI}") from error
-    defined = []
     try:
+        _undefine_all(connection)  # those of a run that was killed, too
         for xml in host_files.domain_xml(domains, holding, kind="qemu"):
-            defined.append(connection.defineXML(xml))  # noqa: PERF401 - one may fail
+            connection.defineXML(xml)
         yield
     finally:
-        for domain in defined:
+        _undefine_all(connection)
+        connection.close()
+
+
+def _undefine_all(connection: libvirt.virConnect) -> None:
+    for domain in connection.listAllDomains():
+        if _OURS.fullmatch(domain.name()):
             with suppress(libvirt.libvirtError):
                 domain.undefine()
-        connection.close()
