@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -50,6 +51,7 @@ class Faults:
         self.lock = threading.RLock()
         self._hangs: dict[str, Hang] = {}
         self._refusals: dict[str, _Refusal] = {}
+        self.before_call: Callable[[str], None] = lambda _: None
 
     def refuse(self, call: str, code: int, domain: int = 0, times: int | None = None) -> None:
         """Let a call (by its name in the binding, or ``open``) fail, for ever or some times."""
@@ -74,6 +76,7 @@ class Faults:
 
     def enter(self, call: str) -> None:
         """Count a call, let it hang, let it fail."""
+        self.before_call(call)
         with self.lock:
             self.calls[call] += 1
             hang = self._hangs.get(call)

@@ -40,10 +40,10 @@ class Line:
 
 
 def run() -> int:
-    """Measure what the arguments say and print it; 1 if a target was missed."""
+    """Measure what the arguments say and print it; 1 if a target was missed or a scenario failed."""
     arguments = _read_arguments()
     seconds, rounds = (1.0, 1) if arguments.quick else (arguments.seconds, arguments.rounds)
-    lines, skipped = [], []
+    lines, skipped, failed = [], [], []
     for scenario in list_scenarios():
         if re.search(arguments.only, scenario.name) is None:
             continue
@@ -52,10 +52,12 @@ def run() -> int:
             lines.append(judge(scenario, measure(scenario, rounds, seconds)))
         except MissingError as reason:
             skipped.append(f"skipped: {scenario.name}: {reason}")
+        except SystemExit as reason:  # the other lines are worth their time
+            failed.append(f"failed: {scenario.name}: {reason}")
     as_json = json.dumps([asdict(line) for line in lines], indent=2)
     print(as_json if arguments.json else table(lines))
-    print(*skipped, sep="\n", file=sys.stderr)
-    return int(any(line.met is False for line in lines))
+    print(*skipped, *failed, sep="\n", file=sys.stderr)
+    return int(bool(failed) or any(line.met is False for line in lines))
 
 
 def measure(scenario: Scenario, rounds: int, seconds: float) -> Sequence[float]:

@@ -8,6 +8,7 @@ from typing import Final
 from hypeman_libvirt.devices import rules
 from hypeman_libvirt.devices.errors import DeviceError, LibvirtDeniedError
 from hypeman_libvirt.devices.model import Device
+from hypeman_libvirt.doctor.cut_short import check_cut_short
 from hypeman_libvirt.doctor.facts import Facts, Finding, Libvirt, Machine
 
 _OLDEST: Final = (9, 0)
@@ -129,6 +130,7 @@ def _ask_libvirt(facts: Facts) -> Iterator[Finding]:
     yield check_host_uuid(found, facts.machine)
     yield from check_strangers(facts, found)
     yield from check_devices(facts.devices)
+    yield from check_cut_short(facts.groups, facts.noted)
 
 
 def check_node_devices(found: Libvirt) -> Finding:

@@ -11,8 +11,8 @@ from typing import TypeVar
 
 from hypeman_libvirt.devices.errors import DeviceError
 from hypeman_libvirt.devices.inventory import Inventory
-from hypeman_libvirt.devices.model import Device, Registration
-from hypeman_libvirt.doctor.facts import Facts, Libvirt, Machine, Registry
+from hypeman_libvirt.devices.model import Device, GroupReport, Registration
+from hypeman_libvirt.doctor.facts import Facts, Libvirt, Machine, Noted, Registry
 from hypeman_libvirt.host.libvirt_host import LibvirtHost
 from hypeman_libvirt.registry import RegistryOpenError, SqlRegistry
 from hypeman_libvirt.settings import Settings, SettingsError, is_local
@@ -30,7 +30,8 @@ def examine(settings: Settings, host: LibvirtHost, machine: Machine | None, now:
         now: The clock.
     """
     libvirt = _catch(lambda: _read_libvirt(host))
-    registry, devices = _read_registry(settings, host, libvirt)
+    registry, devices, groups = _read_registry(settings, host, libvirt)
+    noted = _catch(lambda: _read_noted(host))
     return Facts(
         machine=machine,
         libvirt=libvirt,
@@ -42,6 +43,8 @@ def examine(settings: Settings, host: LibvirtHost, machine: Machine | None, now:
         listens_locally=is_local(settings.listen),
         now=now,
         exposed=[str(file) for file in settings.exposed_files],
+        groups=groups,
+        noted=() if isinstance(noted, DeviceError) else noted,
     )
 
 
@@ -72,23 +75,36 @@ def _catch(ask: Callable[[], Found]) -> Found | DeviceError:
 
 def _read_registry(
     settings: Settings, host: LibvirtHost, libvirt: Libvirt | DeviceError
-) -> tuple[Registry, Sequence[Device]]:
+) -> tuple[Registry, Sequence[Device], Sequence[GroupReport]]:
     """Read the registry; one that does not exist is not made, since the service must own it."""
     location = settings.registry_location
     if "://" not in location and not Path(location).exists():
-        return Registry(settings.shown_registry, False, None, {}, None), ()
+        return Registry(settings.shown_registry, False, None, {}, None), (), ()
     try:
         with closing(SqlRegistry(location)) as registry:
             registry.check_writable()
             registrations = registry.list_all()
-            devices = _catch(lambda: Inventory(host, registry).list_devices({}))
+            inventory = Inventory(host, registry)
+            devices = _catch(lambda: inventory.list_devices({}))
+            groups = _catch(inventory.list_groups)
     except (RegistryOpenError, DeviceError) as error:
-        return Registry(settings.shown_registry, True, str(error), {}, None), ()
+        return Registry(settings.shown_registry, True, str(error), {}, None), (), ()
     key = None if isinstance(libvirt, DeviceError) else libvirt.host
     return (
         _describe(settings.shown_registry, registrations, key),
         () if isinstance(devices, DeviceError) else devices,
+        () if isinstance(groups, DeviceError) else groups,
     )
+
+
+def _read_noted(host: LibvirtHost) -> Sequence[Noted]:
+    holders = host.list_holders()
+    return [
+        Noted(domain.name, entry)
+        for domain in host.list_domains()
+        for entry in host.read_metadata(domain)
+        if all(each.domain.uuid != domain.uuid for each in holders.get(entry.pci_address, ()))
+    ]
 
 
 def _describe(location: str, registrations: Sequence[Registration], key: str | None) -> Registry:

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Literal, TypeAlias
 
 from hypeman_libvirt.devices.errors import DeviceError
-from hypeman_libvirt.devices.model import Device
+from hypeman_libvirt.devices.model import Device, GroupReport, MetadataEntry
 
 Severity: TypeAlias = Literal["ok", "warning", "error"]
 Socket: TypeAlias = Literal["answers", "silent", "denied", "missing"]
@@ -98,6 +98,19 @@ class Registry:
 
 
 @dataclass(frozen=True, slots=True)
+class Noted:
+    """An entry in a domain's metadata.
+
+    Attributes:
+        domain: Its name.
+        entry: Of a registered device.
+    """
+
+    domain: str
+    entry: MetadataEntry
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """Everything.
 
@@ -112,6 +125,8 @@ class Facts:
         listens_locally: Nobody else can connect.
         now: The clock.
         exposed: Files with the secret or the registry that others can read or change.
+        groups: The host's IOMMU groups; empty when they cannot be read.
+        noted: What domains' metadata says they hold, and they do not.
     """
 
     machine: Machine | None
@@ -124,3 +139,5 @@ class Facts:
     listens_locally: bool
     now: datetime
     exposed: Sequence[str]
+    groups: Sequence[GroupReport]
+    noted: Sequence[Noted]

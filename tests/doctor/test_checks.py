@@ -24,7 +24,7 @@ NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 MACHINE = Machine("answers", "DMAR", 20, ["quiet", "intel_iommu=on"], "loaded", UUID, False)
 LIBVIRT = Libvirt("qemu:///system", "9.0.0", UUID, 30, 28, None, has_vfio=True)
 REGISTRY = Registry("/var/lib/libvirt/hypeman/registry.db", True, None, {}, NOW)
-WELL = Facts(MACHINE, LIBVIRT, REGISTRY, (), True, 64, "127.0.0.1:8080", True, NOW, ())
+WELL = Facts(MACHINE, LIBVIRT, REGISTRY, (), True, 64, "127.0.0.1:8080", True, NOW, (), (), ())
 NODE = NodeDevice(
     node_name="pci_0000_a2_00_0",
     address=PciAddress.parse("0000:a2:00.0"),

@@ -9,6 +9,7 @@ import httpx
 import pytest
 from hypeman_lab import Lab
 
+from tests.lab.doctor import examine
 from tests.lab.guest import NVME, ROOT_DISK, Guest, node_name, until
 from tests.lab.inside import PORT, gather
 from tests.lab.service import SECRET, Service
@@ -103,3 +104,45 @@ def test_a_definition_that_virsh_changes_is_in_the_very_next_answer(
     guest.virsh(f"attach-device quiet {hostdev} --config")
     guest.virsh("undefine quiet")
     assert local_service.get("nvme")["attached_to"] is None
+
+
+def test_the_doctor_finds_a_host_for_passthrough_well(lab: Lab, local_service: Service) -> None:
+    findings = examine(lab)
+    for question in ("libvirt", "node_devices", "iommu", "vfio"):
+        assert findings[question] == ("ok", "")
+    assert local_service.available()
+
+
+def test_the_doctor_tells_a_libvirtd_that_is_down(lab: Lab, local_service: Service) -> None:
+    lab.stop_libvirtd()
+    try:
+        severity, cure = examine(lab)["libvirt"]
+    finally:
+        lab.start_libvirtd()
+    assert severity == "error"
+    assert "systemctl enable --now libvirtd.socket" in cure
+    until(lambda: _is_ready(local_service))
+
+
+@pytest.mark.usefixtures("local_service")
+def test_the_doctor_tells_a_socket_that_lets_nobody_in(lab: Lab) -> None:
+    before = lab.output("stat -c %a /run/libvirt/libvirt-sock").strip()
+    lab.output("chmod 700 /run/libvirt/libvirt-sock")
+    try:
+        severity, cure = examine(lab, user="nobody")["libvirt"]
+    finally:
+        lab.output(f"chmod {before} /run/libvirt/libvirt-sock")
+    assert severity == "error"
+    assert "contrib/polkit" in cure
+
+
+@pytest.mark.usefixtures("local_service")
+def test_the_doctor_tells_a_kernel_without_vfio(lab: Lab) -> None:
+    modules = "/lib/modules/$(uname -r)/modules.dep"
+    lab.output(f"modprobe -r vfio-pci && mv {modules} /run/modules.dep && : > {modules}")
+    try:
+        severity, cure = examine(lab)["vfio"]
+    finally:
+        lab.output(f"mv /run/modules.dep {modules} && modprobe vfio-pci")
+    assert severity == "error"
+    assert "linux-image" in cure

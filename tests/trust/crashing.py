@@ -1,0 +1,190 @@
+"""A service on the fake libvirt whose process dies at a given step, and one that looks afterwards.
+
+Each runs in a process of its own that ``multiprocessing``'s fork server starts: imported once, and
+with neither threads nor an open registry. What is on the host lies in a file between two of them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from tests import fake_libvirt
+
+sys.modules["libvirt"] = fake_libvirt
+
+from pydantic import SecretStr  # noqa: E402
+from sqlalchemy import Engine, event  # noqa: E402
+
+from hypeman_libvirt.app import HostedService, create_service  # noqa: E402
+from hypeman_libvirt.doctor.checks import diagnose  # noqa: E402
+from hypeman_libvirt.doctor.examination import examine  # noqa: E402
+from hypeman_libvirt.host.libvirt_host import open_host  # noqa: E402
+from hypeman_libvirt.settings import Settings  # noqa: E402
+from tests.conftest import seed_host  # noqa: E402
+from tests.fake_host import FakeHost  # noqa: E402
+from tests.fake_xml import held, parse, show  # noqa: E402
+from tests.world import OPERATOR  # noqa: E402
+
+UUID: Final = "6f1d0c52-7b3e-4a80-9d1f-2c4b8e6a9053"
+L4, GPU, AUDIO = "0000:a2:00.0", "0000:41:00.0", "0000:41:00.1"
+DEVICES: Final = (L4, GPU, AUDIO)
+
+Operation = tuple[Callable[[HostedService], object], Callable[[HostedService], object]]
+"""What was done and answered before, and what is done when the service dies."""
+
+
+def _both(service: HostedService) -> None:
+    service.register(L4, "l4-gpu", {}, OPERATOR)
+    service.register(GPU, "rtx", {}, OPERATOR)
+
+
+def _bound(service: HostedService) -> None:
+    _both(service)
+    service.passthrough.bind("rtx", "group", OPERATOR)
+    service.passthrough.bind("l4-gpu", "device", OPERATOR)
+
+
+def _attached(instance: str) -> Callable[[HostedService], None]:
+    def attach(service: HostedService) -> None:
+        _both(service)
+        service.passthrough.attach("rtx", instance, "group", OPERATOR)
+
+    return attach
+
+
+OPERATIONS: Final[dict[str, Operation]] = {
+    "register": (lambda _: None, lambda s: s.register(L4, "l4-gpu", {}, OPERATOR)),
+    "register, bind": (lambda _: None, lambda s: s.register(L4, "l4-gpu", {}, OPERATOR, "device")),
+    "register, bind group": (
+        lambda _: None,
+        lambda s: s.register(GPU, "rtx", {}, OPERATOR, "group"),
+    ),
+    "bind": (_both, lambda s: s.passthrough.bind("l4-gpu", "device", OPERATOR)),
+    "bind group": (_both, lambda s: s.passthrough.bind("rtx", "group", OPERATOR)),
+    "unbind group": (_bound, lambda s: s.passthrough.unbind("rtx", "group", OPERATOR)),
+    "attach, shut off": (_both, lambda s: s.passthrough.attach("rtx", "vm-off", "group", OPERATOR)),
+    "attach, running": (_both, lambda s: s.passthrough.attach("rtx", "vm-on", "group", OPERATOR)),
+    "attach one, running": (
+        _both,
+        lambda s: s.passthrough.attach("l4-gpu", "vm-on", "device", OPERATOR),
+    ),
+    "detach, shut off": (_attached("vm-off"), lambda s: s.passthrough.detach("rtx", OPERATOR)),
+    "detach, running": (_attached("vm-on"), lambda s: s.passthrough.detach("rtx", OPERATOR)),
+    "unregister": (_both, lambda s: s.unregister("l4-gpu", OPERATOR)),
+    "unregister, unbind": (_bound, lambda s: s.unregister("rtx", OPERATOR, "group")),
+}
+
+
+def prepare(folder: str, operation: str) -> None:
+    """Do what was answered before."""
+    host = _load(Path(folder))
+    with closing(create_service(_settings(host, folder))) as service:
+        OPERATIONS[operation][0](service)
+    _save(host, Path(folder))
+    _write(Path(folder), look(host, folder))
+
+
+def operate(folder: str, operation: str, fatal: int) -> None:
+    """Begin the operation and be killed before the step of that number; steps count from 1."""
+    host = _load(Path(folder))
+    with closing(create_service(_settings(host, folder))) as service:
+        service.inventory.list_devices({})  # what a service that runs has done already
+        steps = 0
+
+        def step(*_: object) -> None:
+            nonlocal steps
+            steps += 1
+            if steps == fatal:
+                _save(host, Path(folder))
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        host.before_call = step
+        event.listen(Engine, "commit", step)
+        OPERATIONS[operation][1](service)
+        step()  # done, and not answered yet
+    _save(host, Path(folder))
+
+
+def inspect(folder: str) -> None:
+    """Look at what is there, as the next service does."""
+    _write(Path(folder), look(_load(Path(folder)), folder))
+
+
+def look(host: FakeHost, folder: str) -> dict[str, Any]:
+    """Return what is registered, what is where, what each GET says and what the doctor finds."""
+    settings = _settings(host, folder)
+    with closing(create_service(settings)) as service:
+        devices = service.inventory.list_devices({})
+        answers = [service.inventory.get(each.registration.id) for each in devices]
+    with closing(open_host(host.uri)) as opened:
+        findings = diagnose(examine(settings, opened, None, datetime.now(UTC)))
+    return {
+        "registered": sorted((each.registration.name, each.registration.id) for each in devices),
+        "answered": sorted(each.registration.name for each in answers),
+        "drivers": {address: host.driver(address) for address in DEVICES},
+        "held": {
+            guest.name: sorted(({*held(guest.config)} | {*held(guest.live)}) & {*DEVICES})
+            for guest in host.guests.values()
+        },
+        "findings": [(each.id, each.message) for each in findings if each.severity != "ok"],
+    }
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """Return what the last look saw."""
+    seen: dict[str, Any] = json.loads((folder / "seen.json").read_text())
+    return seen
+
+
+def copy(source: Path, target: Path) -> None:
+    """Start again from the same state."""
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(source, target)
+
+
+def _settings(host: FakeHost, folder: str) -> Settings:
+    return Settings(uri=host.uri, registry=f"{folder}/registry.db", jwt_secret=SecretStr("s" * 64))
+
+
+def _write(folder: Path, seen: dict[str, Any]) -> None:
+    (folder / "seen.json").write_text(json.dumps(seen))
+
+
+def _save(host: FakeHost, folder: Path) -> None:
+    state = {
+        "drivers": {each.address: each.driver for each in host.functions()},
+        "guests": {
+            guest.name: {
+                "config": guest.config is not None and show(guest.config),
+                "live": guest.live is not None and show(guest.live),
+                "detached": sorted(guest.detached_by_libvirt),
+            }
+            for guest in host.guests.values()
+        },
+    }
+    (folder / "host.json").write_text(json.dumps(state))
+
+
+def _load(folder: Path) -> FakeHost:
+    host = seed_host()
+    host.uuid = UUID
+    fake_libvirt.serve(host)
+    if (file := folder / "host.json").exists():
+        state = json.loads(file.read_text())
+        for device in host.functions():
+            device.driver = state["drivers"][device.address]
+        for name, kept in state["guests"].items():
+            guest = host.guest(name)
+            guest.config = parse(kept["config"]) if kept["config"] else None
+            guest.live = parse(kept["live"]) if kept["live"] else None
+            guest.detached_by_libvirt = set(kept["detached"])
+    return host

@@ -1,0 +1,98 @@
+"""The service is killed before each step of each operation; the next one finds nothing lost."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from tests.trust import crashing
+from tests.trust.conftest import Figures
+
+pytestmark = [pytest.mark.trust, pytest.mark.usefixtures("fake_host")]  # it runs on the fake
+
+PATIENCE: Final = 60.0
+AT_BOOT: Final = {
+    crashing.L4: "nvidia",
+    crashing.GPU: "nvidia",
+    crashing.AUDIO: "snd_hda_intel",
+}
+
+
+@pytest.fixture(scope="module")
+def run() -> Callable[..., int | None]:
+    """Runs a function in a fresh process, and returns how that ended."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.trust.crashing"])
+
+    def run(function: Callable[..., None], *arguments: object) -> int | None:
+        process = context.Process(target=function, args=arguments)
+        process.start()
+        process.join(PATIENCE)
+        return process.exitcode
+
+    return run
+
+
+@pytest.mark.parametrize("operation", crashing.OPERATIONS)
+def test_nothing_is_lost_and_what_is_half_done_is_told(
+    run: Callable[..., int | None], tmp_path: Path, figures: Figures, operation: str
+) -> None:
+    before, folder = tmp_path / "before", tmp_path / "crashed"
+    before.mkdir()
+    assert run(crashing.prepare, str(before), operation) == 0
+    at_first = crashing.read(before)
+    told = 0
+    for step in count(1):
+        crashing.copy(before, folder)
+        ended = run(crashing.operate, str(folder), operation, step)
+        assert ended in {0, -signal.SIGKILL}, f"step {step}"
+        assert run(crashing.inspect, str(folder)) == 0
+        now = crashing.read(folder)
+        if ended == 0:
+            break
+        check_registrations(operation, at_first, now)
+        told += check_host(now, f"{operation}, killed before step {step}")
+    assert step > 1
+    check_done(operation, at_first, now)
+    figures(f"crash: {operation}: kills, losses, half done and told", f"{step - 1}, 0, {told}")
+
+
+def check_registrations(operation: str, before: dict[str, Any], now: dict[str, Any]) -> None:
+    """What was answered is there, nothing is there twice, and every GET answers."""
+    names = [name for name, _ in now["registered"]]
+    assert len(set(names)) == len(names)
+    assert now["answered"] == sorted(names)
+    if not operation.startswith("unregister"):
+        kept = {tuple(each) for each in before["registered"]}
+        assert kept <= {tuple(each) for each in now["registered"]}
+
+
+def check_host(now: dict[str, Any], when: str) -> bool:
+    """Nothing is half done that the doctor does not tell; return whether it told something."""
+    told = {what for what, _ in now["findings"]}
+    assert told <= {"cut_short", "devices"}, f"{when}: {now['findings']}"
+    for address, driver in now["drivers"].items():
+        held = any(address in each for each in now["held"].values())
+        lost = driver is None and not held
+        assert not lost or told, f"{when}: {address} has no driver, and nobody says so"
+    assert sum(crashing.GPU in each for each in now["held"].values()) <= 1
+    drivers = {now["drivers"][crashing.GPU], now["drivers"][crashing.AUDIO]}
+    free = not any(crashing.GPU in each or crashing.AUDIO in each for each in now["held"].values())
+    registered = any(name == "rtx" for name, _ in now["registered"])
+    if free and registered and "vfio-pci" in drivers and len(drivers) > 1:
+        assert told, f"{when}: half of the group is on vfio-pci, and nobody says so"
+    return bool(told)
+
+
+def check_done(operation: str, before: dict[str, Any], now: dict[str, Any]) -> None:
+    """An operation that nobody killed is whole."""
+    assert now["findings"] == []
+    if operation.startswith("detach"):
+        assert now["drivers"] == AT_BOOT
+    assert now != before
