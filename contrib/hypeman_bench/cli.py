@@ -40,7 +40,7 @@ class Line:
 
 
 def run() -> int:
-    """Measure what the arguments say and print it; 1 if a target was missed or a scenario failed."""
+    """Measure what the arguments say and print it; 1 if a target was missed or something failed."""
     arguments = _read_arguments()
     seconds, rounds = (1.0, 1) if arguments.quick else (arguments.seconds, arguments.rounds)
     lines, skipped, failed = [], [], []
