@@ -12,8 +12,9 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Engine, PoolProxiedConnection, QueuePool, create_engine
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import Engine, PoolProxiedConnection, QueuePool, create_engine, event
+from sqlalchemy.exc import DisconnectionError, SQLAlchemyError
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from hypeman_libvirt.registry.errors import RegistryOpenError, reason
 
@@ -98,7 +99,24 @@ def engine(path: Path, lock_timeout: float) -> Engine:
             undo.pop_all()
             return connection
 
-    return create_engine("sqlite://", creator=connect, poolclass=QueuePool, max_overflow=-1)
+    made = create_engine("sqlite://", creator=connect, poolclass=QueuePool, max_overflow=-1)
+    event.listen(made, "connect", lambda _, record: record.info.update(file=_identity(path)))
+    event.listen(made, "checkout", lambda _, record, __: _demand_same(record, _identity(path)))
+    return made
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _demand_same(record: ConnectionPoolEntry, identity: tuple[int, int] | None) -> None:
+    """Drop a connection whose file was taken away: SQLite would go on writing into nowhere."""
+    if record.info["file"] != identity:
+        raise DisconnectionError("the registry's file is another one than was opened, or gone")
 
 
 class Version:

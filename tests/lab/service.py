@@ -25,9 +25,10 @@ PATIENCE = 300.0
 class Service:
     """A service that answers at a URL, asked as hypeman's clients and curl ask it."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, process: subprocess.Popen[bytes] | None = None) -> None:
         token = make_token()
         self.url = url
+        self.process = process
         self.hypeman = Hypeman(base_url=url, api_key=token, timeout=PATIENCE, max_retries=0)
         self.http = httpx.Client(
             base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=PATIENCE
@@ -85,6 +86,11 @@ class Service:
         for device in self.hypeman.devices.list():
             self.hypeman.devices.delete(device.id)
 
+    def kill(self) -> None:
+        """End its process as a crash does."""
+        assert self.process is not None
+        self.process.kill()
+
     def close(self) -> None:
         self.hypeman.close()
         self.http.close()
@@ -122,7 +128,7 @@ def serving(uri: str, folder: Path, **settings: object) -> Iterator[Service]:
         )
     try:
         until(lambda: process.poll() is not None or _url_in(log))
-        service = Service(_url_in(log) or log.read_text())
+        service = Service(_url_in(log) or log.read_text(), process)
         yield service
         service.close()
     finally:

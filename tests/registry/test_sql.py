@@ -232,6 +232,20 @@ def test_a_file_that_is_taken_away_is_not_made_anew(path: Path, registry: SqlReg
     assert not path.exists()
 
 
+def test_nothing_is_written_into_a_file_that_was_taken_away(
+    path: Path, registry: SqlRegistry, tmp_path: Path
+) -> None:
+    registry.add(L4)
+    path.parent.rename(tmp_path / "away")
+    with pytest.raises(RegistryUnavailableError, match="cannot be opened"):
+        registry.add(nth(1))
+    with pytest.raises(RegistryUnavailableError, match="cannot be opened"):
+        registry.remove(L4.host, L4.id)
+    (tmp_path / "away").rename(path.parent)
+    registry.add(nth(2))
+    assert registry.list_registrations(L4.host, {}) == [L4, nth(2)]
+
+
 def test_what_another_process_changes_is_in_the_next_answer(
     path: Path, registry: SqlRegistry
 ) -> None:
