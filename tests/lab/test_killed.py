@@ -69,4 +69,4 @@ def is_told(lab: Lab, folder: Path) -> bool:
 
 def gives_back(service: Service) -> bool:
     """Ask until libvirt has finished what the killed service began."""
-    return service.http.post("/devices/gpu/unbind", json={"scope": "group"}).is_success
+    return bool(service.http.post("/devices/gpu/unbind", json={"scope": "group"}).is_success)

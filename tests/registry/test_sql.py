@@ -243,7 +243,8 @@ def test_nothing_is_written_into_a_file_that_was_taken_away(
         registry.remove(L4.host, L4.id)
     (tmp_path / "away").rename(path.parent)
     registry.add(nth(2))
-    assert registry.list_registrations(L4.host, {}) == [L4, nth(2)]
+    assert registry.find(L4.host, L4.id) == L4
+    assert registry.find(L4.host, nth(2).id) == nth(2)
 
 
 def test_what_another_process_changes_is_in_the_next_answer(
