@@ -55,6 +55,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     mock = config.getoption("--level") == "mock"
+    if (sys.modules.get("libvirt") is fake_libvirt) is not mock:
+        raise pytest.UsageError("a test module replaced libvirt for the whole run")
     unfit = [item for item in items if _needs_other_level(item, mock=mock)]
     if unfit:
         config.hook.pytest_deselected(items=unfit)

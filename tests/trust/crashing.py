@@ -10,29 +10,25 @@ import json
 import os
 import shutil
 import signal
-import sys
 from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from pydantic import SecretStr
+from sqlalchemy import Engine, event
+
+from hypeman_libvirt.app import HostedService, create_service
+from hypeman_libvirt.doctor.checks import diagnose
+from hypeman_libvirt.doctor.examination import examine
+from hypeman_libvirt.host.libvirt_host import open_host
+from hypeman_libvirt.settings import Settings
 from tests import fake_libvirt
-
-sys.modules["libvirt"] = fake_libvirt
-
-from pydantic import SecretStr  # noqa: E402
-from sqlalchemy import Engine, event  # noqa: E402
-
-from hypeman_libvirt.app import HostedService, create_service  # noqa: E402
-from hypeman_libvirt.doctor.checks import diagnose  # noqa: E402
-from hypeman_libvirt.doctor.examination import examine  # noqa: E402
-from hypeman_libvirt.host.libvirt_host import open_host  # noqa: E402
-from hypeman_libvirt.settings import Settings  # noqa: E402
-from tests.conftest import seed_host  # noqa: E402
-from tests.fake_host import FakeHost  # noqa: E402
-from tests.fake_xml import held, parse, show  # noqa: E402
-from tests.world import OPERATOR  # noqa: E402
+from tests.conftest import seed_host
+from tests.fake_host import FakeHost
+from tests.fake_xml import held, parse, show
+from tests.world import OPERATOR
 
 UUID: Final = "6f1d0c52-7b3e-4a80-9d1f-2c4b8e6a9053"
 L4, GPU, AUDIO = "0000:a2:00.0", "0000:41:00.0", "0000:41:00.1"

@@ -28,7 +28,7 @@ AT_BOOT: Final = {
 def run() -> Callable[..., int | None]:
     """Runs a function in a fresh process, and returns how that ended."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.trust.crashing"])
+    context.set_forkserver_preload(["tests.trust.on_the_fake", "tests.trust.crashing"])
 
     def run(function: Callable[..., None], *arguments: object) -> int | None:
         process = context.Process(target=function, args=arguments)
