@@ -65,7 +65,7 @@ class Written(Generic[D]):
 
 def write_devices() -> Written[Device]:
     """Write registered devices."""
-    return Written(lambda each: each.registration.id, DeviceOut.of)
+    return Written(lambda each: each.registration.pci_address, DeviceOut.of)
 
 
 def write_available() -> Written[AvailableDevice]:

@@ -21,6 +21,7 @@ from tests.api.client import SECRET, bearer
 
 ROOT: Final = Path(__file__).parents[2]
 PATIENCE: Final = 60.0
+AS_IN_THE_UNIT: Final = {"MALLOC_ARENA_MAX": "2"}
 HOST: Final = "6f1d0c52-7b3e-4a80-9d1f-2c4b8e6a9053"
 """UUID of the host, so that registrations are found again by the next process."""
 
@@ -82,7 +83,7 @@ def serving(folder: Path, **settings: object) -> Iterator[Process]:
         process = subprocess.Popen(  # noqa: S603 - our own program
             [sys.executable, "-m", "tests.trust.service", str(folder)],
             cwd=ROOT,
-            env=os.environ | given | {"JWT_SECRET": SECRET},
+            env=os.environ | AS_IN_THE_UNIT | given | {"JWT_SECRET": SECRET},
             stderr=stderr,
         )
     try:
