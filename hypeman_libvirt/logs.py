@@ -6,6 +6,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Any, Final, TextIO, TypeAlias, cast
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
@@ -19,6 +20,21 @@ _ACCESS: Final = "hypeman_libvirt.access"
 _log: Final = structlog.get_logger(_ACCESS)
 
 
+class _Lenient:
+    """A stream that loses what it cannot write: a full disk stops the log, and nothing else."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        with suppress(OSError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
+
+
 class HeldLines:
     """Lines of the log that wait until somebody has time to write them, all at once.
 
@@ -28,7 +44,7 @@ class HeldLines:
 
     def __init__(self, stream: TextIO) -> None:
         """Hold lines for this stream."""
-        self._stream = stream
+        self._stream = _Lenient(stream)
         self._held: deque[str] = deque()
 
     def write(self, line: str) -> None:
@@ -67,7 +83,7 @@ def configure(stream: TextIO, requests: HeldLines | None = None) -> None:
         processors=[*shared, *renderers],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=lambda name="hypeman_libvirt": _Lines(
-            requests if requests and name == _ACCESS else stream, name
+            requests if requests and name == _ACCESS else _Lenient(stream), name
         ),
         cache_logger_on_first_use=False,
     )
@@ -87,7 +103,7 @@ def configure(stream: TextIO, requests: HeldLines | None = None) -> None:
 class _Lines(structlog.WriteLogger):
     """Writes lines, and has the name that ``add_logger_name`` looks for."""
 
-    def __init__(self, stream: TextIO | HeldLines, name: str) -> None:
+    def __init__(self, stream: _Lenient | HeldLines, name: str) -> None:
         super().__init__(cast("TextIO", stream))
         self.name = name
 

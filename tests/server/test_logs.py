@@ -4,7 +4,9 @@ import io
 import logging
 import warnings
 from collections.abc import Iterable
+from contextlib import suppress
 from itertools import count
+from pathlib import Path
 from wsgiref.types import StartResponse, WSGIEnvironment
 from wsgiref.util import setup_testing_defaults
 
@@ -122,3 +124,15 @@ def test_lines_of_requests_wait_until_there_is_time_and_others_do_not(log_lines:
     held.release()
     held.release()
     assert [line["event"] for line in log_lines.entries()] == ["bind", "request"]
+
+
+def test_a_log_on_a_full_disk_stops_nothing() -> None:
+    # The kernel's device for that: each write is ENOSPC.
+    with Path("/dev/full").open("w") as full:
+        held = logs.HeldLines(full)
+        logs.configure(full, held)
+        assert answer(logs.AccessLog(app, ignore)) == [b"{}"]
+        held.release()
+        structlog.get_logger("hypeman_libvirt.app").info("bind")
+        with suppress(OSError):
+            full.close()
