@@ -48,12 +48,13 @@ class Server:
         self, connection: http.client.HTTPConnection, method: str, path: str, body: object = None
     ) -> Any:  # noqa: ANN401 - what JSON may be
         """Send a request over an open connection; end the run if the answer is an error."""
-        connection.request(method, path, body and json.dumps(body), self.headers)
+        content = None if body is None else json.dumps(body)
+        connection.request(method, path, content, self.headers)
         answer = connection.getresponse()
-        content = answer.read()
+        told = answer.read()
         if answer.status >= http.HTTPStatus.BAD_REQUEST:
-            sys.exit(f"bench: {method} {path} answered {answer.status}: {content!r}")
-        return json.loads(content) if content else None
+            sys.exit(f"bench: {method} {path} answered {answer.status}: {told!r}")
+        return json.loads(told) if told else None
 
     def memory(self) -> int:
         """Return the bytes that the process alone answers for (PSS)."""

@@ -13,7 +13,7 @@ from lxml import etree
 from lxml.etree import _Element as Element
 
 from hypeman_libvirt.devices.address import PciAddress
-from hypeman_libvirt.devices.errors import LibvirtFailedError
+from hypeman_libvirt.devices.errors import InvalidPciAddressError, LibvirtFailedError
 from hypeman_libvirt.devices.model import MetadataEntry
 from hypeman_libvirt.host.xml import parse_xml, read_address, show_xml
 
@@ -163,7 +163,6 @@ def parse_metadata(xml: str) -> Sequence[MetadataEntry]:
 
     Raises:
         LibvirtFailedError: Somebody wrote an entry that is none of ours.
-        InvalidPciAddressError: Likewise.
     """
     return [_read_entry(device) for device in parse_xml(xml).iterfind("{*}device")]
 
@@ -172,8 +171,11 @@ def _read_entry(device: Element) -> MetadataEntry:
     entry_id, name, address = (device.get(key) for key in ("id", "name", "pci_address"))
     if not entry_id or not name or not address:
         raise LibvirtFailedError("an entry in the domain's metadata lacks id, name or pci_address")
-    bound = tuple(PciAddress.parse(each) for each in device.get("bound", "").split())
-    return MetadataEntry(entry_id, name, PciAddress.parse(address), bound)
+    try:
+        bound = tuple(PciAddress.parse(each) for each in device.get("bound", "").split())
+        return MetadataEntry(entry_id, name, PciAddress.parse(address), bound)
+    except InvalidPciAddressError as error:
+        raise LibvirtFailedError(f"in the domain's metadata, {error.message}") from error
 
 
 def _read_held(source: Element) -> Held:

@@ -8,12 +8,12 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 from falcon.testing import TestClient
@@ -25,6 +25,7 @@ from tests.api.whole_app import whole_app
 from tests.fake_host import FakeHost
 from tests.fake_xml import held
 from tests.registry.registrations import L4, nth
+from tests.trust.clients import Device, check, drive, run, step
 from tests.trust.conftest import Figures
 from tests.trust.linear import Call, find_order
 from tests.trust.service import Caller, serving
@@ -69,47 +70,6 @@ NODE_DEVICE = """
 """
 
 
-class Device(NamedTuple):
-    """What operations can change of one device."""
-
-    registered: bool = False
-    bound: bool = False
-    holder: str | None = None
-
-
-def step(now: Device, call: Call) -> Device | None:
-    """Say what a call that answered so leaves behind; None if it could not have, then."""
-    name, _, domain = call.what.partition(" ")
-    if call.answer in {"busy", "registry_unavailable"}:  # another has it, or writes; nothing done
-        return now
-    if call.answer == "not_found":
-        return None if now.registered else now
-    if name == "see":
-        return now if now.registered and _shows(now, call.answer) else None
-    outcomes: dict[tuple[str, Hashable], tuple[bool, Device]] = {
-        ("register", 201): (not now.registered, now._replace(registered=True)),
-        ("register", "conflict"): (now.registered, now),
-        ("delete", 204): (now.holder is None, now._replace(registered=False)),
-        ("delete", "in_use"): (now.holder is not None, now),
-        ("bind", 200): (True, now._replace(bound=True)),
-        ("bind", "in_use"): (now.holder is not None, now),
-        ("unbind", 200): (True, now._replace(bound=False)),
-        ("attach", 200): (now.holder in {None, domain}, now._replace(holder=domain)),
-        ("attach", "in_use"): (now.holder not in {None, domain}, now),
-        ("detach", 200): (now.holder is not None, now._replace(holder=None)),
-        ("detach", "not_attached"): (now.holder is None, now),
-    }
-    possible, after = outcomes.get((name, call.answer), (False, now))
-    known = now.registered or name == "register"
-    return after if possible and known else None
-
-
-def _shows(now: Device, answer: Hashable) -> bool:
-    assert isinstance(answer, tuple)
-    what, value = answer
-    return bool(getattr(now, what) == value)
-
-
 def call(what: str, began: float, ended: float, answer: Hashable) -> Call:
     return Call(what, began, ended, answer)
 
@@ -144,58 +104,14 @@ def test_the_checker_finds_an_order_where_there_is_one() -> None:
     assert [each.what for each in order] == ["register", "bind", "see"]
 
 
-class Client:
-    """One of many, which does anything to any device and notes what it was told."""
+def drive_app(app: Any, domains: dict[str, str], figures: Figures) -> Counter[Hashable]:  # noqa: ANN401
+    """Let clients do anything to an app."""
 
-    def __init__(self, app: Any, seed: int, domains: dict[str, str]) -> None:  # noqa: ANN401
-        self._http = TestClient(app)
-        self._random = random.Random(seed)  # noqa: S311 - what to do next
-        self._domains = domains
-        self.history: dict[str, list[Call]] = {}
+    def ask(method: str, path: str, body: object) -> tuple[int, Any]:
+        answer = TestClient(app).simulate_request(method, path, json=body, headers=bearer())
+        return answer.status_code, answer.json if answer.content else None
 
-    def work(self, addresses: list[str], until: float) -> None:
-        while time.monotonic() < until:
-            self._act(self._random.choice(addresses))
-
-    def _act(self, address: str) -> None:
-        what = self._random.choice(
-            ["register", "delete", "bind", "unbind", "see", "see", "attach", "attach", "detach"]
-        )
-        domain = self._random.choice(DOMAINS)
-        began = time.monotonic()
-        answer = self._ask(what, address, domain)
-        ended = time.monotonic()
-        named = f"{what} {domain}" if what == "attach" else what
-        notes = self.history.setdefault(address, [])
-        if what == "see" and answer.status_code == 200:
-            holder = self._domains.get(answer.json["attached_to"])
-            notes.append(Call(what, began, ended, ("bound", answer.json["bound_to_vfio"])))
-            notes.append(Call(what, began, ended, ("holder", holder)))
-        else:
-            good = answer.status_code < 300
-            notes.append(
-                Call(named, began, ended, answer.status_code if good else answer.json["code"])
-            )
-
-    def _ask(self, what: str, address: str, domain: str) -> Any:  # noqa: ANN401
-        path = f"/devices/{address}"
-        if what == "register":
-            body = {"pci_address": address, "name": f"gpu-{address[5:7]}"}
-            return self._http.simulate_post("/devices", json=body, headers=bearer())
-        if what == "see":
-            return self._http.simulate_get(path, headers=bearer())
-        if what == "delete":
-            return self._http.simulate_delete(path, headers=bearer())
-        body = {"instance": domain} if what == "attach" else {}
-        return self._http.simulate_post(f"{path}/{what}", json=body, headers=bearer())
-
-
-def drive(app: Any, domains: dict[str, str], figures: Figures) -> Counter[Hashable]:  # noqa: ANN401
-    """Let clients do anything, check what they were told and return how often they were."""
-    clients = [Client(app, seed, domains) for seed in range(CLIENTS)]
-    until = time.monotonic() + SECONDS
-    run([threading.Thread(target=each.work, args=(ADDRESSES, until)) for each in clients])
-    answers = check(client.history for client in clients)
+    answers = drive([ask] * CLIENTS, ADDRESSES, domains, SECONDS)
     figures(
         "concurrency: clients, devices, operations, not linearizable",
         f"{CLIENTS}, {DEVICES}, {answers.total()}, 0",
@@ -203,29 +119,11 @@ def drive(app: Any, domains: dict[str, str], figures: Figures) -> Counter[Hashab
     return answers
 
 
-def run(threads: list[threading.Thread]) -> None:
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-
-def check(histories: Iterable[dict[str, list[Call]]]) -> Counter[Hashable]:
-    """Find an order for each device; return how often each answer was given."""
-    answers: Counter[Hashable] = Counter()
-    noted = list(histories)
-    for address in ADDRESSES:
-        history = [each for notes in noted for each in notes.get(address, ())]
-        answers.update(each.answer for each in history)
-        assert find_order(history, Device(), step) is not None, address
-    return answers
-
-
 def test_many_clients_on_a_few_devices(world: World, fake_host: FakeHost, figures: Figures) -> None:
     for number, address in enumerate(ADDRESSES):
         fake_host.add_pci(address, product="27b8", driver="nvidia", group=100 + number)
     domains = {fake_host.add_domain(name, root_ports=24).uuid: name for name in DOMAINS}
-    answers = drive(whole_app(world), domains, figures)
+    answers = drive_app(whole_app(world), domains, figures)
     definitions = [held(fake_host.guest(name).config) for name in DOMAINS]
     assert not definitions[0] & definitions[1]
     assert {fake_host.driver(each) for each in ADDRESSES} <= {"nvidia", "vfio-pci"}
@@ -247,7 +145,7 @@ def test_many_clients_on_libvirts_test_driver(tmp_path: Path, figures: Figures) 
     )
     host = open_host(f"test://{file}")
     with closing(host), world_on(host, tmp_path) as world:
-        answers = drive(whole_app(world), dict(zip(ids, DOMAINS, strict=True)), figures)
+        answers = drive_app(whole_app(world), dict(zip(ids, DOMAINS, strict=True)), figures)
     assert answers[201] > DEVICES
 
 

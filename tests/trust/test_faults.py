@@ -155,7 +155,7 @@ def test_whatever_libvirt_answers_the_promise_is_kept(
             for code, domain in CODES:
                 answer = _fail(situations.get(), name, call, code, domain, times)
                 answers[answer] += 1
-                if answer == "done":
+                if answer in {"done", "504 guest_did_not_release"}:  # it may let go later
                     situations.spend()
     shown = ", ".join(f"{answer} {count}" for answer, count in answers.most_common())
     often = "once" if times else "for ever"

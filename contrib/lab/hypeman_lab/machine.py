@@ -10,7 +10,8 @@ _KERNEL_ARGUMENTS = (
     " no_timer_check random.trust_cpu=on cryptomgr.notests panic=1"
 )
 
-_SRIOV = "sriov_max_vfs=4,sriov_vq_flexible=8,sriov_vi_flexible=4,max_ioqpairs=12,msix_qsize=9"
+# Each virtual function takes two queues and one interrupt of the flexible ones.
+_SRIOV = "sriov_max_vfs=14,sriov_vq_flexible=28,sriov_vi_flexible=14,max_ioqpairs=32,msix_qsize=19"
 
 
 def _port(number: int, slot: str, bus: str = "pcie.0") -> str:
