@@ -22,6 +22,8 @@ GPU = "0000:82:00.0"
 AUDIO = "0000:82:00.1"
 ROOT_DISK = "0000:00:02.0"
 ROOT_PORT = "0000:00:08.0"
+SHARE = "0000:00:03.0"
+"""Brings the lab its commands: whoever takes it from its driver waits for ever."""
 IDS = f"{GPU}=10de:2330:030200,{REFUSED_GPU}=10de:1b80:030000"
 """Two GPUs of NVIDIA's, on a driver called nvidia that tests can slow down.
 

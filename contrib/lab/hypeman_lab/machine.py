@@ -11,7 +11,7 @@ _KERNEL_ARGUMENTS = (
 )
 
 # Each virtual function takes two queues and one interrupt of the flexible ones.
-_SRIOV = "sriov_max_vfs=14,sriov_vq_flexible=28,sriov_vi_flexible=14,max_ioqpairs=32,msix_qsize=19"
+_SRIOV = "sriov_max_vfs=15,sriov_vq_flexible=30,sriov_vi_flexible=15,max_ioqpairs=34,msix_qsize=20"
 
 
 def _port(number: int, slot: str, bus: str = "pcie.0") -> str:
