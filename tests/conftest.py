@@ -29,6 +29,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+import structlog
 
 from tests import fake_libvirt
 from tests.fake_host import FakeHost
@@ -67,6 +68,15 @@ def _needs_other_level(item: pytest.Item, *, mock: bool) -> bool:
     if mock:
         return item.get_closest_marker("testdriver") is not None
     return bool(ONLY_ON_THE_FAKE & set(getattr(item, "fixturenames", ())))
+
+
+@pytest.fixture(autouse=True)
+def log_is_put_back() -> Iterator[None]:
+    """Blame the test that leaves the log on a stream of its own, not those that come after it."""
+    yield
+    if structlog.is_configured():
+        structlog.reset_defaults()
+        pytest.fail("this test configured the log and left it so; log_lines puts it back")
 
 
 def seed_host() -> FakeHost:

@@ -126,6 +126,7 @@ def test_lines_of_requests_wait_until_there_is_time_and_others_do_not(log_lines:
     assert [line["event"] for line in log_lines.entries()] == ["bind", "request"]
 
 
+@pytest.mark.usefixtures("log_lines")
 def test_a_log_on_a_full_disk_stops_nothing() -> None:
     # The kernel's device for that: each write is ENOSPC.
     with Path("/dev/full").open("w") as full:
