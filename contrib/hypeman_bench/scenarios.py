@@ -110,7 +110,16 @@ def _domains() -> list[Scenario]:
     return [
         Scenario(f"GET /devices/{{id}}, 10 domains, {driver}", "F", _with_domains(10), 0.5),
         Scenario(f"GET /devices/{{id}}, 1000 domains, {driver}", "F", _with_domains(1000), 0.5),
-        Scenario("time at 1000 domains against 10, test driver", "x", _more_domains, 1.2, "most"),
+        *(
+            Scenario(
+                f"time at 1000 domains against 10, {driver}, {clients} client(s)",
+                "x",
+                _more_domains(load),
+                1.2,
+                "most",
+            )
+            for clients, load in ((16, many_clients), (1, one_client))
+        ),
         Scenario("GET /devices/{id}, 10 domains, libvirtd", "F", _on_libvirtd(10), 0.5),
         Scenario("GET /devices/{id}, 1000 domains, libvirtd", "F", _on_libvirtd(1000), 0.5),
     ]
@@ -179,16 +188,19 @@ def _with_domains(domains: int) -> Callable[[Path], AbstractContextManager[Measu
     return prepare
 
 
-@contextmanager
-def _more_domains(folder: Path) -> Iterator[Measure]:
-    few, many = (_host_with_domains(folder, number) for number in (10, 1000))
-    with servers.ours(folder, many, 10) as loaded, servers.ours(folder, few, 10) as idle:
+def _more_domains(load: LoadOf) -> Callable[[Path], AbstractContextManager[Measure]]:
+    @contextmanager
+    def prepare(folder: Path) -> Iterator[Measure]:
+        few, many = (_host_with_domains(folder, number) for number in (10, 1000))
+        with servers.ours(folder, many, 10) as loaded, servers.ours(folder, few, 10) as idle:
 
-        def measure(seconds: float) -> float:
-            with_many = many_clients(loaded, DEVICE, seconds).per_second
-            return many_clients(idle, DEVICE, seconds).per_second / with_many
+            def measure(seconds: float) -> float:
+                with_many = round_trip(load(loaded, DEVICE, seconds))
+                return with_many / round_trip(load(idle, DEVICE, seconds))
 
-        yield measure
+            yield measure
+
+    return prepare
 
 
 def _host_with_domains(folder: Path, domains: int) -> str:

@@ -40,7 +40,7 @@ def test_many_clients_on_a_few_devices(
     service: Service,
     guest: Guest,
     addresses: list[str],
-    record_property: Callable[[str, object], None],
+    record_testsuite_property: Callable[[str, object], None],
 ) -> None:
     domains = {guest.define(name, ports=24): name for name in ("vm-a", "vm-b")}
 
@@ -49,7 +49,7 @@ def test_many_clients_on_a_few_devices(
         return answer.status_code, answer.json() if answer.content else None
 
     answers = drive([ask] * CLIENTS, addresses, domains, SECONDS)
-    record_property("answers", dict(answers))
+    record_testsuite_property("answers to many clients", dict(answers))
     assert len(addresses) >= DEVICES
     assert answers[200] > DEVICES
     one, other = (held_by(guest, name, addresses) for name in domains.values())
