@@ -14,7 +14,14 @@ from typing import Final, Literal, TypeAlias, TypeVar
 import libvirt
 
 from hypeman_libvirt.host.dialing import Dialer
-from hypeman_libvirt.host.errors import READING, UNAVAILABLE, Meanings, is_lost, translate
+from hypeman_libvirt.host.errors import (
+    READING,
+    UNAVAILABLE,
+    Meanings,
+    is_lost,
+    is_unexplained,
+    translate,
+)
 from hypeman_libvirt.host.event_loop import EVENT_LOOP
 
 _log = logging.getLogger(__name__)
@@ -75,8 +82,8 @@ class Connection:
     """A connection to the libvirt host of a URI, safe between threads.
 
     A dead libvirt connection never recovers, so each call gets the connection of the moment and
-    looks its objects up again. Reads are retried once on a new connection, writes never: a write
-    whose answer was lost may have happened.
+    looks its objects up again. Reads are retried once, writes never: a write whose answer was
+    lost may have happened.
     """
 
     def __init__(
@@ -109,7 +116,9 @@ class Connection:
         self.losses = 0
 
     def read(self, call: str, ask: Callable[[libvirt.virConnect], T]) -> T:
-        """Ask libvirt something that changes nothing; once more if the connection was lost.
+        """Ask libvirt something that changes nothing; once more if that may help.
+
+        It may where the connection was lost, and where libvirt failed without a cause.
 
         Args:
             call: The binding's method, for the log and the observer.
@@ -122,9 +131,10 @@ class Connection:
         try:
             return self._timed(call, lambda: ask(connection))
         except libvirt.libvirtError as error:
-            if not is_lost(error):
+            if is_lost(error):
+                self._discard(connection)
+            elif not is_unexplained(error):
                 raise translate(error, call, READING) from error
-            self._discard(connection)
         return self._once(call, ask, READING)
 
     def write(

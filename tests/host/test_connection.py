@@ -61,11 +61,23 @@ def test_a_read_is_retried_once_and_not_for_ever(fake_host: FakeHost) -> None:
     assert fake_host.calls["getCapabilities"] == 2
 
 
-def test_a_write_is_never_repeated(fake_host: FakeHost) -> None:
+def test_a_read_that_fails_without_a_cause_is_asked_once_more(fake_host: FakeHost) -> None:
+    connection = Connection(fake_host.uri)
+    fake_host.refuse("getCapabilities", 1, 0, times=1)
+    assert fake_host.uuid in ask(connection)
+    assert fake_host.calls["open"] == 1
+    fake_host.refuse("getCapabilities", 1, 0)
+    with pytest.raises(LibvirtFailedError):
+        ask(connection)
+    assert fake_host.calls["getCapabilities"] == 4
+
+
+@pytest.mark.parametrize(("code", "domain"), [(38, 7), (1, 0)])
+def test_a_write_is_never_repeated(fake_host: FakeHost, code: int, domain: int) -> None:
     connection = Connection(fake_host.uri)
     ask(connection)
-    fake_host.refuse("defineXML", 38, 7, times=1)
-    with pytest.raises(LibvirtUnavailableError):
+    fake_host.refuse("defineXML", code, domain, times=1)
+    with pytest.raises((LibvirtUnavailableError, LibvirtFailedError)):
         connection.write("defineXML", lambda c: c.defineXML("<domain><name>x</name></domain>"))
     assert fake_host.calls["defineXML"] == 1
     assert ask(connection)

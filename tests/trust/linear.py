@@ -14,6 +14,10 @@ from typing import TypeVar
 State = TypeVar("State", bound=Hashable)
 
 
+class NoOrderError(AssertionError):
+    """No order explains the answers; says how far the best one came."""
+
+
 @dataclass(frozen=True)
 class Call:
     """One operation.
@@ -33,18 +37,22 @@ class Call:
 
 def find_order(
     calls: Sequence[Call], start: State, step: Callable[[State, Call], State | None]
-) -> list[Call] | None:
-    """Return an order that explains every answer; None if there is none.
+) -> list[Call]:
+    """Return an order that explains every answer.
 
     Args:
         calls: In any order.
         start: Before all of them.
         step: The state after a call, or None if it could not have answered so then.
+
+    Raises:
+        NoOrderError: There is none.
     """
     waiting = sorted(calls, key=lambda call: call.began)
     tried: set[tuple[int, frozenset[int], State]] = set()
     # The first `done` calls have happened, and of the others those in `early`.
     stack: list[tuple[int, frozenset[int], State, list[Call]]] = [(0, frozenset(), start, [])]
+    best: tuple[list[Call], State, list[Call]] = ([], start, [])
     while stack:
         done, early, state, order = stack.pop()
         while done in early:
@@ -54,11 +62,15 @@ def find_order(
         if (done, early, state) in tried:
             continue
         tried.add((done, early, state))
-        for index in reversed(_possible(waiting, done, early)):
+        possible = _possible(waiting, done, early)
+        if len(order) >= len(best[0]):
+            best = (order, state, [waiting[index] for index in possible])
+        for index in reversed(possible):
             after = step(state, waiting[index])
             if after is not None:
                 stack.append((done, early | {index}, after, [*order, waiting[index]]))
-    return None
+    order, state, rest = best
+    raise NoOrderError(f"after {order[-8:]} it is {state}; what came next was one of {rest}")
 
 
 def _possible(waiting: Sequence[Call], done: int, early: frozenset[int]) -> list[int]:
