@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 from hypeman_libvirt.version import __version__
 
 if TYPE_CHECKING:
-    from hypeman_libvirt.app import create_app, create_service, init_app
+    from hypeman_libvirt.bootstrap import create_app, create_service, init_app
     from hypeman_libvirt.settings import Settings
 
 __all__ = ["Settings", "__version__", "create_app", "create_service", "init_app"]
 
 _HOMES = {
     "Settings": "hypeman_libvirt.settings",
-    "create_app": "hypeman_libvirt.app",
-    "create_service": "hypeman_libvirt.app",
-    "init_app": "hypeman_libvirt.app",
+    "create_app": "hypeman_libvirt.bootstrap",
+    "create_service": "hypeman_libvirt.bootstrap",
+    "init_app": "hypeman_libvirt.bootstrap",
 }
 
 

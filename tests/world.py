@@ -9,15 +9,15 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
 
+from hypeman_libvirt.devices.event_feed import Watcher
 from hypeman_libvirt.devices.inventory import Inventory
 from hypeman_libvirt.devices.model import Caller, Change
-from hypeman_libvirt.devices.operations import Operations
 from hypeman_libvirt.devices.passthrough import Passthrough
 from hypeman_libvirt.devices.ports import Host
 from hypeman_libvirt.devices.preflight import Preflighter
-from hypeman_libvirt.devices.service import DeviceService
-from hypeman_libvirt.devices.survey import Survey
-from hypeman_libvirt.devices.watch import Watcher
+from hypeman_libvirt.devices.registration import DeviceService
+from hypeman_libvirt.devices.snapshot import Survey
+from hypeman_libvirt.devices.transaction import Operations
 from hypeman_libvirt.registry.sql import SqlRegistry
 
 OPERATOR = Caller("operator")

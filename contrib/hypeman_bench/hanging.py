@@ -16,7 +16,7 @@ sys.modules["libvirt"] = fake_libvirt
 
 def main() -> None:
     """Serve on the port of the first argument."""
-    from hypeman_libvirt import server  # noqa: PLC0415 - after libvirt has been chosen
+    from hypeman_libvirt.server import serve as server  # noqa: PLC0415 - after libvirt has been chosen
     from hypeman_libvirt.settings import load_settings  # noqa: PLC0415
 
     host = FakeHost()

@@ -125,7 +125,7 @@ def ours_that_can_hang() -> Iterator[Server]:
 def command(port: int, uri: str, registry: Path) -> list[str]:
     """Return the command that starts ours."""
     flags = ["--listen", f"127.0.0.1:{port}", "--uri", uri, "--registry", str(registry)]
-    return [sys.executable, "-m", "hypeman_libvirt.cli", "serve", *flags]
+    return [sys.executable, "-m", "hypeman_libvirt.cli.main", "serve", *flags]
 
 
 def environment() -> dict[str, str]:

@@ -32,9 +32,9 @@ from hypeman_libvirt.devices.model import (
     Registration,
     Scope,
 )
-from hypeman_libvirt.devices.operations import Operations
 from hypeman_libvirt.devices.ports import Host, HostChanges, OnChange, Registry
-from hypeman_libvirt.devices.survey import Survey
+from hypeman_libvirt.devices.snapshot import Survey
+from hypeman_libvirt.devices.transaction import Operations
 
 _log: Final = logging.getLogger(__name__)
 _POLL: Final = 0.2

@@ -8,7 +8,7 @@ from hypeman_libvirt.devices import checks
 from hypeman_libvirt.devices.address import PciAddress
 from hypeman_libvirt.devices.inventory import Inventory
 from hypeman_libvirt.devices.model import Preflight, Registration, Scope
-from hypeman_libvirt.devices.survey import Survey
+from hypeman_libvirt.devices.snapshot import Survey
 
 
 class Preflighter:

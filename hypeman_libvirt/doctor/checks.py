@@ -8,8 +8,8 @@ from typing import Final
 from hypeman_libvirt.devices import rules
 from hypeman_libvirt.devices.errors import DeviceError, LibvirtDeniedError
 from hypeman_libvirt.devices.model import Device
-from hypeman_libvirt.doctor.cut_short import check_cut_short
 from hypeman_libvirt.doctor.facts import Facts, Finding, Libvirt, Machine
+from hypeman_libvirt.doctor.interrupted import check_cut_short
 
 _OLDEST: Final = (9, 0)
 """The oldest libvirt that this was measured on."""

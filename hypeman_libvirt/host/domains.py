@@ -21,7 +21,8 @@ from hypeman_libvirt.devices.errors import (
 from hypeman_libvirt.devices.model import Domain, Holder, MetadataEntry
 from hypeman_libvirt.devices.ports import HoldersByAddress
 from hypeman_libvirt.host.connection import Connection
-from hypeman_libvirt.host.domain_xml import (
+from hypeman_libvirt.host.errors import Meanings, is_gone
+from hypeman_libvirt.host.xml.domain import (
     DEVICES_NAMESPACE,
     NAMESPACE_PREFIX,
     DomainXml,
@@ -29,8 +30,7 @@ from hypeman_libvirt.host.domain_xml import (
     build_metadata,
     parse_metadata,
 )
-from hypeman_libvirt.host.errors import Meanings, is_gone
-from hypeman_libvirt.host.guest_slots import build_functions, list_hot_slots, shares_slot
+from hypeman_libvirt.host.xml.guest_slots import build_functions, list_hot_slots, shares_slot
 
 _LIVE: Final = libvirt.VIR_DOMAIN_AFFECT_LIVE
 _CONFIG: Final = libvirt.VIR_DOMAIN_AFFECT_CONFIG

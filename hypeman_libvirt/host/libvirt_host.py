@@ -16,19 +16,19 @@ from hypeman_libvirt.devices.errors import (
 )
 from hypeman_libvirt.devices.model import Domain, HostUse, MetadataEntry, NodeDevice
 from hypeman_libvirt.devices.ports import HoldersByAddress, HostChanges
+from hypeman_libvirt.host.cache.domain_config_files import DefinitionFiles, definitions_folder
+from hypeman_libvirt.host.cache.domains import KeptDomains
+from hypeman_libvirt.host.cache.node_devices import KeptNodeDevices, SysfsDrivers
 from hypeman_libvirt.host.connection import FOR_READS, Connection, Observe, ignore_call
-from hypeman_libvirt.host.definitions import DefinitionFiles, definitions_folder
-from hypeman_libvirt.host.demo import DemoDomains, DemoNodeDevices, is_test_driver
-from hypeman_libvirt.host.domain_xml import join_devices
 from hypeman_libvirt.host.domains import Domains
-from hypeman_libvirt.host.guest_slots import build_functions
-from hypeman_libvirt.host.kept_domains import KeptDomains
-from hypeman_libvirt.host.kept_node_devices import KeptNodeDevices, SysfsDrivers
-from hypeman_libvirt.host.local_view import LocalView, is_local
 from hypeman_libvirt.host.node_devices import NodeDevices
 from hypeman_libvirt.host.resources import ResourceFacts
-from hypeman_libvirt.host.uses import HostUses
-from hypeman_libvirt.host.xml import parse_xml
+from hypeman_libvirt.host.test_driver import DemoDomains, DemoNodeDevices, is_test_driver
+from hypeman_libvirt.host.usage.host_usage import HostUses
+from hypeman_libvirt.host.usage.local_view import LocalView, is_local
+from hypeman_libvirt.host.xml.document import parse_xml
+from hypeman_libvirt.host.xml.domain import join_devices
+from hypeman_libvirt.host.xml.guest_slots import build_functions
 
 OpenChanges: TypeAlias = Callable[[], AbstractContextManager[HostChanges]]
 """Opens what changes the host, and closes it again."""

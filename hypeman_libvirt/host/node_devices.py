@@ -18,8 +18,8 @@ from hypeman_libvirt.devices.errors import (
 from hypeman_libvirt.devices.model import NodeDevice
 from hypeman_libvirt.host.connection import Connection
 from hypeman_libvirt.host.errors import FAILED, Meanings, is_gone
-from hypeman_libvirt.host.node_device_xml import parse_node_device
-from hypeman_libvirt.host.node_tree import TreeNode, parse_tree_node
+from hypeman_libvirt.host.xml.node_device import parse_node_device
+from hypeman_libvirt.host.xml.node_tree import TreeNode, parse_tree_node
 
 _REMEMBERED: Final = 512
 """Texts that are not parsed again; a function on two drivers in turn has two."""

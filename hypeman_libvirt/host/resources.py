@@ -11,12 +11,12 @@ from lxml.etree import _Element as Element
 from hypeman_libvirt.devices.capacity import Guest, HostResources, Network, Platform, StoragePool
 from hypeman_libvirt.devices.errors import LibvirtDeniedError, NotSupportedError
 from hypeman_libvirt.host.connection import Connection
-from hypeman_libvirt.host.domain_xml import DomainXml
 from hypeman_libvirt.host.errors import is_gone
-from hypeman_libvirt.host.network_xml import parse_network
 from hypeman_libvirt.host.node_devices import NodeDevices
-from hypeman_libvirt.host.node_tree import is_inside
-from hypeman_libvirt.host.xml import parse_xml
+from hypeman_libvirt.host.xml.document import parse_xml
+from hypeman_libvirt.host.xml.domain import DomainXml
+from hypeman_libvirt.host.xml.network import parse_network
+from hypeman_libvirt.host.xml.node_tree import is_inside
 
 _KIB: Final = 1024
 _MIB: Final = 1024 * 1024

@@ -10,9 +10,9 @@ from pathlib import Path
 import falcon
 import yaml
 
-from hypeman_libvirt.devices.service import DeviceService
+from hypeman_libvirt.devices.registration import DeviceService
+from hypeman_libvirt.rest.responses import answer_with
 from hypeman_libvirt.rest.schemas import StatusOut
-from hypeman_libvirt.rest.wire import answer_with
 
 
 class Health:

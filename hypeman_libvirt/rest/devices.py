@@ -6,8 +6,14 @@ import falcon
 
 from hypeman_libvirt.devices.errors import BadRequestError
 from hypeman_libvirt.devices.model import Device
-from hypeman_libvirt.devices.service import DeviceService
+from hypeman_libvirt.devices.registration import DeviceService
 from hypeman_libvirt.rest.requests import caller_of, read_body, read_scope, read_tags
+from hypeman_libvirt.rest.responses import (
+    answer_with,
+    answer_written,
+    write_available,
+    write_devices,
+)
 from hypeman_libvirt.rest.schemas import (
     AttachBody,
     BindBody,
@@ -16,7 +22,6 @@ from hypeman_libvirt.rest.schemas import (
     PreflightOut,
     UnbindBody,
 )
-from hypeman_libvirt.rest.wire import answer_with, answer_written, write_available, write_devices
 
 
 class Devices:

@@ -14,8 +14,8 @@ from hypeman_libvirt.devices.errors import (
     NotFoundError,
     UnauthorizedError,
 )
+from hypeman_libvirt.rest.responses import answer_with
 from hypeman_libvirt.rest.schemas import ErrorOut
-from hypeman_libvirt.rest.wire import answer_with
 
 _STATUS: Final = {
     "bad_request": 400,

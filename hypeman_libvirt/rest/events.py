@@ -8,8 +8,8 @@ from typing import Final
 
 import falcon
 
+from hypeman_libvirt.devices.event_feed import Watcher
 from hypeman_libvirt.devices.model import Event
-from hypeman_libvirt.devices.watch import Watcher
 from hypeman_libvirt.rest.schemas import EventOut, to_json
 
 _HELLO: Final = b": listening\n\n"

@@ -6,8 +6,8 @@ import falcon
 
 from hypeman_libvirt.devices.inventory import Inventory
 from hypeman_libvirt.rest.requests import read_group_number
+from hypeman_libvirt.rest.responses import answer_with
 from hypeman_libvirt.rest.schemas import IommuGroupOut
-from hypeman_libvirt.rest.wire import answer_with
 
 
 class IommuGroups:

@@ -6,7 +6,7 @@ import falcon
 
 from hypeman_libvirt.devices.resources import ResourceReader
 from hypeman_libvirt.rest.resource_schemas import CapabilitiesOut, ResourcesOut
-from hypeman_libvirt.rest.wire import answer_with
+from hypeman_libvirt.rest.responses import answer_with
 
 
 class HostReports:

@@ -8,15 +8,15 @@ from typing import Final, TypeAlias
 
 import falcon
 
-from hypeman_libvirt.devices.service import DeviceService
+from hypeman_libvirt.devices.registration import DeviceService
 from hypeman_libvirt.rest.about import Health, Spec
 from hypeman_libvirt.rest.auth import Auth, NoAuth, Permission
 from hypeman_libvirt.rest.devices import Devices, OneDevice
 from hypeman_libvirt.rest.errors import answer
 from hypeman_libvirt.rest.events import Events
-from hypeman_libvirt.rest.guard import Guard, GuardedPath, name_request
 from hypeman_libvirt.rest.iommu_groups import IommuGroups
 from hypeman_libvirt.rest.metrics import Metrics
+from hypeman_libvirt.rest.protected_route import Guard, GuardedPath, name_request
 from hypeman_libvirt.rest.requests import MAX_BODY
 from hypeman_libvirt.rest.resources import HostReports
 

@@ -14,7 +14,7 @@ from tests.api.client import SECRET
 @contextmanager
 def demo_service(folder: Path) -> Iterator[str]:
     """Serve with the registry in the folder; yield the URL."""
-    from hypeman_libvirt.app import create_auth, create_service  # noqa: PLC0415  # needs libvirt
+    from hypeman_libvirt.bootstrap import create_auth, create_service  # noqa: PLC0415  # needs libvirt
     from hypeman_libvirt.rest.routes import own_app  # noqa: PLC0415
     from hypeman_libvirt.settings import Settings  # noqa: PLC0415
     from tests.server.running import running  # noqa: PLC0415

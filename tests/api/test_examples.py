@@ -48,8 +48,8 @@ def test_an_example_fits_the_document(file: Path) -> None:
 
 @pytest.mark.testdriver
 def test_the_examples_are_a_session_on_the_demo_host(tmp_path: Path) -> None:
-    from hypeman_libvirt.host.demo import demo_uri  # noqa: PLC0415  # after the level was chosen
     from hypeman_libvirt.host.libvirt_host import open_host  # noqa: PLC0415
+    from hypeman_libvirt.host.test_driver import demo_uri  # noqa: PLC0415  # after the level was chosen
 
     host = open_host(demo_uri())
     with world_on(host, tmp_path) as world:

@@ -6,7 +6,7 @@ from itertools import islice
 import httpx
 import pytest
 
-from hypeman_libvirt.api_client import (
+from hypeman_libvirt.cli.api_client import (
     ApiClient,
     RefusedError,
     ServerEvent,

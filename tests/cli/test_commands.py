@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from hypeman_libvirt import __version__
-from hypeman_libvirt.cli import cli
+from hypeman_libvirt.cli.main import cli
 
 SECRET = "d41d8cd98f00b204e9800998ecf8427e"
 

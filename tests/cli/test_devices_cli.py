@@ -27,7 +27,7 @@ class Commands:
         self._where = {"HYPEMAN_BASE_URL": url, "HYPEMAN_API_KEY": api_key, "COLUMNS": "20"}
 
     def run(self, *arguments: str) -> Result:
-        from hypeman_libvirt.cli import cli  # noqa: PLC0415  # after the level was chosen
+        from hypeman_libvirt.cli.main import cli  # noqa: PLC0415  # after the level was chosen
 
         return CliRunner().invoke(cli, ["devices", *arguments], env=self._where)
 

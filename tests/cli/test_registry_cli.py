@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from hypeman_libvirt.cli import cli
+from hypeman_libvirt.cli.main import cli
 from hypeman_libvirt.host.libvirt_host import LibvirtHost
 from hypeman_libvirt.registry import SqlRegistry
 from tests.fake_host import FakeHost

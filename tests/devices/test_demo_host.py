@@ -26,8 +26,8 @@ NIC, VF, NVME, BRIDGE, VMD = (
 
 @pytest.fixture
 def demo(tmp_path: Path) -> Iterator[World]:
-    from hypeman_libvirt.host.demo import demo_uri  # noqa: PLC0415 - needs the real libvirt
     from hypeman_libvirt.host.libvirt_host import open_host  # noqa: PLC0415
+    from hypeman_libvirt.host.test_driver import demo_uri  # noqa: PLC0415 - needs the real libvirt
 
     host = open_host(demo_uri())
     with world_on(host, tmp_path) as world:

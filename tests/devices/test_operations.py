@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from hypeman_libvirt.devices.errors import BusyError, OperationTimeoutError
-from hypeman_libvirt.devices.operations import Operations
+from hypeman_libvirt.devices.transaction import Operations
 
 LONG = 30.0
 

@@ -15,8 +15,8 @@ from hypeman_libvirt.devices.model import (
     MetadataEntry,
     NodeDevice,
 )
-from hypeman_libvirt.doctor.cut_short import check_cut_short
 from hypeman_libvirt.doctor.facts import Finding, Noted
+from hypeman_libvirt.doctor.interrupted import check_cut_short
 from tests.registry.registrations import L4
 
 GPU = NodeDevice(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from hypeman_libvirt.cli import cli
+from hypeman_libvirt.cli.main import cli
 from hypeman_libvirt.host.libvirt_host import LibvirtHost
 from hypeman_libvirt.registry import SqlRegistry
 from tests.fake_host import FakeHost

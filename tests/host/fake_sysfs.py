@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 
-from hypeman_libvirt.host.rtnetlink import Interface
+from hypeman_libvirt.host.usage.rtnetlink import Interface
 
 VIRTUAL = "/sys/devices/virtual"
 FILESYSTEMS = (

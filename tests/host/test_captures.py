@@ -9,9 +9,9 @@ import pytest
 
 from hypeman_libvirt.devices.address import PciAddress
 from hypeman_libvirt.devices.model import NodeDevice
-from hypeman_libvirt.host.domain_xml import DomainXml, parse_metadata
-from hypeman_libvirt.host.guest_slots import shares_slot
-from hypeman_libvirt.host.node_device_xml import parse_node_device
+from hypeman_libvirt.host.xml.domain import DomainXml, parse_metadata
+from hypeman_libvirt.host.xml.guest_slots import shares_slot
+from hypeman_libvirt.host.xml.node_device import parse_node_device
 
 CAPTURES = Path(__file__).parents[1] / "data" / "captures"
 HOSTS = ("default", "nvidia", "noiommu")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hypeman_libvirt.host.definitions import DefinitionFiles, definitions_folder
+from hypeman_libvirt.host.cache.domain_config_files import DefinitionFiles, definitions_folder
 
 MUCH_LATER = 2**62
 

@@ -10,8 +10,8 @@ import pytest
 from hypeman_libvirt.devices.address import PciAddress
 from hypeman_libvirt.devices.errors import LibvirtFailedError
 from hypeman_libvirt.devices.rules import is_endpoint
-from hypeman_libvirt.host.demo import demo_uri, is_test_driver
 from hypeman_libvirt.host.libvirt_host import open_host
+from hypeman_libvirt.host.test_driver import demo_uri, is_test_driver
 
 pytestmark = pytest.mark.testdriver
 

@@ -5,7 +5,7 @@ import pytest
 from hypeman_libvirt.devices.address import PciAddress
 from hypeman_libvirt.devices.errors import LibvirtFailedError
 from hypeman_libvirt.devices.model import MetadataEntry
-from hypeman_libvirt.host.domain_xml import (
+from hypeman_libvirt.host.xml.domain import (
     DomainXml,
     build_hostdev,
     build_metadata,

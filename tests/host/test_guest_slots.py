@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 from hypeman_libvirt.devices.address import PciAddress
-from hypeman_libvirt.host.domain_xml import DomainXml
-from hypeman_libvirt.host.guest_slots import build_functions, shares_slot
+from hypeman_libvirt.host.xml.domain import DomainXml
+from hypeman_libvirt.host.xml.guest_slots import build_functions, shares_slot
 from tests.fake_xml import domain_element, show
 
 GPU, AUDIO, NIC = (PciAddress.parse(f"0000:{each}") for each in ("41:00.0", "41:00.1", "3b:00.0"))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from hypeman_libvirt.devices.address import PciAddress
-from hypeman_libvirt.host.domain_xml import DomainXml, build_hostdev
-from hypeman_libvirt.host.guest_slots import list_hot_slots
+from hypeman_libvirt.host.xml.domain import DomainXml, build_hostdev
+from hypeman_libvirt.host.xml.guest_slots import list_hot_slots
 from tests.fake_xml import domain_element, parse, show
 
 NIC = PciAddress.parse("0000:3b:00.0")

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from hypeman_libvirt.host.kept import Kept
+from hypeman_libvirt.host.cache.event_cache import Kept
 
 A_WHILE = 10.0
 

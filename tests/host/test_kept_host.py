@@ -11,10 +11,10 @@ import pytest
 
 from hypeman_libvirt.devices.address import PciAddress
 from hypeman_libvirt.devices.errors import LibvirtUnavailableError
+from hypeman_libvirt.host.cache.domains import KeptDomains
+from hypeman_libvirt.host.cache.node_devices import KeptNodeDevices
 from hypeman_libvirt.host.connection import Announcement, Connection
 from hypeman_libvirt.host.domains import Domains
-from hypeman_libvirt.host.kept_domains import KeptDomains
-from hypeman_libvirt.host.kept_node_devices import KeptNodeDevices
 from hypeman_libvirt.host.node_devices import NodeDevices
 from tests.fake_host import FakeHost
 

@@ -7,7 +7,7 @@ import pytest
 
 from hypeman_libvirt.devices.capacity import Network
 from hypeman_libvirt.host.libvirt_host import LibvirtHost
-from hypeman_libvirt.host.network_xml import parse_network
+from hypeman_libvirt.host.xml.network import parse_network
 from tests.fake_host import FakeHost
 
 

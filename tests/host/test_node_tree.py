@@ -7,7 +7,7 @@ import pytest
 from hypeman_libvirt.devices.address import PciAddress
 from hypeman_libvirt.devices.errors import LibvirtFailedError
 from hypeman_libvirt.devices.model import NodeDevice
-from hypeman_libvirt.host.node_tree import TreeNode, is_inside, list_below, parse_tree_node
+from hypeman_libvirt.host.xml.node_tree import TreeNode, is_inside, list_below, parse_tree_node
 
 CONTROLLER = NodeDevice(
     "pci_0000_00_1f_2",

@@ -7,7 +7,7 @@ from typing import Self
 import pytest
 from pyroute2.netlink.exceptions import NetlinkError
 
-from hypeman_libvirt.host.rtnetlink import Interface, read_interfaces
+from hypeman_libvirt.host.usage.rtnetlink import Interface, read_interfaces
 
 
 class Message(dict[str, object]):

@@ -11,10 +11,10 @@ import pytest
 
 from hypeman_libvirt.devices.address import PciAddress
 from hypeman_libvirt.devices.model import HostUse, NodeDevice
-from hypeman_libvirt.host.local_view import LocalView
-from hypeman_libvirt.host.node_tree import TreeNode
-from hypeman_libvirt.host.rtnetlink import Interface
-from hypeman_libvirt.host.uses import HostUses
+from hypeman_libvirt.host.usage.host_usage import HostUses
+from hypeman_libvirt.host.usage.local_view import LocalView
+from hypeman_libvirt.host.usage.rtnetlink import Interface
+from hypeman_libvirt.host.xml.node_tree import TreeNode
 from tests.host.fake_sysfs import FakeSysfs
 
 NIC = "/sys/devices/pci0000:00/0000:01:00.0"

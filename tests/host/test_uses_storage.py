@@ -9,9 +9,9 @@ import pytest
 
 from hypeman_libvirt.devices.address import PciAddress
 from hypeman_libvirt.devices.model import HostUse, NodeDevice
-from hypeman_libvirt.host.local_view import LocalView
-from hypeman_libvirt.host.node_tree import TreeNode
-from hypeman_libvirt.host.uses import HostUses
+from hypeman_libvirt.host.usage.host_usage import HostUses
+from hypeman_libvirt.host.usage.local_view import LocalView
+from hypeman_libvirt.host.xml.node_tree import TreeNode
 from tests.host.fake_sysfs import VIRTUAL, FakeSysfs
 
 NVME = "0000:03:00.0"

@@ -18,7 +18,7 @@ def examine(lab: Lab, user: str = "root") -> dict[str, tuple[str, str]]:
     done = lab.exec(
         f"cd / && runuser -u {user} -- env JWT_SECRET='{SECRET}' PYTHONPATH=/opt/service "
         "HYPEMAN_LIBVIRT_REGISTRY=/tmp/doctor.db "
-        "python3 -m hypeman_libvirt.cli doctor --uri qemu:///system --json",
+        "python3 -m hypeman_libvirt.cli.main doctor --uri qemu:///system --json",
         timeout=_SLOW,
     )
     assert done.stdout.lstrip().startswith("["), done.stdout + done.stderr

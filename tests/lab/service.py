@@ -109,7 +109,7 @@ def _events_in(lines: Iterator[str]) -> Iterator[tuple[str, str]]:
 
 def make_token() -> str:
     """Sign a token as an operator does."""
-    command = [sys.executable, "-m", "hypeman_libvirt.cli", "token", "--user-id", "lab"]
+    command = [sys.executable, "-m", "hypeman_libvirt.cli.main", "token", "--user-id", "lab"]
     environment = os.environ | {"JWT_SECRET": SECRET}
     return subprocess.check_output(command, env=environment, text=True).strip()  # noqa: S603
 
@@ -122,7 +122,7 @@ def serving(uri: str, folder: Path, **settings: object) -> Iterator[Service]:
     flags = ["--listen", "127.0.0.1:0", "--uri", uri, "--registry", str(folder / "devices.db")]
     with log.open("w") as stderr:
         process = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-m", "hypeman_libvirt.cli", "serve", *flags],
+            [sys.executable, "-m", "hypeman_libvirt.cli.main", "serve", *flags],
             env=os.environ | environment | {"JWT_SECRET": SECRET},
             stderr=stderr,
         )

@@ -24,7 +24,7 @@ def running_inside(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     lab.copy(folder, "/opt/service")
     flags = f"--listen 0.0.0.0:{PORT} --uri qemu:///system --registry /run/inside.db"
     lab.output(
-        f"JWT_SECRET='{SECRET}' PYTHONPATH=/opt/service nohup python3 -m hypeman_libvirt.cli "
+        f"JWT_SECRET='{SECRET}' PYTHONPATH=/opt/service nohup python3 -m hypeman_libvirt.cli.main "
         f"serve {flags} > /run/inside.log 2>&1 & echo $! > /run/inside.pid"
     )
     service = Service(f"http://127.0.0.1:{lab.ports[PORT]}")

@@ -58,7 +58,15 @@ def is_whole(guest: Guest) -> bool:
 
 def is_told(lab: Lab, folder: Path) -> bool:
     """Whether the doctor names the half that is on vfio-pci."""
-    command = [sys.executable, "-m", "hypeman_libvirt.cli", "doctor", "--json", "--uri", lab.uri]
+    command = [
+        sys.executable,
+        "-m",
+        "hypeman_libvirt.cli.main",
+        "doctor",
+        "--json",
+        "--uri",
+        lab.uri,
+    ]
     settings = {"JWT_SECRET": SECRET, "HYPEMAN_LIBVIRT_REGISTRY": str(folder / "devices.db")}
     done = subprocess.run(  # noqa: S603
         command, env=os.environ | settings, stdout=subprocess.PIPE, text=True, check=False

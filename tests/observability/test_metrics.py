@@ -13,10 +13,10 @@ import pytest
 from falcon.testing import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
-from hypeman_libvirt import logs
 from hypeman_libvirt.metrics import Metrics
 from hypeman_libvirt.rest.auth import BearerAuth
 from hypeman_libvirt.rest.routes import App, metrics_routes, own_app
+from hypeman_libvirt.server import logs
 from tests.api.client import SECRET, bearer
 from tests.fake_host import FakeHost
 from tests.world import World, world_on

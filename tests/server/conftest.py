@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 import structlog
 
-from hypeman_libvirt import logs
+from hypeman_libvirt.server import logs
 
 if TYPE_CHECKING:
     from tests.server.running import LogLines, RunningServer

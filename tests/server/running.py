@@ -11,7 +11,7 @@ from io import StringIO
 from typing import Any
 from wsgiref.types import WSGIApplication
 
-from hypeman_libvirt.server import Server, listen
+from hypeman_libvirt.server.serve import Server, listen
 
 
 class RunningServer:

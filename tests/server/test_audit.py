@@ -11,8 +11,9 @@ import pytest
 from falcon.testing import TestClient
 from pydantic import SecretStr
 
-from hypeman_libvirt import Settings, create_service, logs
-from hypeman_libvirt.app import create_auth, serve_alone
+from hypeman_libvirt import Settings, create_service
+from hypeman_libvirt.bootstrap import create_auth, serve_alone
+from hypeman_libvirt.server import logs
 from tests.api.client import SECRET, bearer
 from tests.fake_host import FakeHost
 from tests.server.running import LogLines

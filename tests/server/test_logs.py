@@ -13,7 +13,7 @@ from wsgiref.util import setup_testing_defaults
 import pytest
 import structlog
 
-from hypeman_libvirt import logs
+from hypeman_libvirt.server import logs
 from tests.server.running import LogLines
 
 TOKEN = "eyJhbGciOiJIUzI1NiJ9.e30.hunter2"
@@ -119,7 +119,7 @@ def test_lines_of_requests_wait_until_there_is_time_and_others_do_not(log_lines:
     held = logs.HeldLines(log_lines)
     logs.configure(log_lines, held)
     answer(logs.AccessLog(app, ignore))
-    structlog.get_logger("hypeman_libvirt.app").info("bind")
+    structlog.get_logger("hypeman_libvirt.bootstrap").info("bind")
     assert [line["event"] for line in log_lines.entries()] == ["bind"]
     held.release()
     held.release()
@@ -134,6 +134,6 @@ def test_a_log_on_a_full_disk_stops_nothing() -> None:
         logs.configure(full, held)
         assert answer(logs.AccessLog(app, ignore)) == [b"{}"]
         held.release()
-        structlog.get_logger("hypeman_libvirt.app").info("bind")
+        structlog.get_logger("hypeman_libvirt.bootstrap").info("bind")
         with suppress(OSError):
             full.close()

@@ -11,7 +11,7 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 import pytest
 
-from hypeman_libvirt.server import listen, notify_systemd
+from hypeman_libvirt.server.serve import listen, notify_systemd
 from hypeman_libvirt.settings import SettingsError
 from tests.server.running import RunningServer
 

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.testdriver
 SECRET = "d41d8cd98f00b204e9800998ecf8427e"
 TOKEN = jwt.encode({"sub": "alice"}, SECRET, algorithm="HS256")
 GPU = {"pci_address": "0000:a2:00.0", "name": "l4-gpu"}
-COMMAND = (sys.executable, "-m", "hypeman_libvirt.cli")
+COMMAND = (sys.executable, "-m", "hypeman_libvirt.cli.main")
 
 
 class Service:

@@ -19,7 +19,7 @@ from typing import Any, Final
 from pydantic import SecretStr
 from sqlalchemy import Engine, event
 
-from hypeman_libvirt.app import HostedService, create_service
+from hypeman_libvirt.bootstrap import HostedService, create_service
 from hypeman_libvirt.doctor.checks import diagnose
 from hypeman_libvirt.doctor.examination import examine
 from hypeman_libvirt.host.libvirt_host import open_host

@@ -109,7 +109,7 @@ def main() -> None:
     from tests import fake_libvirt  # noqa: PLC0415 - in the process of the service alone
 
     sys.modules["libvirt"] = fake_libvirt
-    from hypeman_libvirt import server  # noqa: PLC0415
+    from hypeman_libvirt.server import serve as server  # noqa: PLC0415
     from hypeman_libvirt.settings import load_settings  # noqa: PLC0415
     from tests.conftest import seed_host  # noqa: PLC0415
 

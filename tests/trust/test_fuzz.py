@@ -21,8 +21,8 @@ from hypeman_libvirt.devices.errors import (
     LibvirtFailedError,
     UnauthorizedError,
 )
-from hypeman_libvirt.host.domain_xml import DomainXml, parse_metadata
-from hypeman_libvirt.host.node_device_xml import parse_node_device
+from hypeman_libvirt.host.xml.domain import DomainXml, parse_metadata
+from hypeman_libvirt.host.xml.node_device import parse_node_device
 from hypeman_libvirt.rest.auth import BearerAuth
 from tests.api.client import SECRET, bearer
 from tests.api.whole_app import whole_app

@@ -10,8 +10,8 @@ from typing import Final, Protocol
 
 from hypeman_libvirt.devices.address import PciAddress
 from hypeman_libvirt.devices.model import NodeDevice
+from hypeman_libvirt.host.cache.event_cache import Kept
 from hypeman_libvirt.host.connection import Announcement, Connection
-from hypeman_libvirt.host.kept import Kept
 from hypeman_libvirt.host.node_devices import NodeDevices
 
 _SYSFS: Final = Path("/sys/bus/pci/devices")

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from hypeman_libvirt.host.local_files import LocalFiles
-from hypeman_libvirt.host.node_tree import is_inside
+from hypeman_libvirt.host.usage.sysfs import LocalFiles
+from hypeman_libvirt.host.xml.node_tree import is_inside
 
 _VIRTUAL = "/sys/devices/virtual/"
 _NVME_SUBSYSTEM = re.compile(r"(/sys/devices/virtual/nvme-subsystem/[^/]+)/")

@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from hypeman_libvirt.host.block_devices import BlockDevice, BlockDevices
-from hypeman_libvirt.host.local_files import LocalFiles
+from hypeman_libvirt.host.usage.block_devices import BlockDevice, BlockDevices
+from hypeman_libvirt.host.usage.sysfs import LocalFiles
 
 _OCTAL = re.compile(r"\\([0-7]{3})")
 _ZFS = "zfs"

@@ -12,8 +12,8 @@ from typing import Final
 from lxml.etree import _Element as Element
 
 from hypeman_libvirt.devices.address import PciAddress
-from hypeman_libvirt.host.domain_xml import DomainXml, build_hostdev
-from hypeman_libvirt.host.xml import read_address
+from hypeman_libvirt.host.xml.document import read_address
+from hypeman_libvirt.host.xml.domain import DomainXml, build_hostdev
 
 _CONTROLLERS: Final = "devices/controller[@type='pci']"
 _ROOT_PORTS: Final = "devices/controller[@type='pci'][@model='pcie-root-port']"

@@ -13,7 +13,7 @@ from lxml.etree import _Element as Element
 from hypeman_libvirt.devices.address import PciAddress
 from hypeman_libvirt.devices.errors import LibvirtFailedError
 from hypeman_libvirt.devices.model import NodeDevice, PcieLink, VgpuProfile
-from hypeman_libvirt.host.xml import parse_xml, read_address
+from hypeman_libvirt.host.xml.document import parse_xml, read_address
 
 _log = logging.getLogger(__name__)
 

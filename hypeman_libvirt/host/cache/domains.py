@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from hypeman_libvirt.devices.ports import HoldersByAddress
+from hypeman_libvirt.host.cache.domain_config_files import Stamps
+from hypeman_libvirt.host.cache.event_cache import Kept
 from hypeman_libvirt.host.connection import Announcement, Connection
-from hypeman_libvirt.host.definitions import Stamps
 from hypeman_libvirt.host.domains import DomainHolders, Domains, by_address
-from hypeman_libvirt.host.kept import Kept
 
 
 class KeptDomains:

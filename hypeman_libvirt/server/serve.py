@@ -19,9 +19,9 @@ import structlog
 from waitress import wasyncore
 from waitress.server import create_server
 
-from hypeman_libvirt import logs
-from hypeman_libvirt.app import create_auth, create_service, serve_alone
-from hypeman_libvirt.channels import Channel, Dispatcher
+from hypeman_libvirt.bootstrap import create_auth, create_service, serve_alone
+from hypeman_libvirt.server import logs
+from hypeman_libvirt.server.channels import Channel, Dispatcher
 from hypeman_libvirt.settings import Settings, SettingsError, is_local, split_listen
 
 _BODY_LIMIT: Final = 8 * 1024 * 1024

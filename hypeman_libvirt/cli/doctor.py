@@ -10,16 +10,16 @@ from typing import Annotated, Final
 
 import typer
 
+from hypeman_libvirt.cli.output import console, print_json, print_table
+from hypeman_libvirt.cli.registry import told
 from hypeman_libvirt.devices.errors import DeviceError
 from hypeman_libvirt.doctor.checks import diagnose
 from hypeman_libvirt.doctor.examination import examine
 from hypeman_libvirt.doctor.facts import Finding
 from hypeman_libvirt.doctor.machine import read_machine
-from hypeman_libvirt.host.demo import demo_uri
 from hypeman_libvirt.host.libvirt_host import open_host
-from hypeman_libvirt.host.local_view import is_local
-from hypeman_libvirt.output import console, print_json, print_table
-from hypeman_libvirt.registry_cli import told
+from hypeman_libvirt.host.test_driver import demo_uri
+from hypeman_libvirt.host.usage.local_view import is_local
 from hypeman_libvirt.settings import SettingsError, load_settings
 
 _STATUS: Final = {"ok": 0, "warning": 1, "error": 2}

@@ -15,7 +15,7 @@ from lxml.etree import _Element as Element
 from hypeman_libvirt.devices.address import PciAddress
 from hypeman_libvirt.devices.errors import InvalidPciAddressError, LibvirtFailedError
 from hypeman_libvirt.devices.model import MetadataEntry
-from hypeman_libvirt.host.xml import parse_xml, read_address, show_xml
+from hypeman_libvirt.host.xml.document import parse_xml, read_address, show_xml
 
 DEVICES_NAMESPACE: Final = "urn:hypeman:libvirt:devices:1"
 INSTANCE_NAMESPACE: Final = "urn:hypeman:libvirt:instance:1"

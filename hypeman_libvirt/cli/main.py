@@ -10,11 +10,13 @@ from typing import Annotated, Any, Final, get_args
 import jwt
 import typer
 
-from hypeman_libvirt import __version__, devices_cli, doctor_cli, registry_cli, server
+from hypeman_libvirt import __version__
+from hypeman_libvirt.cli import devices, doctor, registry
+from hypeman_libvirt.cli.registry import told
 from hypeman_libvirt.devices.errors import DeviceError
 from hypeman_libvirt.registry import RegistryOpenError
-from hypeman_libvirt.registry_cli import told
 from hypeman_libvirt.rest.auth import Permission
+from hypeman_libvirt.server import serve as server
 from hypeman_libvirt.settings import DEFAULT_CONFIG, Settings, SettingsError, load_settings
 
 _PERMISSIONS: Final = (*get_args(Permission), "*")
@@ -28,9 +30,9 @@ cli = typer.Typer(
 )
 
 
-cli.command()(doctor_cli.doctor)
-cli.add_typer(devices_cli.commands, name="devices")
-cli.add_typer(registry_cli.commands, name="registry")
+cli.command()(doctor.doctor)
+cli.add_typer(devices.commands, name="devices")
+cli.add_typer(registry.commands, name="registry")
 
 
 def _setting(name: str) -> Any:  # noqa: ANN401  # typer's own type

@@ -12,9 +12,9 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from hypeman_libvirt.api_client import ApiClient, RefusedError, UnreachableError, device_path
+from hypeman_libvirt.cli.api_client import ApiClient, RefusedError, UnreachableError, device_path
+from hypeman_libvirt.cli.output import print_facts, print_json, print_table
 from hypeman_libvirt.devices.model import Scope
-from hypeman_libvirt.output import print_facts, print_json, print_table
 
 _LISTED: Final = ("id", "name", "type", "pci_address", "bound_to_vfio", "attached_to", "state")
 _AVAILABLE: Final = ("pci_address", "vendor", "device", "iommu_group", "current_driver")

@@ -13,7 +13,7 @@ from hypeman_libvirt.devices import rules
 from hypeman_libvirt.devices.address import PciAddress
 from hypeman_libvirt.devices.model import GroupReport, NodeDevice
 from hypeman_libvirt.doctor.facts import Finding, Noted
-from hypeman_libvirt.host.domain_xml import DEVICES_NAMESPACE
+from hypeman_libvirt.host.xml.domain import DEVICES_NAMESPACE
 
 _ID: Final = "cut_short"
 

@@ -11,16 +11,16 @@ import structlog
 from cuid2 import Cuid
 
 from hypeman_libvirt import __version__
+from hypeman_libvirt.devices.event_feed import Watcher
 from hypeman_libvirt.devices.inventory import Inventory
 from hypeman_libvirt.devices.model import Change, Device
-from hypeman_libvirt.devices.operations import Operations
 from hypeman_libvirt.devices.passthrough import Passthrough
 from hypeman_libvirt.devices.preflight import Preflighter
-from hypeman_libvirt.devices.service import DeviceService
-from hypeman_libvirt.devices.survey import Survey
-from hypeman_libvirt.devices.watch import Watcher
-from hypeman_libvirt.host.demo import demo_uri
+from hypeman_libvirt.devices.registration import DeviceService
+from hypeman_libvirt.devices.snapshot import Survey
+from hypeman_libvirt.devices.transaction import Operations
 from hypeman_libvirt.host.libvirt_host import LibvirtHost, open_host
+from hypeman_libvirt.host.test_driver import demo_uri
 from hypeman_libvirt.metrics import Metrics
 from hypeman_libvirt.registry import SqlRegistry
 from hypeman_libvirt.rest.auth import Auth, BearerAuth, NoAuth

@@ -11,6 +11,7 @@ from hypeman_libvirt.devices import rules
 from hypeman_libvirt.devices.address import PciAddress
 from hypeman_libvirt.devices.checks import in_use
 from hypeman_libvirt.devices.errors import NotFoundError
+from hypeman_libvirt.devices.event_feed import Watcher
 from hypeman_libvirt.devices.inventory import Inventory
 from hypeman_libvirt.devices.model import (
     Caller,
@@ -24,7 +25,6 @@ from hypeman_libvirt.devices.passthrough import Passthrough, Work
 from hypeman_libvirt.devices.ports import Clock, Host, NewId, OnChange, Registry
 from hypeman_libvirt.devices.preflight import Preflighter
 from hypeman_libvirt.devices.resources import ResourceReader
-from hypeman_libvirt.devices.watch import Watcher
 
 _LOST_REPLY: Final = timedelta(minutes=1)
 """How long a client that repeats a request is believed to have missed the answer."""

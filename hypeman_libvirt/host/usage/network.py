@@ -7,9 +7,9 @@ from typing import Final
 
 from hypeman_libvirt.devices.address import PciAddress
 from hypeman_libvirt.devices.model import HostUse
-from hypeman_libvirt.host.local_files import LocalFiles
-from hypeman_libvirt.host.node_tree import is_inside
-from hypeman_libvirt.host.rtnetlink import Interface
+from hypeman_libvirt.host.usage.rtnetlink import Interface
+from hypeman_libvirt.host.usage.sysfs import LocalFiles
+from hypeman_libvirt.host.xml.node_tree import is_inside
 
 _SHOWN: Final = 3
 _SHARES: Final = frozenset({"ipvlan", "ipvtap", "macvlan", "macvtap"})

@@ -6,8 +6,8 @@ from collections.abc import Callable, Collection, Sequence
 
 from hypeman_libvirt.devices.model import HostUse, NodeDevice
 from hypeman_libvirt.devices.rules import on_vfio
-from hypeman_libvirt.host.local_view import LocalHost, LocalView
-from hypeman_libvirt.host.node_tree import TreeNode, is_inside, list_below
+from hypeman_libvirt.host.usage.local_view import LocalHost, LocalView
+from hypeman_libvirt.host.xml.node_tree import TreeNode, is_inside, list_below
 
 _LINK_DOWN = frozenset({"down", "lowerlayerdown", "notpresent"})
 _NETWORK_CLASS = "02"

@@ -8,10 +8,10 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 from hypeman_libvirt.devices.model import HostUse, NodeDevice
-from hypeman_libvirt.host.local_files import LocalFiles
-from hypeman_libvirt.host.local_network import LocalNetwork
-from hypeman_libvirt.host.local_storage import LocalStorage, read_storage
-from hypeman_libvirt.host.rtnetlink import Interface, read_interfaces
+from hypeman_libvirt.host.usage.network import LocalNetwork
+from hypeman_libvirt.host.usage.rtnetlink import Interface, read_interfaces
+from hypeman_libvirt.host.usage.storage import LocalStorage, read_storage
+from hypeman_libvirt.host.usage.sysfs import LocalFiles
 
 
 def is_local(uri: str) -> bool:

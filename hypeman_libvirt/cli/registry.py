@@ -15,8 +15,8 @@ import typer
 from hypeman_libvirt.devices.errors import DeviceError
 from hypeman_libvirt.devices.model import Registration
 from hypeman_libvirt.devices.recovery import recover
-from hypeman_libvirt.host.demo import demo_uri
 from hypeman_libvirt.host.libvirt_host import open_host
+from hypeman_libvirt.host.test_driver import demo_uri
 from hypeman_libvirt.registry import RegistryOpenError, SqlRegistry
 from hypeman_libvirt.settings import Settings, SettingsError, load_settings
 

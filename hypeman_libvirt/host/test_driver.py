@@ -21,9 +21,9 @@ from hypeman_libvirt.devices.model import Domain, Holder, NodeDevice
 from hypeman_libvirt.devices.rules import on_vfio
 from hypeman_libvirt.host.connection import Connection
 from hypeman_libvirt.host.domains import Domains
-from hypeman_libvirt.host.node_device_xml import parse_node_device
 from hypeman_libvirt.host.node_devices import NodeDevices
-from hypeman_libvirt.host.xml import parse_xml, show_xml
+from hypeman_libvirt.host.xml.document import parse_xml, show_xml
+from hypeman_libvirt.host.xml.node_device import parse_node_device
 
 _log = logging.getLogger(__name__)
 _VFIO: Final = "vfio-pci"

@@ -6,9 +6,9 @@ from collections.abc import Collection, Sequence
 
 from hypeman_libvirt.devices.address import PciAddress
 from hypeman_libvirt.devices.model import HostUse
-from hypeman_libvirt.host.block_devices import BlockDevice, BlockDevices
-from hypeman_libvirt.host.local_files import LocalFiles
-from hypeman_libvirt.host.mounts import Load, Mount, find_devices, list_loads, parse_mounts
+from hypeman_libvirt.host.usage.block_devices import BlockDevice, BlockDevices
+from hypeman_libvirt.host.usage.mounts import Load, Mount, find_devices, list_loads, parse_mounts
+from hypeman_libvirt.host.usage.sysfs import LocalFiles
 
 _HOST_PID_NAMESPACE = "pid:[4026531836]"
 """Source: the kernel's include/linux/proc_ns.h, PROC_PID_INIT_INO."""

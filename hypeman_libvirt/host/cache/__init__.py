@@ -1,0 +1,1 @@
+"""What libvirt's events invalidate, and libvirt's own files."""

@@ -1,0 +1,1 @@
+"""What the host itself lives on: disks, mounts, network interfaces, the display."""

@@ -1,0 +1,1 @@
+"""libvirt's XML, parsed with lxml."""

@@ -1,0 +1,1 @@
+"""The WSGI server, its connections and its log."""
