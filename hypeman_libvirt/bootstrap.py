@@ -11,14 +11,14 @@ import structlog
 from cuid2 import Cuid
 
 from hypeman_libvirt import __version__
-from hypeman_libvirt.devices.event_feed import Watcher
+from hypeman_libvirt.devices.event_feed import EventFeed
 from hypeman_libvirt.devices.inventory import Inventory
 from hypeman_libvirt.devices.model import Change, Device
 from hypeman_libvirt.devices.passthrough import Passthrough
 from hypeman_libvirt.devices.preflight import Preflighter
 from hypeman_libvirt.devices.registration import DeviceService
-from hypeman_libvirt.devices.snapshot import Survey
-from hypeman_libvirt.devices.transaction import Operations
+from hypeman_libvirt.devices.snapshot import SnapshotReader
+from hypeman_libvirt.devices.transaction import Transactions
 from hypeman_libvirt.host.libvirt_host import LibvirtHost, open_host
 from hypeman_libvirt.host.test_driver import demo_uri
 from hypeman_libvirt.metrics import Metrics
@@ -46,8 +46,8 @@ class HostedService(DeviceService):
         """Put the use cases together; libvirt is not asked before it is needed."""
         inventory = Inventory(host, registry)
         shown = Inventory(host.shown, registry)
-        survey = Survey(host, inventory)
-        watcher = Watcher(
+        survey = SnapshotReader(host, inventory)
+        event_feed = EventFeed(
             shown,
             host.shown,
             _now,
@@ -58,14 +58,14 @@ class HostedService(DeviceService):
 
         def on_change(change: Change) -> None:
             _log_change(change)
-            watcher.look()
+            event_feed.look()
 
         passthrough = Passthrough(
             host,
             registry,
             inventory,
             survey,
-            Operations(deadline=settings.operation_timeout, at_once=settings.operations),
+            Transactions(deadline=settings.operation_timeout, at_once=settings.operations),
             release_timeout=settings.release_timeout,
             on_change=on_change,
         )
@@ -75,14 +75,14 @@ class HostedService(DeviceService):
             shown,
             passthrough,
             Preflighter(inventory, survey),
-            watcher,
+            event_feed,
             clock=_now,
             new_id=Cuid(length=24).generate,
             on_change=on_change,
         )
         self.metrics = metrics
         metrics.watch(self, host.count_losses)
-        self._closing = (watcher, host, registry)
+        self._closing = (event_feed, host, registry)
 
     def close(self) -> None:
         """End every stream of events and close the connections to libvirt and the registry."""
@@ -186,5 +186,5 @@ def _state(device: Device | None) -> dict[str, str | None] | None:
         return None
     return {
         "driver": device.node.driver if device.node else None,
-        "attached_to": device.holder.domain.instance if device.holder else None,
+        "attached_to": device.assignment.domain.instance if device.assignment else None,
     }

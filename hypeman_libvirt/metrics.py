@@ -113,7 +113,9 @@ class _HostCollector(Collector):
         """Report what is, or only that libvirt or the registry do not answer."""
         yield _gauge("build_info", "1, labelled by version.", {(self._version,): 1}, ("version",))
         yield _gauge(
-            "event_listeners", "Clients that follow events.", {(): self._service.watcher.listeners}
+            "event_listeners",
+            "Clients that follow events.",
+            {(): self._service.event_feed.listeners},
         )
         yield CounterMetricFamily(
             f"{PREFIX}_libvirt_connections_lost",
@@ -154,7 +156,7 @@ def _kind(device: Device) -> tuple[str, ...]:
         rules.class_type(hardware.class_code),
         rules.device_state(device),
         driver,
-        "true" if device.holder else "false",
+        "true" if device.assignment else "false",
     )
 
 

@@ -305,8 +305,8 @@ def _credential() -> Path | None:
 
     Source: systemd.exec(5), LoadCredential=.
     """
-    folder = os.environ.get("CREDENTIALS_DIRECTORY")
-    credential = Path(folder) / "jwt-secret" if folder else None
+    directory = os.environ.get("CREDENTIALS_DIRECTORY")
+    credential = Path(directory) / "jwt-secret" if directory else None
     return credential if credential and credential.exists() else None
 
 

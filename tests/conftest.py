@@ -1,4 +1,4 @@
-"""What the folders of tests share.
+"""What the directories of tests share.
 
 ``--level mock`` (the default) runs on ``tests.fake_libvirt`` and needs no libvirt;
 ``--level testdriver`` runs on the real binding and libvirt's own test driver. Tests marked
@@ -6,7 +6,7 @@
 What a level cannot run it deselects. A ``conftest.py`` imports nothing of ``hypeman_libvirt.host``
 at its top: pytest may read it before the level is chosen.
 
-Fixtures and builders for other folders:
+Fixtures and builders for other directories:
 
 ``fake_host``
     A `FakeHost` with the seed's GPU (0000:a2:00.0, 10de:27b8, group 82, driver nvidia, alone) and:

@@ -17,11 +17,11 @@ ROOT = Path(__file__).parent.parent
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, unpacked where nothing of the checkout is near."""
-    folder = tmp_path_factory.mktemp("installed")
-    (wheel,) = WheelBuilder(str(ROOT)).build(directory=str(folder), versions=["standard"])
+    directory = tmp_path_factory.mktemp("installed")
+    (wheel,) = WheelBuilder(str(ROOT)).build(directory=str(directory), versions=["standard"])
     with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(folder / "site-packages")
-    return folder / "site-packages"
+        archive.extractall(directory / "site-packages")
+    return directory / "site-packages"
 
 
 def test_the_mock_level_needs_all_but_libvirt() -> None:

@@ -9,15 +9,15 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
 
-from hypeman_libvirt.devices.event_feed import Watcher
+from hypeman_libvirt.devices.event_feed import EventFeed
 from hypeman_libvirt.devices.inventory import Inventory
 from hypeman_libvirt.devices.model import Caller, Change
 from hypeman_libvirt.devices.passthrough import Passthrough
 from hypeman_libvirt.devices.ports import Host
 from hypeman_libvirt.devices.preflight import Preflighter
 from hypeman_libvirt.devices.registration import DeviceService
-from hypeman_libvirt.devices.snapshot import Survey
-from hypeman_libvirt.devices.transaction import Operations
+from hypeman_libvirt.devices.snapshot import SnapshotReader
+from hypeman_libvirt.devices.transaction import Transactions
 from hypeman_libvirt.registry.sql import SqlRegistry
 
 OPERATOR = Caller("operator")
@@ -30,7 +30,7 @@ class World:
 
     host: Host
     registry: SqlRegistry
-    operations: Operations
+    operations: Transactions
     service: DeviceService = field(init=False)
     now: datetime = datetime(2025, 1, 15, 10, tzinfo=UTC)
     changes: list[Change] = field(default_factory=list)
@@ -44,17 +44,17 @@ class World:
     def record(self, change: Change) -> None:
         """Keep a change, and let listeners know, as the service does."""
         self.changes.append(change)
-        self.service.watcher.look()
+        self.service.event_feed.look()
 
 
 @contextmanager
-def world_on(host: Host, folder: Path, *, deadline: float = 10.0) -> Iterator[World]:
-    """Run a service on a host, with its registry in the folder."""
-    registry = SqlRegistry(folder / "registry.db")
-    world = World(host, registry, Operations(deadline=deadline, at_once=4))
+def world_on(host: Host, directory: Path, *, deadline: float = 10.0) -> Iterator[World]:
+    """Run a service on a host, with its registry in the directory."""
+    registry = SqlRegistry(directory / "registry.db")
+    world = World(host, registry, Transactions(deadline=deadline, at_once=4))
     ids = (f"id{number:022d}" for number in count(1))
     inventory = Inventory(host, registry)
-    survey = Survey(host, inventory)
+    survey = SnapshotReader(host, inventory)
     passthrough = Passthrough(
         host,
         registry,
@@ -66,7 +66,7 @@ def world_on(host: Host, folder: Path, *, deadline: float = 10.0) -> Iterator[Wo
         sleep=world.pass_time,
         monotonic=lambda: world.seconds,
     )
-    watcher = Watcher(
+    event_feed = EventFeed(
         inventory,
         host,
         lambda: datetime.now(UTC),
@@ -80,11 +80,11 @@ def world_on(host: Host, folder: Path, *, deadline: float = 10.0) -> Iterator[Wo
         inventory,
         passthrough,
         Preflighter(inventory, survey),
-        watcher,
+        event_feed,
         clock=lambda: world.now,
         new_id=lambda: next(ids),
         on_change=world.record,
     )
     yield world
-    watcher.close()
+    event_feed.close()
     registry.close()

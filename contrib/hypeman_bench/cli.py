@@ -62,7 +62,7 @@ def run() -> int:
 
 def measure(scenario: Scenario, rounds: int, seconds: float) -> Sequence[float]:
     """Return the figure of each round; one before them, which is not counted, warms up."""
-    with tempfile.TemporaryDirectory() as folder, scenario.prepare(Path(folder)) as one_round:
+    with tempfile.TemporaryDirectory() as directory, scenario.prepare(Path(directory)) as one_round:
         one_round(min(seconds, 1.0))
         return [one_round(seconds) for _ in range(rounds)]
 

@@ -24,11 +24,11 @@ def main() -> None:
     host.add_pci("0000:02:00.0", product="27b8", driver="nvidia", group=2)
     host.hang("detachFlags")
     fake_libvirt.serve(host)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as directory:
         flags = {
             "listen": f"127.0.0.1:{sys.argv[1]}",
             "uri": host.uri,
-            "registry": f"{folder}/registry.db",
+            "registry": f"{directory}/registry.db",
             "operation_timeout": "1",
         }
         server.serve(load_settings(None, flags))

@@ -135,9 +135,9 @@ def _against_bare(
     """Compare reads per second with those of the bare app."""
 
     @contextmanager
-    def prepare(folder: Path) -> Iterator[Measure]:
-        uri = host_files.write_host(folder / f"{devices}.xml", devices, domains=10, holding=3)
-        with servers.ours(folder, uri, registered) as ours, servers.bare() as bare:
+    def prepare(directory: Path) -> Iterator[Measure]:
+        uri = host_files.write_host(directory / f"{devices}.xml", devices, domains=10, holding=3)
+        with servers.ours(directory, uri, registered) as ours, servers.bare() as bare:
             yield lambda seconds: _ratio(load, ours, path, bare, seconds)
 
     return prepare
@@ -152,9 +152,9 @@ def _pair(registered: int) -> Callable[[Path], AbstractContextManager[Measure]]:
     """Compare the time of a registration and its end with a round trip to the bare app."""
 
     @contextmanager
-    def prepare(folder: Path) -> Iterator[Measure]:
-        uri = host_files.write_host(folder / "writes.xml", 400, domains=10, holding=3)
-        with servers.ours(folder, uri, registered) as ours, servers.bare() as bare:
+    def prepare(directory: Path) -> Iterator[Measure]:
+        uri = host_files.write_host(directory / "writes.xml", 400, domains=10, holding=3)
+        with servers.ours(directory, uri, registered) as ours, servers.bare() as bare:
 
             def measure(seconds: float) -> float:
                 mine = round_trip(one_writer(ours, host_files.address(399), seconds))
@@ -166,9 +166,9 @@ def _pair(registered: int) -> Callable[[Path], AbstractContextManager[Measure]]:
 
 
 @contextmanager
-def _pairs(folder: Path) -> Iterator[Measure]:
-    uri = host_files.write_host(folder / "writes.xml", 400, domains=10, holding=3)
-    with servers.ours(folder, uri, 10_000) as many, servers.ours(folder, uri, 10) as few:
+def _pairs(directory: Path) -> Iterator[Measure]:
+    uri = host_files.write_host(directory / "writes.xml", 400, domains=10, holding=3)
+    with servers.ours(directory, uri, 10_000) as many, servers.ours(directory, uri, 10) as few:
         address = host_files.address(399)
 
         def measure(seconds: float) -> float:
@@ -180,9 +180,9 @@ def _pairs(folder: Path) -> Iterator[Measure]:
 
 def _with_domains(domains: int) -> Callable[[Path], AbstractContextManager[Measure]]:
     @contextmanager
-    def prepare(folder: Path) -> Iterator[Measure]:
-        uri = _host_with_domains(folder, domains)
-        with servers.ours(folder, uri, 10) as ours, servers.bare() as bare:
+    def prepare(directory: Path) -> Iterator[Measure]:
+        uri = _host_with_domains(directory, domains)
+        with servers.ours(directory, uri, 10) as ours, servers.bare() as bare:
             yield lambda seconds: _ratio(many_clients, ours, DEVICE, bare, seconds)
 
     return prepare
@@ -190,9 +190,9 @@ def _with_domains(domains: int) -> Callable[[Path], AbstractContextManager[Measu
 
 def _more_domains(load: LoadOf) -> Callable[[Path], AbstractContextManager[Measure]]:
     @contextmanager
-    def prepare(folder: Path) -> Iterator[Measure]:
-        few, many = (_host_with_domains(folder, number) for number in (10, 1000))
-        with servers.ours(folder, many, 10) as loaded, servers.ours(folder, few, 10) as idle:
+    def prepare(directory: Path) -> Iterator[Measure]:
+        few, many = (_host_with_domains(directory, number) for number in (10, 1000))
+        with servers.ours(directory, many, 10) as loaded, servers.ours(directory, few, 10) as idle:
 
             def measure(seconds: float) -> float:
                 with_many = round_trip(load(loaded, DEVICE, seconds))
@@ -203,16 +203,18 @@ def _more_domains(load: LoadOf) -> Callable[[Path], AbstractContextManager[Measu
     return prepare
 
 
-def _host_with_domains(folder: Path, domains: int) -> str:
-    return host_files.write_host(folder / f"domains-{domains}.xml", 30, domains, min(domains, 100))
+def _host_with_domains(directory: Path, domains: int) -> str:
+    return host_files.write_host(
+        directory / f"domains-{domains}.xml", 30, domains, min(domains, 100)
+    )
 
 
 def _on_libvirtd(domains: int) -> Callable[[Path], AbstractContextManager[Measure]]:
     @contextmanager
-    def prepare(folder: Path) -> Iterator[Measure]:
+    def prepare(directory: Path) -> Iterator[Measure]:
         with ExitStack() as stack:
             stack.enter_context(local_libvirt.defining(domains, min(domains, 100)))
-            ours = stack.enter_context(servers.ours(folder, local_libvirt.URI, 10))
+            ours = stack.enter_context(servers.ours(directory, local_libvirt.URI, 10))
             bare = stack.enter_context(servers.bare())
             yield lambda seconds: _ratio(many_clients, ours, DEVICE, bare, seconds)
 
@@ -245,10 +247,10 @@ def _let_a_bind_hang(server: Server) -> None:
 
 
 @contextmanager
-def _start(folder: Path) -> Iterator[Measure]:
+def _start(directory: Path) -> Iterator[Measure]:
     """Compare the time until ours answers with that of importing the same libraries."""
-    uri = host_files.write_host(folder / "start.xml", 30, domains=10, holding=3)
-    registry = folder / "start.db"
+    uri = host_files.write_host(directory / "start.xml", 30, domains=10, holding=3)
+    registry = directory / "start.db"
     servers.seed(registry, uri, 10)
     bare = [sys.executable, str(Path(servers.__file__).with_name("bare.py"))]
 
@@ -266,10 +268,10 @@ def _start(folder: Path) -> Iterator[Measure]:
 
 
 @contextmanager
-def _memory(folder: Path) -> Iterator[Measure]:
+def _memory(directory: Path) -> Iterator[Measure]:
     """Compare what ours needs once everything was read with the idle bare app."""
-    uri = host_files.write_host(folder / "memory.xml", 200, domains=10, holding=3)
-    with servers.ours(folder, uri, 1000) as ours, servers.bare() as bare:
+    uri = host_files.write_host(directory / "memory.xml", 200, domains=10, holding=3)
+    with servers.ours(directory, uri, 1000) as ours, servers.bare() as bare:
 
         def measure(seconds: float) -> float:
             for path in ("/devices", "/devices/available", DEVICE):
@@ -280,9 +282,9 @@ def _memory(folder: Path) -> Iterator[Measure]:
 
 
 @contextmanager
-def _granian(folder: Path) -> Iterator[Measure]:
+def _granian(directory: Path) -> Iterator[Measure]:
     if importlib.util.find_spec("granian") is None:
         raise local_libvirt.MissingError("granian is not installed; pip install granian")
-    uri = host_files.write_host(folder / "30.xml", 30, domains=10, holding=3)
-    with servers.ours_on_granian(folder, uri, 1) as ours, servers.bare() as bare:
+    uri = host_files.write_host(directory / "30.xml", 30, domains=10, holding=3)
+    with servers.ours_on_granian(directory, uri, 1) as ours, servers.bare() as bare:
         yield lambda seconds: _ratio(many_clients, ours, DEVICE, bare, seconds)

@@ -89,26 +89,26 @@ def bare() -> Iterator[Server]:
 
 
 @contextmanager
-def ours(folder: Path, uri: str, registered: int = 0) -> Iterator[Server]:
+def ours(directory: Path, uri: str, registered: int = 0) -> Iterator[Server]:
     """Serve ours on a host, with so many devices registered."""
-    port, registry = free_port(), folder / f"registry-{secrets.token_hex(4)}.db"
+    port, registry = free_port(), directory / f"registry-{secrets.token_hex(4)}.db"
     seed(registry, uri, registered)
     with serving(command(port, uri, registry), port, **environment()) as server:
         yield server
 
 
 @contextmanager
-def ours_on_granian(folder: Path, uri: str, registered: int) -> Iterator[Server]:
+def ours_on_granian(directory: Path, uri: str, registered: int) -> Iterator[Server]:
     """Serve ours under granian, with as many threads."""
-    port, registry = free_port(), folder / f"registry-{secrets.token_hex(4)}.db"
+    port, registry = free_port(), directory / f"registry-{secrets.token_hex(4)}.db"
     seed(registry, uri, registered)
-    module = folder / "granian_app.py"
+    module = directory / "granian_app.py"
     module.write_text(
         "from hypeman_libvirt import Settings, create_app\napp = create_app(Settings())\n"
     )
     flags = ["--interface", "wsgi", "--port", str(port), "--blocking-threads", str(THREADS)]
     settings = {"HYPEMAN_LIBVIRT_URI": uri, "HYPEMAN_LIBVIRT_REGISTRY": str(registry)}
-    path = {"PYTHONPATH": str(folder)}
+    path = {"PYTHONPATH": str(directory)}
     granian = [sys.executable, "-m", "granian", *flags, "granian_app:app"]
     with serving(granian, port, **environment(), **settings, **path) as server:
         yield server

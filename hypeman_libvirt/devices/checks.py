@@ -24,19 +24,19 @@ from hypeman_libvirt.devices.errors import (
     VirtualFunctionsEnabledError,
 )
 from hypeman_libvirt.devices.model import (
+    Assignment,
     Check,
     Domain,
-    Holder,
     HostUse,
     NodeDevice,
     Preflight,
     Registration,
 )
-from hypeman_libvirt.devices.ports import HoldersByAddress
+from hypeman_libvirt.devices.ports import AssignmentsByDevice
 
 
 @dataclass(frozen=True, slots=True)
-class Situation:
+class Snapshot:
     """All that the checks look at, read once.
 
     Attributes:
@@ -45,7 +45,7 @@ class Situation:
         registration: Ours; None for a device that is not registered.
         group: Every member of its IOMMU group.
         taking: Members that the scope covers.
-        holders: Who holds what.
+        assignments: Who holds what.
         uses: What the host does with endpoints of the group.
         has_vfio: Whether the hypervisor passes devices through; None when it does not say.
         purpose: To change the driver, or to give the device to a domain.
@@ -57,14 +57,14 @@ class Situation:
     registration: Registration | None
     group: Sequence[NodeDevice]
     taking: Sequence[NodeDevice]
-    holders: HoldersByAddress
+    assignments: AssignmentsByDevice
     uses: Sequence[HostUse]
     has_vfio: bool | None
     purpose: Literal["bind", "attach"]
     domain: Domain | None = None
 
 
-def check_endpoint(now: Situation) -> Check:
+def check_endpoint(now: Snapshot) -> Check:
     """A bridge can never be assigned."""
     if now.node is None:
         raise IdentityChangedError(
@@ -77,14 +77,14 @@ def check_endpoint(now: Situation) -> Check:
     return Check("endpoint", "ok", f"{now.address} is an endpoint")
 
 
-def check_iommu(now: Situation) -> Check:
+def check_iommu(now: Snapshot) -> Check:
     """Without an IOMMU group there is no passthrough."""
     node = _present(now)
     rules.check_assignable(node)
     return Check("iommu", "ok", f"{now.address} is in IOMMU group {node.iommu_group}")
 
 
-def check_identity(now: Situation) -> Check:
+def check_identity(now: Snapshot) -> Check:
     """The hardware must be what was registered."""
     node = _present(now)
     if now.registration is None:
@@ -98,7 +98,7 @@ def check_identity(now: Situation) -> Check:
     return Check("identity", "ok", "the hardware is what was registered")
 
 
-def check_critical(now: Situation) -> Check:
+def check_critical(now: Snapshot) -> Check:
     """What the host lives on stays with it, over the whole group."""
     if not now.uses:
         return Check("critical", "ok", "the host does not use the group")
@@ -111,16 +111,16 @@ def check_critical(now: Situation) -> Check:
     )
 
 
-def check_in_use(now: Situation) -> Check:
+def check_in_use(now: Snapshot) -> Check:
     """A domain that holds a device keeps it."""
     for node in now.taking:
-        for holder in now.holders.get(node.address, ()):
-            if _disturbs(now, holder):
-                raise in_use(holder)
+        for assignment in now.assignments.get(node.address, ()):
+            if _disturbs(now, assignment):
+                raise in_use(assignment)
     return Check("in_use", "ok", "no domain holds it")
 
 
-def check_sriov(now: Situation) -> Check:
+def check_sriov(now: Snapshot) -> Check:
     """A physical function whose virtual functions are enabled cannot leave its driver.
 
     Source: the kernel, vfio_pci_core: vfio-pci refuses a PF with VFs of its host driver.
@@ -134,7 +134,7 @@ def check_sriov(now: Situation) -> Check:
     return Check("sriov", "ok", "no virtual functions are enabled on it")
 
 
-def check_group(now: Situation) -> Check:
+def check_group(now: Snapshot) -> Check:
     """After the call every member of the group must be off the host's drivers."""
     taken = [node.address for node in now.taking]
     in_the_way = [(node, "driver") for node in rules.obstacles(now.group, taken)]
@@ -149,7 +149,7 @@ def check_group(now: Situation) -> Check:
     )
 
 
-def check_vfio(now: Situation) -> Check:
+def check_vfio(now: Snapshot) -> Check:
     """The hypervisor must be able to pass PCI devices through."""
     if now.has_vfio is False:
         raise VfioUnavailableError(
@@ -159,7 +159,7 @@ def check_vfio(now: Situation) -> Check:
     return Check("vfio", "ok", known)
 
 
-def check_numa(now: Situation) -> Check:
+def check_numa(now: Snapshot) -> Check:
     """A domain on another NUMA node reaches the device through the interconnect."""
     node = _present(now)
     if now.domain is None or node.numa_node is None or not now.domain.numa_nodes:
@@ -175,7 +175,7 @@ def check_numa(now: Situation) -> Check:
     )
 
 
-def check_pcie_link(now: Situation) -> Check:
+def check_pcie_link(now: Snapshot) -> Check:
     """A link below its capability costs bandwidth; idle GPUs lower it by themselves."""
     node = _present(now)
     can, runs = node.link_capability, node.link_status
@@ -190,7 +190,7 @@ def check_pcie_link(now: Situation) -> Check:
     )
 
 
-CHECKS: Final[Sequence[tuple[str, Callable[[Situation], Check]]]] = (
+CHECKS: Final[Sequence[tuple[str, Callable[[Snapshot], Check]]]] = (
     ("endpoint", check_endpoint),
     ("iommu", check_iommu),
     ("identity", check_identity),
@@ -205,7 +205,7 @@ CHECKS: Final[Sequence[tuple[str, Callable[[Situation], Check]]]] = (
 """In the order in which an operation refuses."""
 
 
-def guard(now: Situation, *, force: bool) -> None:
+def guard(now: Snapshot, *, force: bool) -> None:
     """Raise what stands against the operation; ``force`` overrides ``critical`` alone.
 
     Raises:
@@ -216,52 +216,56 @@ def guard(now: Situation, *, force: bool) -> None:
             check(now)
 
 
-def inspect(now: Situation) -> Preflight:
+def inspect(now: Snapshot) -> Preflight:
     """Ask every question. Those about a device that is not there are left out."""
     asked = CHECKS if now.node is not None else CHECKS[:1]
     return Preflight(tuple(_answer(check_id, check, now) for check_id, check in asked))
 
 
-def in_use(holder: Holder) -> InUseError:
+def in_use(assignment: Assignment) -> InUseError:
     """The refusal that names who holds a device."""
     return InUseError(
-        f"{holder.address} is in use by {rules.describe_holder(holder)}",
+        f"{assignment.address} is in use by {rules.describe_assignment(assignment)}",
         hint="detach it there first",
     )
 
 
-def _answer(check_id: str, check: Callable[[Situation], Check], now: Situation) -> Check:
+def _answer(check_id: str, check: Callable[[Snapshot], Check], now: Snapshot) -> Check:
     try:
         return check(now)
     except DeviceError as error:
         return Check(check_id, "error", error.finding, error.hint)
 
 
-def _present(now: Situation) -> NodeDevice:
+def _present(now: Snapshot) -> NodeDevice:
     check_endpoint(now)
     if now.node is None:  # check_endpoint has refused it
         raise AssertionError(now.address)
     return now.node
 
 
-def _disturbs(now: Situation, holder: Holder) -> bool:
+def _disturbs(now: Snapshot, assignment: Assignment) -> bool:
     if now.purpose == "bind":
-        return holder.live
-    return now.domain is None or holder.domain.uuid != now.domain.uuid
+        return assignment.live
+    return now.domain is None or assignment.domain.uuid != now.domain.uuid
 
 
-def _held_elsewhere(now: Situation, node: NodeDevice, taken: Sequence[PciAddress]) -> Holder | None:
+def _held_elsewhere(
+    now: Snapshot, node: NodeDevice, taken: Sequence[PciAddress]
+) -> Assignment | None:
     """The running domain that has a sibling, and with it the whole group."""
     if now.purpose == "bind" or node.address in taken:
         return None
-    holders = now.holders.get(node.address, ())
-    return next((each for each in holders if each.live and _disturbs(now, each)), None)
+    assignments = now.assignments.get(node.address, ())
+    return next((each for each in assignments if each.live and _disturbs(now, each)), None)
 
 
-def _in_the_way(now: Situation, node: NodeDevice, why: str) -> str:
+def _in_the_way(now: Snapshot, node: NodeDevice, why: str) -> str:
     if why == "driver":
         return rules.describe(node)
-    return f"{node.address} is held by {rules.describe_holder(now.holders[node.address][0])}"
+    return (
+        f"{node.address} is held by {rules.describe_assignment(now.assignments[node.address][0])}"
+    )
 
 
 def _group_hint(in_the_way: Sequence[NodeDevice]) -> str:

@@ -101,9 +101,9 @@ class DriverChanges:
 
     def _is_group_held(self, node: NodeDevice) -> bool:
         """Whether a guest runs with a member: then the host driver could not take the device."""
-        holders = self._host.list_holders()
+        assignments = self._host.list_assignments()
         members = {node.address, *node.group_addresses}
-        return any(each.live for member in members for each in holders.get(member, ()))
+        return any(each.live for member in members for each in assignments.get(member, ()))
 
     def _take_again(self, address: PciAddress) -> None:
         """Undo an unbind."""

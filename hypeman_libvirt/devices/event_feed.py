@@ -62,7 +62,7 @@ def look(inventory: Inventory, host: Host) -> Mapping[PciAddress, Seen]:
             name=registration.name,
             present=node is not None,
             driver=node.driver if node else None,
-            attached_to=device.holder.domain.instance if device.holder else None,
+            attached_to=device.assignment.domain.instance if device.assignment else None,
         )
     return seen
 
@@ -94,7 +94,7 @@ def _bound(seen: Seen) -> bool:
     return rules.on_vfio(seen.driver)
 
 
-class Watcher:
+class EventFeed:
     """Turns looks at the host into events, while somebody listens.
 
     It looks after every change of the service's own, after what libvirt announces, and every few

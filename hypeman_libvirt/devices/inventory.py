@@ -22,7 +22,7 @@ from hypeman_libvirt.devices.model import (
     Registration,
     Scope,
 )
-from hypeman_libvirt.devices.ports import HoldersByAddress, Host, Registry
+from hypeman_libvirt.devices.ports import AssignmentsByDevice, Host, Registry
 
 _NODE_NAME: Final = re.compile(r"pci_([0-9a-f]{4,8})_([0-9a-f]{2})_([0-9a-f]{2})_([0-7])")
 
@@ -63,8 +63,8 @@ class Inventory:
     def of(self, registration: Registration) -> Device:
         """Return what libvirt says now of a registration."""
         address = registration.pci_address
-        holder = rules.first_holder(self._host.list_holders(), address)
-        return Device(registration, self._host.node_device(address), holder)
+        assignment = rules.first_assignment(self._host.list_assignments(), address)
+        return Device(registration, self._host.node_device(address), assignment)
 
     def list_devices(self, tags: Mapping[str, str]) -> Sequence[Device]:
         """List registered devices that carry all the tags, in the order of registration."""
@@ -72,18 +72,24 @@ class Inventory:
         if not registrations:
             return []
         nodes = {node.address: node for node in self._host.list_node_devices()}
-        holders = self._host.list_holders()
+        assignments = self._host.list_assignments()
         return [
-            Device(each, nodes.get(each.pci_address), rules.first_holder(holders, each.pci_address))
+            Device(
+                each,
+                nodes.get(each.pci_address),
+                rules.first_assignment(assignments, each.pci_address),
+            )
             for each in registrations
         ]
 
     def list_available(self) -> Sequence[AvailableDevice]:
         """List endpoints in an IOMMU group, by address, registered or not."""
-        registered, holders = self._registered(), self._host.list_holders()
+        registered, assignments = self._registered(), self._host.list_assignments()
         return [
             AvailableDevice(
-                node, registered.get(node.address), rules.first_holder(holders, node.address)
+                node,
+                registered.get(node.address),
+                rules.first_assignment(assignments, node.address),
             )
             for node in self._host.list_node_devices()
             if rules.is_endpoint(node) and node.iommu_group is not None
@@ -95,8 +101,10 @@ class Inventory:
         for node in self._host.list_node_devices():
             if node.iommu_group is not None:
                 groups.setdefault(node.iommu_group, []).append(node)
-        registered, holders = self._registered(), self._host.list_holders()
-        return [_report(number, groups[number], registered, holders) for number in sorted(groups)]
+        registered, assignments = self._registered(), self._host.list_assignments()
+        return [
+            _report(number, groups[number], registered, assignments) for number in sorted(groups)
+        ]
 
     def get_group(self, number: int) -> GroupReport:
         """Return one IOMMU group.
@@ -169,14 +177,16 @@ def _report(
     number: int,
     nodes: Sequence[NodeDevice],
     registered: Mapping[PciAddress, Registration],
-    holders: HoldersByAddress,
+    assignments: AssignmentsByDevice,
 ) -> GroupReport:
     in_the_way = rules.obstacles(nodes)
     return GroupReport(
         number,
         tuple(
             GroupMember(
-                node, registered.get(node.address), rules.first_holder(holders, node.address)
+                node,
+                registered.get(node.address),
+                rules.first_assignment(assignments, node.address),
             )
             for node in nodes
         ),

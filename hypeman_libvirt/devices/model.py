@@ -76,7 +76,7 @@ class NodeDevice:
         link_capability: What the PCIe link can do; None for conventional PCI.
         link_status: What the PCIe link runs at; None where libvirt does not say.
         vgpu_profiles: Mediated device types on offer.
-        path: Folder in sysfs.
+        path: Directory in sysfs.
 
     Source: https://libvirt.org/formatnode.html
     """
@@ -144,7 +144,7 @@ class Domain:
 
 
 @dataclass(frozen=True, slots=True)
-class Holder:
+class Assignment:
     """A domain that holds a PCI address, in ``<hostdev>`` or ``<interface type='hostdev'>``.
 
     Attributes:
@@ -237,12 +237,12 @@ class Device:
     Attributes:
         registration: Our record.
         node: What is at the address now; None when nothing is.
-        holder: The domain that holds it, a running one first; None when free.
+        assignment: The domain that holds it, a running one first; None when free.
     """
 
     registration: Registration
     node: NodeDevice | None
-    holder: Holder | None
+    assignment: Assignment | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,12 +252,12 @@ class AvailableDevice:
     Attributes:
         node: What libvirt says of it.
         registration: Ours, if it is registered.
-        holder: The domain that holds it; None when free.
+        assignment: The domain that holds it; None when free.
     """
 
     node: NodeDevice
     registration: Registration | None
-    holder: Holder | None
+    assignment: Assignment | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,12 +280,12 @@ class GroupMember:
     Attributes:
         node: What libvirt says of it.
         registration: Ours, if it is registered.
-        holder: The domain that holds it; None when free.
+        assignment: The domain that holds it; None when free.
     """
 
     node: NodeDevice
     registration: Registration | None
-    holder: Holder | None
+    assignment: Assignment | None
 
 
 @dataclass(frozen=True, slots=True)

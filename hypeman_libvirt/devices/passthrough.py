@@ -11,7 +11,7 @@ from typing import Final
 
 from hypeman_libvirt.devices import checks, rules
 from hypeman_libvirt.devices.address import PciAddress
-from hypeman_libvirt.devices.checks import Situation
+from hypeman_libvirt.devices.checks import Snapshot
 from hypeman_libvirt.devices.drivers import DriverChanges
 from hypeman_libvirt.devices.errors import (
     DeviceError,
@@ -22,19 +22,19 @@ from hypeman_libvirt.devices.errors import (
 )
 from hypeman_libvirt.devices.inventory import Inventory
 from hypeman_libvirt.devices.model import (
+    Assignment,
     Caller,
     Change,
     Device,
     Domain,
-    Holder,
     MetadataEntry,
     NodeDevice,
     Registration,
     Scope,
 )
 from hypeman_libvirt.devices.ports import Host, HostChanges, OnChange, Registry
-from hypeman_libvirt.devices.snapshot import Survey
-from hypeman_libvirt.devices.transaction import Operations
+from hypeman_libvirt.devices.snapshot import SnapshotReader
+from hypeman_libvirt.devices.transaction import Transactions
 
 _log: Final = logging.getLogger(__name__)
 _POLL: Final = 0.2
@@ -62,8 +62,8 @@ class Passthrough:
         host: Host,
         registry: Registry,
         inventory: Inventory,
-        survey: Survey,
-        operations: Operations,
+        survey: SnapshotReader,
+        operations: Transactions,
         *,
         release_timeout: float,
         on_change: OnChange,
@@ -138,7 +138,7 @@ class Passthrough:
         def attach(work: Work) -> Device:
             self._demand_registered(found)
             domain = self._survey.domain(uuid)
-            now = self._survey.situation(found.pci_address, found, scope, "attach", domain)
+            now = self._survey.snapshot(found.pci_address, found, scope, "attach", domain)
             return self._attach(found, domain, now, caller, work, force=force)
 
         return self.run(found, attach, claims=[f"domain {uuid}"])
@@ -151,7 +151,7 @@ class Passthrough:
             GuestDidNotReleaseError: The guest did not answer; the device is still in it.
         """
         found = self._inventory.find_registration(reference)
-        claim = f"domain {self._holder(found).domain.uuid}"
+        claim = f"domain {self._assignment(found).domain.uuid}"
 
         def detach(work: Work) -> Device:
             self._demand_registered(found)
@@ -198,7 +198,7 @@ class Passthrough:
         self, found: Registration, scope: Scope, caller: Caller, work: Work, *, force: bool = False
     ) -> Device:
         """Bind as a step of an operation that runs already."""
-        now = self._survey.situation(found.pci_address, found, scope, "bind")
+        now = self._survey.snapshot(found.pci_address, found, scope, "bind")
         todo = [node for node in now.taking if not rules.on_vfio(node.driver)]
         if todo or now.node is None:
             checks.guard(replace(now, taking=todo), force=force)
@@ -209,7 +209,7 @@ class Passthrough:
 
     def unbind_now(self, found: Registration, scope: Scope, caller: Caller, work: Work) -> Device:
         """Unbind as a step of an operation that runs already."""
-        now = self._survey.situation(found.pci_address, found, scope, "bind")
+        now = self._survey.snapshot(found.pci_address, found, scope, "bind")
         todo = [node for node in now.taking if rules.on_vfio(node.driver)]
         if todo:
             _refuse_while_held(now)
@@ -222,7 +222,7 @@ class Passthrough:
         self,
         found: Registration,
         domain: Domain,
-        now: Situation,
+        now: Snapshot,
         caller: Caller,
         work: Work,
         *,
@@ -240,7 +240,7 @@ class Passthrough:
         self._tell("attach", caller, found, now, forced=force and bool(now.uses))
         return self._inventory.of(found)
 
-    def _free_siblings(self, now: Situation, work: Work) -> tuple[PciAddress, ...]:
+    def _free_siblings(self, now: Snapshot, work: Work) -> tuple[PciAddress, ...]:
         """Bind all but the first: the kernel gives a group to a guest only when all of it is free.
 
         libvirt binds and gives back the first by itself; detach gives back these.
@@ -251,9 +251,9 @@ class Passthrough:
         return tuple(node.address for node in siblings)
 
     def _demand_held(self, domain: Domain, addresses: Sequence[PciAddress]) -> None:
-        holders = self._host.list_holders()
+        assignments = self._host.list_assignments()
         for address in addresses:
-            if domain.uuid not in {each.domain.uuid for each in holders.get(address, ())}:
+            if domain.uuid not in {each.domain.uuid for each in assignments.get(address, ())}:
                 raise LibvirtFailedError(
                     f"libvirt reported success, but {domain.name} does not hold {address}",
                     hint="the change was undone; libvirt's log on the host says why",
@@ -279,8 +279,8 @@ class Passthrough:
         work.changes.write_metadata(domain, entries)
 
     def _detach(self, found: Registration, caller: Caller, work: Work) -> Device:
-        now = self._survey.situation(found.pci_address, found, "group", "attach")
-        domain = self._holder(found).domain
+        now = self._survey.snapshot(found.pci_address, found, "group", "attach")
+        domain = self._assignment(found).domain
         addresses = _held_together(found.pci_address, domain, now)
         entries = self._host.read_metadata(domain)
         work.changes.detach(domain, addresses[::-1])
@@ -306,11 +306,11 @@ class Passthrough:
             self._sleep(_POLL)
 
     def _still_held(self, domain: Domain, addresses: Sequence[PciAddress]) -> list[PciAddress]:
-        holders = self._host.list_holders()
+        assignments = self._host.list_assignments()
         return [
             address
             for address in addresses
-            if any(each.domain.uuid == domain.uuid for each in holders.get(address, ()))
+            if any(each.domain.uuid == domain.uuid for each in assignments.get(address, ()))
         ]
 
     def _give_back(
@@ -336,11 +336,11 @@ class Passthrough:
             if self._host.find_domain(domain.uuid) is not None:
                 _log.exception("metadata of domain %s still names a detached device", domain.name)
 
-    def _holder(self, found: Registration) -> Holder:
-        holder = rules.first_holder(self._host.list_holders(), found.pci_address)
-        if holder is None:
+    def _assignment(self, found: Registration) -> Assignment:
+        assignment = rules.first_assignment(self._host.list_assignments(), found.pci_address)
+        if assignment is None:
             raise NotAttachedError(f"no domain holds {found.name} ({found.pci_address})")
-        return holder
+        return assignment
 
     def _host_drivers(self, nodes: Sequence[NodeDevice]) -> Mapping[PciAddress, str | None]:
         """Which driver each came from, as this process saw it or the registry remembers it."""
@@ -356,52 +356,54 @@ class Passthrough:
         action: str,
         caller: Caller,
         found: Registration,
-        now: Situation,
+        now: Snapshot,
         *,
         forced: bool = False,
     ) -> None:
-        before = Device(found, now.node, rules.first_holder(now.holders, found.pci_address))
+        before = Device(found, now.node, rules.first_assignment(now.assignments, found.pci_address))
         self._on_change(Change(action, caller, before, self._inventory.of(found), forced))
 
 
-def _refuse_while_held(now: Situation) -> None:
+def _refuse_while_held(now: Snapshot) -> None:
     """Refuse to give a device back while a guest has any of its group: it would lose its driver."""
     for node in now.group:
-        for holder in now.holders.get(node.address, ()):
-            if holder.live:
-                raise checks.in_use(holder)
+        for assignment in now.assignments.get(node.address, ()):
+            if assignment.live:
+                raise checks.in_use(assignment)
 
 
-def _has_all(domain: Domain, now: Situation) -> bool:
+def _has_all(domain: Domain, now: Snapshot) -> bool:
     """Whether the domain holds all of it already, for good; a part of it is refused.
 
     Raises:
         InUseError: The domain has some of the devices, or not both now and at its next start.
     """
     held = [
-        holder
+        assignment
         for node in now.taking
-        for holder in now.holders.get(node.address, ())
-        if holder.domain.uuid == domain.uuid
+        for assignment in now.assignments.get(node.address, ())
+        if assignment.domain.uuid == domain.uuid
     ]
     whole = [
-        holder
-        for holder in held
-        if holder.live == domain.active and holder.persistent == domain.persistent
+        assignment
+        for assignment in held
+        if assignment.live == domain.active and assignment.persistent == domain.persistent
     ]
     if held and len(whole) < len(now.taking):
         raise InUseError(
-            f"{held[0].address} is in a part of {rules.describe_holder(held[0])} already",
+            f"{held[0].address} is in a part of {rules.describe_assignment(held[0])} already",
             hint="detach it first, or restart the domain",
         )
     return bool(held)
 
 
-def _held_together(address: PciAddress, domain: Domain, now: Situation) -> list[PciAddress]:
+def _held_together(address: PciAddress, domain: Domain, now: Snapshot) -> list[PciAddress]:
     """The device and what of its group the same domain holds: a group never stands split."""
     members = [node.address for node in now.group] or [address]
     return [
         each
         for each in members
-        if any(holder.domain.uuid == domain.uuid for holder in now.holders.get(each, ()))
+        if any(
+            assignment.domain.uuid == domain.uuid for assignment in now.assignments.get(each, ())
+        )
     ]

@@ -13,9 +13,9 @@ from typing import Protocol, TypeAlias
 from hypeman_libvirt.devices.address import PciAddress
 from hypeman_libvirt.devices.capacity import HostResources, Platform
 from hypeman_libvirt.devices.model import (
+    Assignment,
     Change,
     Domain,
-    Holder,
     HostUse,
     MetadataEntry,
     NodeDevice,
@@ -31,7 +31,7 @@ NewId: TypeAlias = Callable[[], str]
 OnChange: TypeAlias = Callable[[Change], None]
 """Is told of every change that was made, in the thread that made it."""
 
-HoldersByAddress: TypeAlias = Mapping[PciAddress, Sequence[Holder]]
+AssignmentsByDevice: TypeAlias = Mapping[PciAddress, Sequence[Assignment]]
 """Who holds what; an address that nobody holds has no entry or an empty one."""
 
 
@@ -96,7 +96,7 @@ class Host(Protocol):
     def list_node_devices(self) -> Sequence[NodeDevice]:
         """List every PCI function, by address. One that vanishes meanwhile is left out."""
 
-    def list_holders(self) -> HoldersByAddress:
+    def list_assignments(self) -> AssignmentsByDevice:
         """Say which domains hold which address, running ones first."""
 
     def list_uses(self, devices: Collection[NodeDevice]) -> Sequence[HostUse]:

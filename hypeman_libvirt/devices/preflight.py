@@ -8,13 +8,13 @@ from hypeman_libvirt.devices import checks
 from hypeman_libvirt.devices.address import PciAddress
 from hypeman_libvirt.devices.inventory import Inventory
 from hypeman_libvirt.devices.model import Preflight, Registration, Scope
-from hypeman_libvirt.devices.snapshot import Survey
+from hypeman_libvirt.devices.snapshot import SnapshotReader
 
 
 class Preflighter:
     """Answers beforehand what attach would answer."""
 
-    def __init__(self, inventory: Inventory, survey: Survey) -> None:
+    def __init__(self, inventory: Inventory, survey: SnapshotReader) -> None:
         """Ask about devices of this inventory."""
         self._inventory = inventory
         self._survey = survey
@@ -52,5 +52,5 @@ class Preflighter:
         scope: Scope,
     ) -> Preflight:
         domain = self._survey.domain(instance) if instance is not None else None
-        now = self._survey.situation(address, registration, scope, "attach")
+        now = self._survey.snapshot(address, registration, scope, "attach")
         return checks.inspect(replace(now, domain=domain))

@@ -11,7 +11,7 @@ from hypeman_libvirt.devices import rules
 from hypeman_libvirt.devices.address import PciAddress
 from hypeman_libvirt.devices.checks import in_use
 from hypeman_libvirt.devices.errors import NotFoundError
-from hypeman_libvirt.devices.event_feed import Watcher
+from hypeman_libvirt.devices.event_feed import EventFeed
 from hypeman_libvirt.devices.inventory import Inventory
 from hypeman_libvirt.devices.model import (
     Caller,
@@ -37,7 +37,7 @@ class DeviceService:
         inventory: Reads.
         passthrough: Moves devices.
         preflight: Says beforehand what would happen.
-        watcher: Tells what happened.
+        event_feed: Tells what happened.
         resources: Says what the host has and can do.
     """
 
@@ -48,7 +48,7 @@ class DeviceService:
         inventory: Inventory,
         passthrough: Passthrough,
         preflight: Preflighter,
-        watcher: Watcher,
+        event_feed: EventFeed,
         *,
         clock: Clock,
         new_id: NewId,
@@ -58,7 +58,7 @@ class DeviceService:
         self.inventory = inventory
         self.passthrough = passthrough
         self.preflight = preflight
-        self.watcher = watcher
+        self.event_feed = event_feed
         self.resources = ResourceReader(host, inventory)
         self._host = host
         self._registry = registry
@@ -129,8 +129,8 @@ class DeviceService:
         registration = found.registration
 
         def remove(device: Device) -> None:
-            if device.holder is not None:
-                raise in_use(device.holder)
+            if device.assignment is not None:
+                raise in_use(device.assignment)
             if not self._registry.remove(registration.host, registration.id):
                 raise NotFoundError(f"device {registration.id} was unregistered meanwhile")
             self._on_change(Change("unregister", caller, found, None))

@@ -17,7 +17,7 @@ from hypeman_libvirt.devices.ports import Host
 GpuMode: TypeAlias = Literal["passthrough", "vgpu"]
 
 _FOLDER: Final = "dir"
-"""libvirt's word for a storage pool that is a folder of some file system."""
+"""libvirt's word for a storage pool that is a directory of some file system."""
 _FRAMEBUFFER: Final = re.compile(r"-(\d+)[ABCQ](?:ME)?$")
 _SMALLEST_FRAMEBUFFER: Final = 512
 _GIB: Final = 1024
@@ -140,15 +140,15 @@ def count_taken(capacity: int | None, taken: Iterable[int]) -> Resource:
 
 
 def count_storage(pools: Sequence[StoragePool] | None) -> Resource:
-    """Add up pools. Folders of one file system count once, with what is left in the fullest.
+    """Add up pools. Directories of one file system count once, with what is left in the fullest.
 
     All report the figures of their file system, each as of its own last refresh, so they are known
     by their capacity: that of two different file systems is hardly ever the same to the byte.
     """
-    folders = [each for each in pools or () if each.kind == _FOLDER]
+    directories = [each for each in pools or () if each.kind == _FOLDER]
     by_capacity = {
         each.capacity: each
-        for each in sorted(folders, key=lambda pool: pool.available, reverse=True)
+        for each in sorted(directories, key=lambda pool: pool.available, reverse=True)
     }
     different = [each for each in pools or () if each.kind != _FOLDER] + [*by_capacity.values()]
     return Resource(
@@ -179,7 +179,7 @@ def count_gpus(
         used = sum(each.mdevs for each in guests)
         free = sum(max(each.available for each in node.vgpu_profiles) for node in nodes)
         return GpuResources("vgpu", used + free, used, (), profiles)
-    devices = [PassthroughGpu(_name(each.node), each.holder is None) for each in gpus]
+    devices = [PassthroughGpu(_name(each.node), each.assignment is None) for each in gpus]
     used = sum(not each.available for each in devices)
     return GpuResources("passthrough", len(devices), used, devices, profiles)
 

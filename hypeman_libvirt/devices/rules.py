@@ -14,14 +14,14 @@ from hypeman_libvirt.devices.errors import (
     NotAssignableError,
 )
 from hypeman_libvirt.devices.model import (
+    Assignment,
     Device,
     DeviceState,
     DeviceType,
-    Holder,
     NodeDevice,
     Registration,
 )
-from hypeman_libvirt.devices.ports import HoldersByAddress
+from hypeman_libvirt.devices.ports import AssignmentsByDevice
 
 MAX_NAME: Final = 128
 MAX_TAGS: Final = 50
@@ -112,9 +112,9 @@ _AUDIO_CLASS: Final = 0x0403
 _KINDS: Final = {0x01: "storage", 0x02: "network", 0x06: "bridge", 0x0C: "serial bus"}
 
 
-def describe_holder(holder: Holder) -> str:
+def describe_assignment(assignment: Assignment) -> str:
     """Say who holds a device: ``domain gpu-guest (UUID …, running)``."""
-    domain = holder.domain
+    domain = assignment.domain
     return f"domain {domain.name} (UUID {domain.uuid}, {domain.state})"
 
 
@@ -199,6 +199,6 @@ def device_state(device: Device) -> DeviceState:
     return "changed" if differences(device.registration, device.node) else "present"
 
 
-def first_holder(holders: HoldersByAddress, address: PciAddress) -> Holder | None:
+def first_assignment(assignments: AssignmentsByDevice, address: PciAddress) -> Assignment | None:
     """Return who holds the address, a running domain before one that only has it defined."""
-    return next(iter(holders.get(address, ())), None)
+    return next(iter(assignments.get(address, ())), None)

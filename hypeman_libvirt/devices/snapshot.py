@@ -6,14 +6,14 @@ from typing import Literal
 
 from hypeman_libvirt.devices import rules
 from hypeman_libvirt.devices.address import PciAddress
-from hypeman_libvirt.devices.checks import Situation
+from hypeman_libvirt.devices.checks import Snapshot
 from hypeman_libvirt.devices.errors import InstanceNotFoundError
 from hypeman_libvirt.devices.inventory import Inventory
 from hypeman_libvirt.devices.model import Domain, Registration, Scope
 from hypeman_libvirt.devices.ports import Host
 
 
-class Survey:
+class SnapshotReader:
     """What stands for and against giving a device away, as it is now."""
 
     def __init__(self, host: Host, inventory: Inventory) -> None:
@@ -21,25 +21,25 @@ class Survey:
         self._host = host
         self._inventory = inventory
 
-    def situation(
+    def snapshot(
         self,
         address: PciAddress,
         registration: Registration | None,
         scope: Scope,
         purpose: Literal["bind", "attach"],
         domain: Domain | None = None,
-    ) -> Situation:
+    ) -> Snapshot:
         """Read the device, its IOMMU group, who holds it, and what the host does with it."""
         node = self._host.node_device(address)
         group = self._inventory.group_of(node) if node else []
         endpoints = [member for member in group if rules.is_endpoint(member)]
-        return Situation(
+        return Snapshot(
             address=address,
             node=node,
             registration=registration,
             group=group,
             taking=endpoints if scope == "group" else [node] if node else [],
-            holders=self._host.list_holders(),
+            assignments=self._host.list_assignments(),
             uses=self._host.list_uses(
                 [each for each in endpoints if not rules.on_vfio(each.driver)]
             ),

@@ -14,7 +14,7 @@ from hypeman_libvirt.devices.errors import BusyError, OperationTimeoutError
 Result = TypeVar("Result")
 
 
-class Operations:
+class Transactions:
     """Runs changes on threads of their own, because libvirt may hold one for ever.
 
     A client waits no longer than the deadline. The change itself goes on: until libvirt comes

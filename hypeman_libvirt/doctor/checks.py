@@ -261,6 +261,6 @@ def _check_device(device: Device) -> Iterator[Finding]:
 
 
 def _has_lost_its_driver(device: Device) -> bool:
-    held = device.holder is not None and device.holder.live
+    held = device.assignment is not None and device.assignment.live
     driver = device.node and device.node.driver
     return driver is None and device.registration.host_driver is not None and not held

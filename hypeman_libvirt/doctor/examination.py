@@ -54,7 +54,7 @@ def _read_libvirt(host: LibvirtHost) -> Libvirt:
     grouped = 0
     if not isinstance(nodes, DeviceError):
         grouped = len([node for node in nodes if node.iommu_group is not None])
-    domains, has_vfio = _catch(host.list_holders), _catch(host.has_vfio)
+    domains, has_vfio = _catch(host.list_assignments), _catch(host.has_vfio)
     return Libvirt(
         uri=host.uri,
         version=version,
@@ -98,12 +98,12 @@ def _read_registry(
 
 
 def _read_noted(host: LibvirtHost) -> Sequence[Noted]:
-    holders = host.list_holders()
+    assignments = host.list_assignments()
     return [
         Noted(domain.name, entry)
         for domain in host.list_domains()
         for entry in host.read_metadata(domain)
-        if all(each.domain.uuid != domain.uuid for each in holders.get(entry.pci_address, ()))
+        if all(each.domain.uuid != domain.uuid for each in assignments.get(entry.pci_address, ()))
     ]
 
 

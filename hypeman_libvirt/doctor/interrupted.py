@@ -30,7 +30,7 @@ def check_cut_short(groups: Sequence[GroupReport], noted: Sequence[Noted]) -> It
 
 def _check_group(group: GroupReport) -> Iterator[Finding]:
     registered = [each.registration for each in group.members if each.registration is not None]
-    held = any(each.holder is not None and each.holder.live for each in group.members)
+    held = any(each.assignment is not None and each.assignment.live for each in group.members)
     nodes = [each.node for each in group.members if rules.is_endpoint(each.node)]
     taken = [node for node in nodes if rules.on_vfio(node.driver)]
     left = [node for node in nodes if rules.on_host_driver(node)]

@@ -84,9 +84,9 @@ def _chooses_uuid(configuration: Path) -> bool:
     return any(line.startswith(("host_uuid=", 'host_uuid_source="machine-id"')) for line in lines)
 
 
-def _names(folder: Path) -> Sequence[str]:
+def _names(directory: Path) -> Sequence[str]:
     try:
-        return sorted(each.name for each in folder.iterdir())
+        return sorted(each.name for each in directory.iterdir())
     except OSError:
         return ()
 

@@ -18,8 +18,8 @@ from hypeman_libvirt.devices.errors import (
     NotAttachedError,
     NotSupportedError,
 )
-from hypeman_libvirt.devices.model import Domain, Holder, MetadataEntry
-from hypeman_libvirt.devices.ports import HoldersByAddress
+from hypeman_libvirt.devices.model import Assignment, Domain, MetadataEntry
+from hypeman_libvirt.devices.ports import AssignmentsByDevice
 from hypeman_libvirt.host.connection import Connection
 from hypeman_libvirt.host.errors import Meanings, is_gone
 from hypeman_libvirt.host.xml.domain import (
@@ -57,25 +57,25 @@ _HOTPLUG_MEANINGS: Final[Meanings] = {
 
 
 @dataclass(frozen=True, slots=True)
-class DomainHolders:
+class DomainAssignments:
     """What one domain holds.
 
     Attributes:
         persistent: libvirt keeps its definition.
-        holders: One for each PCI function; empty for most domains.
+        assignments: One for each PCI function; empty for most domains.
     """
 
     persistent: bool
-    holders: Sequence[Holder]
+    assignments: Sequence[Assignment]
 
 
-def by_address(domains: Iterable[DomainHolders]) -> HoldersByAddress:
+def by_address(domains: Iterable[DomainAssignments]) -> AssignmentsByDevice:
     """Say which domains hold which address, active ones first."""
-    found = [holder for domain in domains for holder in domain.holders]
-    holders: dict[PciAddress, list[Holder]] = defaultdict(list)
-    for holder in sorted(found, key=lambda each: (not each.live, not each.domain.active)):
-        holders[holder.address].append(holder)
-    return dict(holders)
+    found = [assignment for domain in domains for assignment in domain.assignments]
+    assignments: dict[PciAddress, list[Assignment]] = defaultdict(list)
+    for assignment in sorted(found, key=lambda each: (not each.live, not each.domain.active)):
+        assignments[assignment.address].append(assignment)
+    return dict(assignments)
 
 
 class Domains:
@@ -97,17 +97,17 @@ class Domains:
         by_instance_id = (each for each in domains if each.instance_id == instance)
         return next(chain(by_uuid, by_name, by_instance_id), None)
 
-    def list_holders(self) -> HoldersByAddress:
+    def list_assignments(self) -> AssignmentsByDevice:
         """Say which domains hold which address, active ones first."""
-        return by_address(self.read_all_holders().values())
+        return by_address(self.read_all_assignments().values())
 
-    def read_all_holders(self) -> Mapping[str, DomainHolders]:
+    def read_all_assignments(self) -> Mapping[str, DomainAssignments]:
         """Say of each domain what it holds, by name."""
-        return self._connection.read("listAllDomains", lambda c: dict(_list_holders(c)))
+        return self._connection.read("listAllDomains", lambda c: dict(_list_assignments(c)))
 
-    def read_holders(self, name: str) -> DomainHolders | None:
+    def read_assignments(self, name: str) -> DomainAssignments | None:
         """Say of the domain of that name what it holds; None without such a domain."""
-        return self._connection.read("lookupByName", lambda c: _read_holders(c, name))
+        return self._connection.read("lookupByName", lambda c: _read_assignments(c, name))
 
     def attach(self, domain: Domain, addresses: Sequence[PciAddress]) -> None:
         """Give devices to the domain where it does not have them yet, all or none.
@@ -284,26 +284,26 @@ def _list_domains(connection: libvirt.virConnect) -> Iterator[Domain]:
                 raise
 
 
-def _list_holders(connection: libvirt.virConnect) -> Iterator[tuple[str, DomainHolders]]:
+def _list_assignments(connection: libvirt.virConnect) -> Iterator[tuple[str, DomainAssignments]]:
     for domain, persistent in _list_known(connection):
         try:
-            yield domain.name(), _holders_of(domain, persistent=persistent)
+            yield domain.name(), _assignments_of(domain, persistent=persistent)
         except libvirt.libvirtError as error:
             if not is_gone(error):
                 raise
 
 
-def _read_holders(connection: libvirt.virConnect, name: str) -> DomainHolders | None:
+def _read_assignments(connection: libvirt.virConnect, name: str) -> DomainAssignments | None:
     try:
         domain = connection.lookupByName(name)
-        return _holders_of(domain, persistent=bool(domain.isPersistent()))
+        return _assignments_of(domain, persistent=bool(domain.isPersistent()))
     except libvirt.libvirtError as error:
         if is_gone(error):
             return None
         raise
 
 
-def _holders_of(domain: libvirt.virDomain, *, persistent: bool) -> DomainHolders:
+def _assignments_of(domain: libvirt.virDomain, *, persistent: bool) -> DomainAssignments:
     """Compare what the domain has now with what it will have after its next start."""
     now = DomainXml(domain.XMLDesc(0))
     later = now
@@ -313,12 +313,12 @@ def _holders_of(domain: libvirt.virDomain, *, persistent: bool) -> DomainHolders
     in_later = {each.address: each for each in later.held} if persistent else {}
     both = {**in_later, **in_now}
     if not both:
-        return DomainHolders(persistent, ())
+        return DomainAssignments(persistent, ())
     described = _describe(domain, now, persistent=persistent)
-    return DomainHolders(
+    return DomainAssignments(
         persistent,
         [
-            Holder(described, address, address in in_now, address in in_later, held.managed)
+            Assignment(described, address, address in in_now, address in in_later, held.managed)
             for address, held in both.items()
         ],
     )

@@ -15,15 +15,22 @@ from hypeman_libvirt.devices.errors import (
     LibvirtUnavailableError,
 )
 from hypeman_libvirt.devices.model import Domain, HostUse, MetadataEntry, NodeDevice
-from hypeman_libvirt.devices.ports import HoldersByAddress, HostChanges
-from hypeman_libvirt.host.cache.domain_config_files import DefinitionFiles, definitions_folder
-from hypeman_libvirt.host.cache.domains import KeptDomains
-from hypeman_libvirt.host.cache.node_devices import KeptNodeDevices, SysfsDrivers
+from hypeman_libvirt.devices.ports import AssignmentsByDevice, HostChanges
+from hypeman_libvirt.host.cache.domain_config_files import (
+    DomainConfigFiles,
+    domain_config_directory,
+)
+from hypeman_libvirt.host.cache.domains import DomainCache
+from hypeman_libvirt.host.cache.node_devices import NodeDeviceCache, SysfsDrivers
 from hypeman_libvirt.host.connection import FOR_READS, Connection, Observe, ignore_call
 from hypeman_libvirt.host.domains import Domains
 from hypeman_libvirt.host.node_devices import NodeDevices
 from hypeman_libvirt.host.resources import ResourceFacts
-from hypeman_libvirt.host.test_driver import DemoDomains, DemoNodeDevices, is_test_driver
+from hypeman_libvirt.host.test_driver import (
+    TestDriverDomains,
+    TestDriverNodeDevices,
+    is_test_driver,
+)
 from hypeman_libvirt.host.usage.host_usage import HostUses
 from hypeman_libvirt.host.usage.local_view import LocalView, is_local
 from hypeman_libvirt.host.xml.document import parse_xml
@@ -33,7 +40,7 @@ from hypeman_libvirt.host.xml.guest_slots import build_functions
 OpenChanges: TypeAlias = Callable[[], AbstractContextManager[HostChanges]]
 """Opens what changes the host, and closes it again."""
 
-Kept: TypeAlias = tuple[KeptNodeDevices, KeptDomains]
+Caches: TypeAlias = tuple[NodeDeviceCache, DomainCache]
 """What was read of a host and stays true."""
 
 
@@ -101,9 +108,9 @@ class LibvirtHost:
         """List every PCI function, by address."""
         return self._node_devices.list_devices()
 
-    def list_holders(self) -> HoldersByAddress:
+    def list_assignments(self) -> AssignmentsByDevice:
         """Say which domains hold which address, running ones first."""
-        return self._domains.list_holders()
+        return self._domains.list_assignments()
 
     def list_uses(self, devices: Collection[NodeDevice]) -> Sequence[HostUse]:
         """Say what the host itself does with these devices."""
@@ -165,7 +172,7 @@ class LibvirtHost:
         self._connection.close()
 
 
-class ShownHost(LibvirtHost):
+class CachedHost(LibvirtHost):
     """A libvirt host that keeps what it has read for as long as it is true."""
 
     def __init__(
@@ -174,36 +181,36 @@ class ShownHost(LibvirtHost):
         node_devices: NodeDevices,
         domains: Domains,
         open_changes: OpenChanges,
-        kept: Kept,
+        caches: Caches,
     ) -> None:
-        """Take the same as a LibvirtHost, and what is kept of both."""
+        """Take the same as a LibvirtHost, and the caches of both."""
         super().__init__(connection, node_devices, domains, open_changes)
-        self._kept_node_devices, self._kept_domains = kept
+        self._node_device_cache, self._domain_cache = caches
 
     def node_device(self, address: PciAddress) -> NodeDevice | None:
         """Look up the PCI function at an address."""
-        return self._kept_node_devices.find(address)
+        return self._node_device_cache.find(address)
 
     def list_node_devices(self) -> Sequence[NodeDevice]:
         """List every PCI function, by address."""
-        return self._kept_node_devices.list_devices()
+        return self._node_device_cache.list_devices()
 
-    def list_holders(self) -> HoldersByAddress:
+    def list_assignments(self) -> AssignmentsByDevice:
         """Say which domains hold which address, running ones first."""
-        return self._kept_domains.list_holders()
+        return self._domain_cache.list_assignments()
 
 
 class LibvirtChanges:
     """The port ``HostChanges`` on libvirt."""
 
     def __init__(
-        self, node_devices: NodeDevices, domains: Domains, kept_domains: KeptDomains | None
+        self, node_devices: NodeDevices, domains: Domains, domain_cache: DomainCache | None
     ) -> None:
-        """Change over the connection of these two, and read again what was kept of a domain."""
+        """Change over the connection of these two; a changed domain is invalid in the cache."""
         self.bind = node_devices.bind
         self.unbind = node_devices.unbind
         self._domains = domains
-        self._kept_domains = kept_domains
+        self._domain_cache = domain_cache
 
     def attach(self, domain: Domain, addresses: Sequence[PciAddress]) -> None:
         """Give the devices to the domain."""
@@ -225,8 +232,8 @@ class LibvirtChanges:
         try:
             yield
         finally:
-            if self._kept_domains is not None:
-                self._kept_domains.spoil(domain.name)
+            if self._domain_cache is not None:
+                self._domain_cache.invalidate(domain.name)
 
 
 def open_host(uri: str, observe: Observe = ignore_call) -> LibvirtHost:
@@ -240,33 +247,33 @@ def open_host(uri: str, observe: Observe = ignore_call) -> LibvirtHost:
     if is_test_driver(uri):
         return _open_demo(connection)
     node_devices, domains = NodeDevices(connection), Domains(connection)
-    folder = definitions_folder(uri, os.environ) if is_local(uri) else None
-    kept = None
-    if folder is not None:
-        kept = (
-            KeptNodeDevices(connection, node_devices, SysfsDrivers()),
-            KeptDomains(connection, domains, DefinitionFiles(folder).look),
+    directory = domain_config_directory(uri, os.environ) if is_local(uri) else None
+    caches = None
+    if directory is not None:
+        caches = (
+            NodeDeviceCache(connection, node_devices, SysfsDrivers()),
+            DomainCache(connection, domains, DomainConfigFiles(directory).look),
         )
 
     @contextmanager
     def open_changes() -> Iterator[HostChanges]:
         own = Connection(uri, observe)
         try:
-            yield LibvirtChanges(NodeDevices(own), Domains(own), kept and kept[1])
+            yield LibvirtChanges(NodeDevices(own), Domains(own), caches and caches[1])
         finally:
             own.close()
 
-    return _assemble(connection, node_devices, domains, open_changes, kept)
+    return _assemble(connection, node_devices, domains, open_changes, caches)
 
 
 def _open_demo(connection: Connection) -> LibvirtHost:
     """Change over the shared connection, since the test driver's state is in its connection."""
-    node_devices = DemoNodeDevices(connection)
-    domains = DemoDomains(connection, node_devices)
-    kept_domains = KeptDomains(connection, domains, look=None)
-    kept = KeptNodeDevices(connection, node_devices, node_devices), kept_domains
-    changes = LibvirtChanges(node_devices, domains, kept_domains)
-    return _assemble(connection, node_devices, domains, lambda: nullcontext(changes), kept)
+    node_devices = TestDriverNodeDevices(connection)
+    domains = TestDriverDomains(connection, node_devices)
+    domain_cache = DomainCache(connection, domains, look=None)
+    caches = NodeDeviceCache(connection, node_devices, node_devices), domain_cache
+    changes = LibvirtChanges(node_devices, domains, domain_cache)
+    return _assemble(connection, node_devices, domains, lambda: nullcontext(changes), caches)
 
 
 def _assemble(
@@ -274,9 +281,9 @@ def _assemble(
     node_devices: NodeDevices,
     domains: Domains,
     open_changes: OpenChanges,
-    kept: Kept | None,
+    caches: Caches | None,
 ) -> LibvirtHost:
     shown = None
-    if kept is not None:
-        shown = ShownHost(connection, node_devices, domains, open_changes, kept)
+    if caches is not None:
+        shown = CachedHost(connection, node_devices, domains, open_changes, caches)
     return LibvirtHost(connection, node_devices, domains, open_changes, shown)

@@ -17,7 +17,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from hypeman_libvirt.devices.address import PciAddress
 from hypeman_libvirt.devices.errors import DeviceNotFoundError, InUseError, LibvirtFailedError
-from hypeman_libvirt.devices.model import Domain, Holder, NodeDevice
+from hypeman_libvirt.devices.model import Assignment, Domain, NodeDevice
 from hypeman_libvirt.devices.rules import on_vfio
 from hypeman_libvirt.host.connection import Connection
 from hypeman_libvirt.host.domains import Domains
@@ -44,7 +44,7 @@ def is_test_driver(uri: str) -> bool:
     return urlsplit(uri).scheme == "test"
 
 
-class DemoNodeDevices(NodeDevices):
+class TestDriverNodeDevices(NodeDevices):
     """Node devices of the test driver, with drivers in memory."""
 
     def __init__(self, connection: Connection) -> None:
@@ -83,8 +83,8 @@ class DemoNodeDevices(NodeDevices):
 
     def follow_domains(self) -> None:
         """Do with managed devices what libvirt does when a domain takes or returns them."""
-        holders = self._domains.list_holders().items()
-        used = {address for address, held_by in holders if any(each.live for each in held_by)}
+        assignments = self._domains.list_assignments().items()
+        used = {address for address, held_by in assignments if any(each.live for each in held_by)}
         with self._lock:
             for address in used - set(self._taken):
                 if not on_vfio(self._drivers.get(address)):
@@ -114,15 +114,15 @@ class DemoNodeDevices(NodeDevices):
         with self._lock:
             self._drivers[address] = driver
 
-    def _find_user(self, address: PciAddress) -> Holder | None:
-        holders = self._domains.list_holders().get(address, ())
-        return next((holder for holder in holders if holder.live), None)
+    def _find_user(self, address: PciAddress) -> Assignment | None:
+        assignments = self._domains.list_assignments().get(address, ())
+        return next((assignment for assignment in assignments if assignment.live), None)
 
 
-class DemoDomains(Domains):
+class TestDriverDomains(Domains):
     """Domains of the test driver, whose devices change drivers as on a real host."""
 
-    def __init__(self, connection: Connection, node_devices: DemoNodeDevices) -> None:
+    def __init__(self, connection: Connection, node_devices: TestDriverNodeDevices) -> None:
         """Let these node devices follow what the domains take and return."""
         super().__init__(connection)
         self._node_devices = node_devices

@@ -34,7 +34,7 @@ def open_engine(
     Args:
         location: Path of an SQLite file, or a SQLAlchemy URL.
         lock_timeout: Seconds to wait for another process that writes; SQLite only.
-        migrations: Folder of the Alembic environment.
+        migrations: Directory of the Alembic environment.
         head: Its newest revision.
 
     Raises:

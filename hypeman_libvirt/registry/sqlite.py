@@ -29,13 +29,13 @@ _UNFINISHED: Final = {sqlite3.SQLITE_READONLY_ROLLBACK, sqlite3.SQLITE_READONLY_
 
 
 def create(path: Path) -> None:
-    """Make folder (mode 0700) and file (mode 0600) where they are missing.
+    """Make directory (mode 0700) and file (mode 0600) where they are missing.
 
     Raises:
         RegistryOpenError: They cannot be made.
     """
     if path.is_dir():
-        raise RegistryOpenError(f"registry {path} is a folder; name a file in it")
+        raise RegistryOpenError(f"registry {path} is a directory; name a file in it")
     try:
         if not path.parent.is_dir():
             path.parent.parent.mkdir(parents=True, exist_ok=True)
@@ -46,7 +46,7 @@ def create(path: Path) -> None:
     except OSError as error:
         raise RegistryOpenError(
             f"registry {path} cannot be created: {error.strerror}; "
-            "make its folder writable for this user, or name another place with --registry"
+            "make its directory writable for this user, or name another place with --registry"
         ) from error
 
 
@@ -57,17 +57,17 @@ def alone(path: Path) -> Iterator[None]:
     The change to WAL does not wait for another connection's lock as SQLite's other calls do.
 
     Raises:
-        RegistryOpenError: This user may not read the folder.
+        RegistryOpenError: This user may not read the directory.
     """
     try:
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
         raise _refusal(path, f"{path.parent}: {error.strerror}") from error
     try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
+        fcntl.flock(directory, fcntl.LOCK_EX)
         yield
     finally:
-        os.close(folder)
+        os.close(directory)
 
 
 def check(path: Path) -> None:
@@ -245,9 +245,9 @@ def _refusal(path: Path, because: str) -> RegistryOpenError:
     )
 
 
-def _sync_folder(folder: Path) -> None:
+def _sync_folder(directory: Path) -> None:
     """Make the new file's entry survive a power loss; SQLite does so for its journals only."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
     finally:

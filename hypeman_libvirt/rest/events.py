@@ -8,7 +8,7 @@ from typing import Final
 
 import falcon
 
-from hypeman_libvirt.devices.event_feed import Watcher
+from hypeman_libvirt.devices.event_feed import EventFeed
 from hypeman_libvirt.devices.model import Event
 from hypeman_libvirt.rest.schemas import EventOut, to_json
 
@@ -19,16 +19,16 @@ _KEEP_ALIVE: Final = b": nothing new\n\n"
 class Events:
     """Streams what happens to devices."""
 
-    def __init__(self, watcher: Watcher) -> None:
-        """Listen to this watcher."""
-        self._watcher = watcher
+    def __init__(self, event_feed: EventFeed) -> None:
+        """Listen to this event_feed."""
+        self._event_feed = event_feed
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Stream from now on, or from after the event that ``Last-Event-ID`` names."""
         resp.content_type = "text/event-stream"
         resp.set_header("Cache-Control", "no-cache")
         resp.set_header("X-Accel-Buffering", "no")  # nginx would hold events back
-        resp.stream = EventStream(self._watcher.listen(req.get_header("Last-Event-ID")))
+        resp.stream = EventStream(self._event_feed.listen(req.get_header("Last-Event-ID")))
 
 
 class EventStream:

@@ -56,7 +56,7 @@ class Guard:
         req.context.hypeman_caller = Caller(identity.subject, is_retry(req))
 
 
-class GuardedPath:
+class ProtectedRoute:
     """One path of ours as Falcon's router sees it: a responder for every method there is.
 
     A method that the path does not have answers 405 in our words.

@@ -28,10 +28,10 @@ def answer_written(resp: falcon.Response, body: bytes) -> None:
     resp.data = body
 
 
-class Written(Generic[D]):
+class BodyCache(Generic[D]):
     """Bodies of devices, written once for as long as the device is what it was.
 
-    It is if its registration, node device and holder are the same objects: whoever reads them
+    It is if its registration, node device and assignment are the same objects: whoever reads them
     makes new ones when something has changed.
     """
 
@@ -63,19 +63,19 @@ class Written(Generic[D]):
         return b"[%b]" % b",".join(map(self.write, devices))
 
 
-def write_devices() -> Written[Device]:
+def write_devices() -> BodyCache[Device]:
     """Write registered devices."""
-    return Written(lambda each: each.registration.pci_address, DeviceOut.of)
+    return BodyCache(lambda each: each.registration.pci_address, DeviceOut.of)
 
 
-def write_available() -> Written[AvailableDevice]:
+def write_available() -> BodyCache[AvailableDevice]:
     """Write devices that can be passed through."""
-    return Written(lambda each: each.node.address, AvailableDeviceOut.of)
+    return BodyCache(lambda each: each.node.address, AvailableDeviceOut.of)
 
 
 def _is_same(one: D, other: D) -> bool:
     return (
         one.node is other.node
         and one.registration is other.registration
-        and one.holder is other.holder
+        and one.assignment is other.assignment
     )

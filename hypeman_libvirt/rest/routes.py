@@ -16,7 +16,7 @@ from hypeman_libvirt.rest.errors import answer
 from hypeman_libvirt.rest.events import Events
 from hypeman_libvirt.rest.iommu_groups import IommuGroups
 from hypeman_libvirt.rest.metrics import Metrics
-from hypeman_libvirt.rest.protected_route import Guard, GuardedPath, name_request
+from hypeman_libvirt.rest.protected_route import Guard, ProtectedRoute, name_request
 from hypeman_libvirt.rest.requests import MAX_BODY
 from hypeman_libvirt.rest.resources import HostReports
 
@@ -48,7 +48,7 @@ def device_routes(service: DeviceService, max_body: int = MAX_BODY) -> Sequence[
     return (
         Route("/devices", devices, {"GET": "device:read", "POST": "device:write"}),
         Route("/devices/available", devices, {"GET": "device:read"}, "available"),
-        Route("/devices/events", Events(service.watcher), {"GET": "device:read"}),
+        Route("/devices/events", Events(service.event_feed), {"GET": "device:read"}),
         Route("/devices/preflight", devices, {"GET": "device:read"}, "preflight"),
         Route(_DEVICE, device, {"GET": "device:read", "DELETE": "device:delete"}),
         Route(f"{_DEVICE}/bind", device, {"POST": "device:write"}, "bind"),
@@ -126,7 +126,7 @@ def own_app(
 
 def _mount(app: App, routes: Sequence[Route], guard: Guard, prefix: str) -> None:
     for route in routes:
-        path = GuardedPath(guard, route.resource, route.permissions, route.suffix)
+        path = ProtectedRoute(guard, route.resource, route.permissions, route.suffix)
         app.add_route(prefix + route.path, path)
 
 

@@ -115,7 +115,7 @@ class DeviceOut(BaseModel):
                 "pci_address": str(registration.pci_address),
                 "type": rules.class_type(hardware.class_code),
                 "vendor_id": hardware.vendor_id,
-                "attached_to": _instance(device.holder),
+                "attached_to": _instance(device.assignment),
                 "name": registration.name,
                 **tags,
                 "state": rules.device_state(device),
@@ -155,7 +155,7 @@ class FunctionOut(BaseModel):
             "class": None if node.class_code is None else f"0x{node.class_code:06x}",
             "numa_node": node.numa_node,
             "registered_as": function.registration and function.registration.name,
-            "attached_to": _instance(function.holder),
+            "attached_to": _instance(function.assignment),
         }
 
 
@@ -264,5 +264,5 @@ def _write(body: BaseModel) -> bytes:
     return body.__pydantic_serializer__.to_json(body, by_alias=True, exclude_unset=True)
 
 
-def _instance(holder: model.Holder | None) -> str | None:
-    return holder.domain.instance if holder else None
+def _instance(assignment: model.Assignment | None) -> str | None:
+    return assignment.domain.instance if assignment else None

@@ -170,7 +170,7 @@ def serve(settings: Settings) -> None:
             threads=settings.threads,
             waiting=settings.operations + settings.event_listeners,
             grace=settings.operation_timeout + _GRACE,
-            on_stop=service.watcher.close,
+            on_stop=service.event_feed.close,
             on_turn=requests.release,
             connections=settings.connections,
             request_timeout=settings.request_timeout,

@@ -97,8 +97,8 @@ def test_what_a_domain_holds_cannot_be_unregistered(api: Api, fake_host: FakeHos
     answer = api.delete("/devices/l4-gpu")
     assert code_of(answer) == (409, "in_use")
     assert "vm-off" in answer.json["message"]
-    holder = api.get("/devices/l4-gpu").json["attached_to"]
-    assert holder == fake_host.guest("vm-off").uuid
+    assignment = api.get("/devices/l4-gpu").json["attached_to"]
+    assert assignment == fake_host.guest("vm-off").uuid
 
 
 def test_available_lists_every_endpoint_of_a_group(api: Api) -> None:

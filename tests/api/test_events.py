@@ -85,5 +85,5 @@ def test_a_stream_that_was_never_read_makes_room_too(api: Api) -> None:
 def test_a_stream_ends_with_the_service(api: Api, world: World) -> None:
     with api.stream("/devices/events", bearer()) as stream:
         assert next(stream.body).startswith(b":")
-        world.service.watcher.close()
+        world.service.event_feed.close()
         assert [chunk for chunk in stream.body if not chunk.startswith(b":")] == []

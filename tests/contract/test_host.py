@@ -78,18 +78,18 @@ def test_a_domain_is_found_by_uuid_name_and_instance_id(host: LibvirtHost) -> No
 
 
 def test_holders_say_who_has_what(host: LibvirtHost) -> None:
-    holders = host.list_holders()
-    assert set(holders) == {HELD_GPU, VF}
-    (running,) = holders[HELD_GPU]
+    assignments = host.list_assignments()
+    assert set(assignments) == {HELD_GPU, VF}
+    (running,) = assignments[HELD_GPU]
     assert (running.domain.name, running.live, running.persistent) == ("inference", True, True)
-    (defined,) = holders[VF]
+    (defined,) = assignments[VF]
     assert (defined.domain.name, defined.live, defined.persistent) == ("edge", False, True)
 
 
 def test_a_running_holder_comes_before_one_that_is_only_defined(host: LibvirtHost) -> None:
     with host.changes() as changes:
         changes.attach(domain(host, "training"), [HELD_GPU])
-    names = [holder.domain.name for holder in host.list_holders()[HELD_GPU]]
+    names = [assignment.domain.name for assignment in host.list_assignments()[HELD_GPU]]
     assert names == ["inference", "training"]
 
 
@@ -121,9 +121,9 @@ def test_a_group_goes_into_a_definition_and_out_again(host: LibvirtHost) -> None
     training = domain(host, "training")
     with host.changes() as changes:
         changes.attach(training, [GPU, AUDIO])
-        assert {GPU, AUDIO} < set(host.list_holders())
+        assert {GPU, AUDIO} < set(host.list_assignments())
         changes.detach(training, [GPU, AUDIO])
-    assert not {GPU, AUDIO} & set(host.list_holders())
+    assert not {GPU, AUDIO} & set(host.list_assignments())
 
 
 def test_attaching_and_detaching_twice_changes_nothing(host: LibvirtHost) -> None:
@@ -131,16 +131,16 @@ def test_attaching_and_detaching_twice_changes_nothing(host: LibvirtHost) -> Non
     with host.changes() as changes:
         changes.attach(training, [L4])
         changes.attach(training, [L4])
-        assert len(host.list_holders()[L4]) == 1
+        assert len(host.list_assignments()[L4]) == 1
         changes.detach(training, [L4])
         changes.detach(training, [L4])
-    assert L4 not in host.list_holders()
+    assert L4 not in host.list_assignments()
 
 
 def test_a_virtual_function_in_an_interface_is_detached_too(host: LibvirtHost) -> None:
     with host.changes() as changes:
         changes.detach(domain(host, "edge"), [VF])
-    assert VF not in host.list_holders()
+    assert VF not in host.list_assignments()
 
 
 @pytest.mark.parametrize("name", ["training", "inference"])

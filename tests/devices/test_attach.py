@@ -21,9 +21,9 @@ def test_a_shut_off_domain_gets_the_device_at_its_next_start(
 ) -> None:
     register(world, ALONE)
     device = attach(world, ALONE, "vm-off")
-    assert device.holder is not None
-    assert device.holder.persistent
-    assert device.holder.managed
+    assert device.assignment is not None
+    assert device.assignment.persistent
+    assert device.assignment.managed
     assert fake_host.driver(ALONE) == "nvidia"
     fake_host.virsh_start("vm-off")
     assert fake_host.driver(ALONE) == "vfio-pci"
@@ -35,11 +35,11 @@ def test_a_running_domain_gets_it_at_once_and_for_good(world: World, fake_host: 
     register(world, ALONE)
     uuid = fake_host.guest("vm-on").uuid
     device = attach(world, ALONE, uuid)
-    assert device.holder is not None
-    assert (device.holder.live, device.holder.persistent) == (True, True)
-    assert device.holder.domain.uuid == uuid
+    assert device.assignment is not None
+    assert (device.assignment.live, device.assignment.persistent) == (True, True)
+    assert device.assignment.domain.uuid == uuid
     assert fake_host.driver(ALONE) == "vfio-pci"
-    assert world.service.passthrough.detach(ALONE, OPERATOR).holder is None
+    assert world.service.passthrough.detach(ALONE, OPERATOR).assignment is None
     assert fake_host.driver(ALONE) == "nvidia"
 
 
@@ -59,8 +59,8 @@ def test_a_conventional_audio_function_goes_into_a_running_domain_too(
     fake_host.is_conventional(AUDIO)
     register(world, GPU)
     device = attach(world, GPU, "vm-on", "group")
-    assert device.holder is not None
-    assert device.holder.live
+    assert device.assignment is not None
+    assert device.assignment.live
     assert fake_host.driver(AUDIO) == "vfio-pci"
 
 
@@ -87,17 +87,20 @@ def test_a_gpu_without_its_audio_function_is_not_attached(
     assert fake_host.calls["attachDeviceFlags"] == 0
 
 
-@pytest.mark.parametrize("holder", ["vm-on", "vm-off"])
+@pytest.mark.parametrize("assignment", ["vm-on", "vm-off"])
 def test_what_another_domain_holds_is_refused_with_its_name_and_state(
-    world: World, fake_host: FakeHost, holder: str
+    world: World, fake_host: FakeHost, assignment: str
 ) -> None:
     register(world, ALONE)
-    fake_host.virsh_attach(holder, ALONE, live=holder == "vm-on")
-    other = "vm-off" if holder == "vm-on" else "vm-on"
+    fake_host.virsh_attach(assignment, ALONE, live=assignment == "vm-on")
+    other = "vm-off" if assignment == "vm-on" else "vm-on"
     with refusal("in_use") as error:
         attach(world, ALONE, other)
-    state = "running" if holder == "vm-on" else "shut off"
-    assert f"domain {holder} (UUID {fake_host.guest(holder).uuid}, {state})" in error.value.message
+    state = "running" if assignment == "vm-on" else "shut off"
+    assert (
+        f"domain {assignment} (UUID {fake_host.guest(assignment).uuid}, {state})"
+        in error.value.message
+    )
 
 
 def test_a_sibling_in_another_domain_keeps_the_whole_group_there(
@@ -151,7 +154,7 @@ def test_when_the_metadata_cannot_be_written_nothing_is_attached(
     fake_host.refuse("setMetadata", 38)
     with refusal("libvirt_error"):
         attach(world, GPU, "vm-on", "group")
-    assert world.service.inventory.get(GPU).holder is None
+    assert world.service.inventory.get(GPU).assignment is None
     assert (fake_host.driver(GPU), fake_host.driver(AUDIO)) == ("nvidia", "snd_hda_intel")
 
 
@@ -171,11 +174,11 @@ def test_a_guest_that_does_not_let_go_is_reported_and_the_state_is_as_it_is(
     fake_host.guest_ignores_unplug("vm-on")
     with refusal("guest_did_not_release"):
         world.service.passthrough.detach(ALONE, OPERATOR)
-    holder = world.service.inventory.get(ALONE).holder
-    assert holder is not None
-    assert (holder.live, holder.persistent) == (True, False)
+    assignment = world.service.inventory.get(ALONE).assignment
+    assert assignment is not None
+    assert (assignment.live, assignment.persistent) == (True, False)
     fake_host.guest_ignores_unplug("vm-on", ignores=False)
-    assert world.service.passthrough.detach(ALONE, OPERATOR).holder is None
+    assert world.service.passthrough.detach(ALONE, OPERATOR).assignment is None
 
 
 def test_an_attached_device_is_not_unregistered(world: World, fake_host: FakeHost) -> None:

@@ -206,6 +206,6 @@ def test_what_virsh_does_in_between_is_true_in_the_next_answer(
     assert device.node is not None
     assert device.node.driver == "vfio-pci"
     fake_host.virsh_attach("vm-off", ALONE, live=False)
-    holder = world.service.inventory.get(ALONE).holder
-    assert holder is not None
-    assert (holder.domain.name, holder.live) == ("vm-off", False)
+    assignment = world.service.inventory.get(ALONE).assignment
+    assert assignment is not None
+    assert (assignment.domain.name, assignment.live) == ("vm-off", False)

@@ -49,7 +49,7 @@ def test_the_seeds_gpu_is_what_the_seed_says(demo: World) -> None:
     assert gpu.node is not None
     facts = (gpu.node.vendor_id, gpu.node.device_id, gpu.node.iommu_group, gpu.node.driver)
     assert facts == ("10de", "27b8", 82, "nvidia")
-    assert gpu.holder is None
+    assert gpu.assignment is None
 
 
 def test_bind_and_unbind_move_the_driver(demo: World) -> None:
@@ -73,19 +73,19 @@ def test_a_gpu_goes_with_its_audio_function_or_not_at_all(demo: World) -> None:
 def test_a_group_goes_into_a_definition_and_out_again(demo: World) -> None:
     register(demo, GPU)
     device = demo.service.passthrough.attach(GPU, "training", "group", OPERATOR)
-    assert device.holder is not None
-    assert (device.holder.domain.name, device.holder.live) == ("training", False)
-    assert demo.service.passthrough.detach(GPU, OPERATOR).holder is None
-    held = [each.holder for each in demo.service.inventory.list_available()]
+    assert device.assignment is not None
+    assert (device.assignment.domain.name, device.assignment.live) == ("training", False)
+    assert demo.service.passthrough.detach(GPU, OPERATOR).assignment is None
+    held = [each.assignment for each in demo.service.inventory.list_available()]
     assert "training" not in [each.domain.name for each in held if each]
 
 
 def test_a_running_domain_gets_it_at_least_at_its_next_start(demo: World) -> None:
     register(demo, L4)
     device = demo.service.passthrough.attach(L4, "builder", "device", OPERATOR)
-    assert device.holder is not None
-    assert device.holder.persistent
-    assert demo.service.passthrough.detach(L4, OPERATOR).holder is None
+    assert device.assignment is not None
+    assert device.assignment.persistent
+    assert demo.service.passthrough.detach(L4, OPERATOR).assignment is None
 
 
 def test_what_a_domain_holds_is_refused(demo: World) -> None:

@@ -60,8 +60,8 @@ class Host(RuleBasedStateMachine):
         self.stack.callback(fake_libvirt.forget, self.host)
         host = open_host(self.host.uri)
         self.stack.callback(host.close)
-        folder = Path(self.stack.enter_context(tempfile.TemporaryDirectory()))
-        self.world = self.stack.enter_context(world_on(host, folder))
+        directory = Path(self.stack.enter_context(tempfile.TemporaryDirectory()))
+        self.world = self.stack.enter_context(world_on(host, directory))
         for address in (GPU, AUDIO, ALONE, NIC):
             self.world.service.register(address, None, {}, OPERATOR)
         self.registered = self.world.service.inventory.list_devices({})

@@ -98,7 +98,7 @@ def test_available_lists_endpoints_in_a_group_and_who_has_them(
     assert set(available) == {ALONE, GPU, "0000:41:00.1", "0000:3b:00.0"}
     gpu = available[ALONE]
     assert gpu.registration is not None
-    assert gpu.holder is not None
+    assert gpu.assignment is not None
     assert available[GPU].registration is None
 
 

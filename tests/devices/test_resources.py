@@ -8,7 +8,13 @@ import pytest
 
 from hypeman_libvirt.devices.address import PciAddress
 from hypeman_libvirt.devices.capacity import Guest, StoragePool
-from hypeman_libvirt.devices.model import AvailableDevice, Domain, Holder, NodeDevice, VgpuProfile
+from hypeman_libvirt.devices.model import (
+    Assignment,
+    AvailableDevice,
+    Domain,
+    NodeDevice,
+    VgpuProfile,
+)
 from hypeman_libvirt.devices.resources import (
     GpuProfile,
     PassthroughGpu,
@@ -28,8 +34,8 @@ def gpu(name: str | None = "L4", *profiles: VgpuProfile, held: bool = False) -> 
     node = NodeDevice(
         "pci", AT, "10de", "27b8", GPU_CLASS, device_name=name, vgpu_profiles=profiles
     )
-    holder = Holder(SOMEBODY, AT, live=True, persistent=True, managed=True)
-    return AvailableDevice(node, None, holder if held else None)
+    assignment = Assignment(SOMEBODY, AT, live=True, persistent=True, managed=True)
+    return AvailableDevice(node, None, assignment if held else None)
 
 
 def profile(name: str, available: int) -> VgpuProfile:

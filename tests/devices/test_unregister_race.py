@@ -40,7 +40,7 @@ def test_a_device_that_is_being_attached_is_not_unregistered(
         world.service.unregister("l4-gpu", OPERATOR)
     hang.release()
     attaching.join(A_WHILE)
-    assert world.service.inventory.get("l4-gpu").holder is not None
+    assert world.service.inventory.get("l4-gpu").assignment is not None
 
 
 def test_a_device_that_was_unregistered_meanwhile_is_not_attached(

@@ -22,7 +22,7 @@ def take(events: Iterator[Event | None], count: int) -> list[str]:
 
 
 def test_the_services_own_changes_are_told_each(world: World) -> None:
-    with world.service.watcher.listen(None) as events:
+    with world.service.event_feed.listen(None) as events:
         register(world, ALONE)
         world.service.passthrough.bind(ALONE, "device", OPERATOR)
         world.service.passthrough.attach(ALONE, "vm-on", "device", OPERATOR)
@@ -41,7 +41,7 @@ def test_the_services_own_changes_are_told_each(world: World) -> None:
 
 def test_what_virsh_and_sysfs_do_is_told_too(world: World, fake_host: FakeHost) -> None:
     register(world, ALONE)
-    with world.service.watcher.listen(None) as events:
+    with world.service.event_feed.listen(None) as events:
         fake_host.set_driver(ALONE, "vfio-pci")
         assert take(events, 1) == ["bound"]
         fake_host.virsh_attach("vm-on", ALONE)
@@ -55,31 +55,31 @@ def test_what_virsh_and_sysfs_do_is_told_too(world: World, fake_host: FakeHost) 
 def test_a_stream_resumes_after_the_last_event_that_was_seen(
     world: World, fake_host: FakeHost
 ) -> None:
-    with world.service.watcher.listen(None) as events:
+    with world.service.event_feed.listen(None) as events:
         register(world, ALONE)
         first = next(event for event in events if event is not None)
     fake_host.set_driver(ALONE, "vfio-pci")
-    with world.service.watcher.listen(first.id) as events:
+    with world.service.event_feed.listen(first.id) as events:
         assert take(events, 1) == ["bound"]
-    with world.service.watcher.listen("another-run-1") as events:
+    with world.service.event_feed.listen("another-run-1") as events:
         assert next(events) is None
 
 
 def test_there_are_only_so_many_listeners(world: World) -> None:
-    watcher = world.service.watcher
+    event_feed = world.service.event_feed
     with (
-        watcher.listen(None),
-        watcher.listen(None),
+        event_feed.listen(None),
+        event_feed.listen(None),
         refusal("too_many_listeners"),
-        watcher.listen(None),
+        event_feed.listen(None),
     ):
         pytest.fail("a third listener was let in")
-    with watcher.listen(None) as events:
+    with event_feed.listen(None) as events:
         assert next(events) is None
 
 
 def test_a_reader_that_falls_behind_is_dropped(world: World) -> None:
-    with world.service.watcher.listen(None) as events:
+    with world.service.event_feed.listen(None) as events:
         for _ in range(300):
             register(world, ALONE)
             world.service.unregister(ALONE, OPERATOR)
@@ -87,6 +87,6 @@ def test_a_reader_that_falls_behind_is_dropped(world: World) -> None:
 
 
 def test_closing_ends_every_stream(world: World) -> None:
-    with world.service.watcher.listen(None) as events:
-        world.service.watcher.close()
+    with world.service.event_feed.listen(None) as events:
+        world.service.event_feed.close()
         assert list(events) == []

@@ -44,7 +44,7 @@ def read_steps(blocks: Iterable[tuple[str, str]]) -> Iterator[Step]:
             yield Step(command, shown)
 
 
-def run(steps: Sequence[Step], port: int, folder: Path, environment: Mapping[str, str]) -> None:
+def run(steps: Sequence[Step], port: int, directory: Path, environment: Mapping[str, str]) -> None:
     """Run a session in one shell, with the service on another port, and compare.
 
     Raises:
@@ -60,7 +60,7 @@ def run(steps: Sequence[Step], port: int, folder: Path, environment: Mapping[str
     done = subprocess.run(  # noqa: S603  # our own documents
         ["/bin/bash", "-c", "\n".join(script)],
         env={**environment, "HYPEMAN_LIBVIRT_LISTEN": here, "HYPEMAN_BASE_URL": f"http://{here}"},
-        cwd=folder,
+        cwd=directory,
         stdout=subprocess.PIPE,
         text=True,
         timeout=_SECONDS,

@@ -8,10 +8,10 @@ import pytest
 
 from hypeman_libvirt.devices.address import PciAddress
 from hypeman_libvirt.devices.model import (
+    Assignment,
     Domain,
     GroupMember,
     GroupReport,
-    Holder,
     MetadataEntry,
     NodeDevice,
 )
@@ -36,7 +36,7 @@ AUDIO = replace(
     driver="snd_hda_intel",
 )
 VM = Domain("7a3d5b1e-4c0f-4d86-9f0e-2b1c8d7e6f50", "vm", "running", active=True, persistent=True)
-HELD = Holder(VM, GPU.address, live=True, persistent=True, managed=True)
+HELD = Assignment(VM, GPU.address, live=True, persistent=True, managed=True)
 NOTED = Noted("vm", MetadataEntry(L4.id, L4.name, GPU.address, (AUDIO.address,)))
 
 

@@ -21,9 +21,9 @@ L4 = "0000:a2:00.0"
 class Doctor:
     """Runs the command on a fake host with a registry of its own."""
 
-    def __init__(self, host: FakeHost, folder: Path) -> None:
-        self.registry = folder / "registry.db"
-        self._machine = folder / "machine"
+    def __init__(self, host: FakeHost, directory: Path) -> None:
+        self.registry = directory / "registry.db"
+        self._machine = directory / "machine"
         (self._machine / "sys/bus/pci/drivers/vfio-pci").mkdir(parents=True)
         self.say_uuid(host.uuid)
         self._environment = {
@@ -56,8 +56,8 @@ def doctor(fake_host: FakeHost, tmp_path: Path) -> Doctor:
     return Doctor(fake_host, tmp_path)
 
 
-def register(host: LibvirtHost, folder: Path) -> None:
-    with world_on(host, folder) as world:
+def register(host: LibvirtHost, directory: Path) -> None:
+    with world_on(host, directory) as world:
         world.service.register(L4, "l4-gpu", {}, OPERATOR)
 
 

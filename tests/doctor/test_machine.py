@@ -68,11 +68,11 @@ def test_whether_libvirts_configuration_chooses_the_uuid(
 
 
 def test_sockets_that_answer_or_do_not(tmp_path: Path) -> None:
-    folder = tmp_path / "run" / "libvirt"
-    folder.mkdir(parents=True)
+    directory = tmp_path / "run" / "libvirt"
+    directory.mkdir(parents=True)
     here = os.getcwd()  # noqa: PTH109 - a socket's path must be short
     with socket.socket(socket.AF_UNIX) as listener:
-        os.chdir(folder)
+        os.chdir(directory)
         try:
             listener.bind("virtqemud-sock")
         finally:

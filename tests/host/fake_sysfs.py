@@ -1,4 +1,4 @@
-"""A host's ``/sys`` and ``/proc`` in a folder, told in verbs."""
+"""A host's ``/sys`` and ``/proc`` in a directory, told in verbs."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ class FakeSysfs:
         self.write(f"{path}/device", f"0x{device_id}\n")
         return path
 
-    def add_disk(self, name: str, folder: str) -> str:
-        path = f"{folder}/{name}"
+    def add_disk(self, name: str, directory: str) -> str:
+        path = f"{directory}/{name}"
         self.write(f"{path}/dev", f"254:{next(self._numbers)}\n")
         self._place(f"{path}/holders").mkdir()
         self._place(f"{path}/slaves").mkdir()
@@ -99,9 +99,9 @@ class FakeSysfs:
         self._append("/proc/swaps", f"{path}\t{kind}\t1000\t0\t-2\n")
 
     def add_interface(self, interface: Interface, pci: str | None = None) -> None:
-        folder = f"{pci or VIRTUAL}/net/{interface.name}"
-        self.write(f"{folder}/ifindex", str(interface.index))
-        self.link(f"/sys/class/net/{interface.name}", folder)
+        directory = f"{pci or VIRTUAL}/net/{interface.name}"
+        self.write(f"{directory}/ifindex", str(interface.index))
+        self.link(f"/sys/class/net/{interface.name}", directory)
         self.interfaces.append(interface)
 
     def number(self, name: str) -> str:

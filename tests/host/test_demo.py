@@ -26,7 +26,7 @@ def test_the_embedded_host_is_what_the_readme_says() -> None:
     assert (gpu.vendor_id, gpu.device_id, gpu.iommu_group) == ("10de", "27b8", 82)
     assert (gpu.driver, gpu.group_addresses) == ("nvidia", (L4,))
     assert devices[HELD_GPU].driver == "vfio-pci"
-    assert [each.domain.name for each in host.list_holders()[HELD_GPU]] == ["inference"]
+    assert [each.domain.name for each in host.list_assignments()[HELD_GPU]] == ["inference"]
     assert any(not is_endpoint(each) for each in devices.values())
     assert any(each.driver is None and each.iommu_group is not None for each in devices.values())
     assert any(each.address.domain > 0xFFFF for each in devices.values())

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from hypeman_libvirt.host.cache.event_cache import Kept
+from hypeman_libvirt.host.cache.event_cache import EventCache
 
 A_WHILE = 10.0
 
@@ -19,7 +19,7 @@ class Shelf:
         self.one_read: list[str] = []
         self.now = 0.0
         self.meanwhile: Callable[[], None] = lambda: None
-        self.kept = Kept(self.read_all, self.read_one, lambda: self.now)
+        self.kept = EventCache(self.read_all, self.read_one, lambda: self.now)
 
     def read_all(self) -> dict[str, int]:
         self.all_read += 1
@@ -44,7 +44,7 @@ def test_of_what_was_spoilt_only_that_is_read_again() -> None:
     shelf = Shelf()
     shelf.kept.values()
     shelf.values = {"a": 10, "b": 20}
-    shelf.kept.spoil("a")
+    shelf.kept.invalidate("a")
     assert shelf.kept.values() == {"a": 10, "b": 2}
     assert (shelf.all_read, shelf.one_read) == (1, ["a"])
 
@@ -53,8 +53,8 @@ def test_what_is_gone_is_left_out_and_what_is_new_comes_in() -> None:
     shelf = Shelf()
     shelf.kept.values()
     shelf.values = {"b": 2, "c": 3}
-    shelf.kept.spoil("a")
-    shelf.kept.spoil("c")
+    shelf.kept.invalidate("a")
+    shelf.kept.invalidate("c")
     assert shelf.kept.values() == {"b": 2, "c": 3}
 
 
@@ -62,7 +62,7 @@ def test_all_are_read_again_if_all_were_spoilt() -> None:
     shelf = Shelf()
     shelf.kept.values()
     shelf.values = {"c": 3}
-    shelf.kept.spoil()
+    shelf.kept.invalidate()
     assert shelf.kept.values() == {"c": 3}
 
 
@@ -72,7 +72,7 @@ def test_what_is_spoilt_while_it_is_read_is_read_once_more() -> None:
     def change() -> None:
         shelf.meanwhile = lambda: None
         shelf.values = {"a": 10}
-        shelf.kept.spoil()
+        shelf.kept.invalidate()
 
     shelf.meanwhile = change
     shelf.kept.values()
@@ -115,7 +115,7 @@ def test_who_comes_while_another_one_reads_waits_for_what_is_true() -> None:
 
     shelf.meanwhile = wait
     shelf.values = {"a": 10}
-    shelf.kept.spoil()
+    shelf.kept.invalidate()
     readers = [threading.Thread(target=lambda: answers.append(shelf.kept.values())) for _ in "12"]
     for reader in readers:
         reader.start()

@@ -11,8 +11,8 @@ import pytest
 
 from hypeman_libvirt.devices.address import PciAddress
 from hypeman_libvirt.devices.errors import LibvirtUnavailableError
-from hypeman_libvirt.host.cache.domains import KeptDomains
-from hypeman_libvirt.host.cache.node_devices import KeptNodeDevices
+from hypeman_libvirt.host.cache.domains import DomainCache
+from hypeman_libvirt.host.cache.node_devices import NodeDeviceCache
 from hypeman_libvirt.host.connection import Announcement, Connection
 from hypeman_libvirt.host.domains import Domains
 from hypeman_libvirt.host.node_devices import NodeDevices
@@ -64,8 +64,8 @@ class KeptWorld:
         self._more = threading.Condition()
         connection = Connection(host.uri)
         self.connection = connection
-        self.nodes = KeptNodeDevices(connection, NodeDevices(connection), Kernel(host))
-        self.domains = KeptDomains(connection, Domains(connection), self.files.look)
+        self.nodes = NodeDeviceCache(connection, NodeDevices(connection), Kernel(host))
+        self.domains = DomainCache(connection, Domains(connection), self.files.look)
         connection.subscribe(self._hear)  # the last, so that the others have heard it already
 
     def settle(self, kind: str, name: str | None = None) -> None:
@@ -76,8 +76,8 @@ class KeptWorld:
             )
             self.heard.clear()
 
-    def holders(self, address: PciAddress) -> list[str]:
-        return [each.domain.name for each in self.domains.list_holders().get(address, ())]
+    def assignments(self, address: PciAddress) -> list[str]:
+        return [each.domain.name for each in self.domains.list_assignments().get(address, ())]
 
     def asked(self, ask: Any) -> int:  # noqa: ANN401 - any of the reads
         """Count the calls to libvirt that a read takes."""
@@ -96,7 +96,7 @@ def kept(fake_host: FakeHost) -> Iterator[KeptWorld]:
     world = KeptWorld(fake_host)
     for _ in range(2):  # the first one opens the connection, which spoils what it read
         world.nodes.list_devices()
-        world.domains.list_holders()
+        world.domains.list_assignments()
     world.heard.clear()
     yield world
     world.connection.close()
@@ -106,7 +106,7 @@ def test_a_host_that_does_not_change_is_not_asked(kept: KeptWorld) -> None:
     assert kept.asked(lambda: kept.nodes.find(L4)) == 0
     assert kept.asked(lambda: kept.nodes.find(NEW)) == 0
     assert kept.asked(kept.nodes.list_devices) == 0
-    assert kept.asked(kept.domains.list_holders) == 0
+    assert kept.asked(kept.domains.list_assignments) == 0
 
 
 def test_it_says_what_libvirt_says(kept: KeptWorld) -> None:
@@ -168,12 +168,12 @@ def test_a_domain_that_starts_and_ends_is_known_once_announced(kept: KeptWorld) 
     kept.files.write("vm-off")
     kept.host.virsh_start("vm-off")
     kept.settle("domain", "vm-off")
-    (holder,) = kept.domains.list_holders()[L4]
-    assert (holder.domain.name, holder.live) == ("vm-off", True)
+    (assignment,) = kept.domains.list_assignments()[L4]
+    assert (assignment.domain.name, assignment.live) == ("vm-off", True)
     kept.host.virsh_destroy("vm-off")
     kept.settle("domain", "vm-off")
-    (holder,) = kept.domains.list_holders()[L4]
-    assert not holder.live
+    (assignment,) = kept.domains.list_assignments()[L4]
+    assert not assignment.live
 
 
 def test_a_definition_that_libvirt_changes_without_a_word_is_in_the_next_answer(
@@ -181,10 +181,10 @@ def test_a_definition_that_libvirt_changes_without_a_word_is_in_the_next_answer(
 ) -> None:
     kept.host.virsh_attach("vm-off", "0000:a2:00.0", live=False)
     kept.files.write("vm-off")
-    assert kept.holders(L4) == ["vm-off"]
+    assert kept.assignments(L4) == ["vm-off"]
     kept.host.virsh_detach("vm-off", "0000:a2:00.0", live=False)
     kept.files.write("vm-off")
-    assert kept.holders(L4) == []
+    assert kept.assignments(L4) == []
 
 
 def test_of_a_domain_that_changed_only_that_one_is_asked(kept: KeptWorld) -> None:
@@ -192,41 +192,41 @@ def test_of_a_domain_that_changed_only_that_one_is_asked(kept: KeptWorld) -> Non
         kept.host.add_domain(f"vm-{number}")
         kept.files.write(f"vm-{number}")
         kept.settle("domain", f"vm-{number}")
-    kept.domains.list_holders()
+    kept.domains.list_assignments()
     kept.files.write("vm-7")
-    assert kept.asked(kept.domains.list_holders) <= 4
+    assert kept.asked(kept.domains.list_assignments) <= 4
 
 
 def test_a_domain_that_is_undefined_holds_nothing(kept: KeptWorld) -> None:
     kept.host.virsh_attach("vm-off", "0000:a2:00.0", live=False)
     kept.files.write("vm-off")
-    kept.domains.list_holders()
+    kept.domains.list_assignments()
     kept.host.virsh_undefine("vm-off")
     kept.settle("domain", "vm-off")
-    assert kept.holders(L4) == []
+    assert kept.assignments(L4) == []
 
 
 def test_without_the_definitions_files_libvirt_is_asked_each_time(kept: KeptWorld) -> None:
     kept.files.stamps = None
     kept.host.virsh_attach("vm-off", "0000:a2:00.0", live=False)
-    assert kept.holders(L4) == ["vm-off"]
+    assert kept.assignments(L4) == ["vm-off"]
 
 
 def test_files_that_are_not_this_libvirts_are_not_believed(kept: KeptWorld) -> None:
-    """In a container the folder may be there and another one than libvirt's."""
+    """In a container the directory may be there and another one than libvirt's."""
     kept.files.stamps = {"vm-off": (1, 1)}
-    assert kept.asked(kept.domains.list_holders) > 0
+    assert kept.asked(kept.domains.list_assignments) > 0
     kept.host.virsh_attach("vm-off", "0000:a2:00.0", live=False)
-    assert kept.holders(L4) == ["vm-off"]
+    assert kept.assignments(L4) == ["vm-off"]
 
 
 def test_a_libvirt_that_announces_nothing_is_asked_each_time(fake_host: FakeHost) -> None:
     for call in ("domainEventRegisterAny", "nodeDeviceEventRegisterAny"):
         fake_host.refuse(call, 3)
     kept = KeptWorld(fake_host)
-    assert kept.holders(L4) == []
+    assert kept.assignments(L4) == []
     fake_host.virsh_attach("vm-off", "0000:a2:00.0", live=False)
-    assert kept.holders(L4) == ["vm-off"]
+    assert kept.assignments(L4) == ["vm-off"]
     assert kept.asked(lambda: kept.nodes.find(L4)) > 0
     kept.connection.close()
 
@@ -237,12 +237,12 @@ def test_a_libvirt_that_is_gone_is_not_spoken_for(kept: KeptWorld) -> None:
     with pytest.raises(LibvirtUnavailableError):
         kept.nodes.find(L4)
     with pytest.raises(LibvirtUnavailableError):
-        kept.domains.list_holders()
+        kept.domains.list_assignments()
 
 
 def test_after_a_lost_connection_everything_is_read_again(kept: KeptWorld) -> None:
     kept.host.drop_connections()
     kept.settle("connection")
     kept.host.virsh_attach("vm-off", "0000:a2:00.0", live=False)
-    assert kept.holders(L4) == ["vm-off"]
+    assert kept.assignments(L4) == ["vm-off"]
     assert kept.nodes.find(L4) is not None

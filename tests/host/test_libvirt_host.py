@@ -147,10 +147,14 @@ def test_a_transient_domain_has_only_a_live_half(
 ) -> None:
     fake_host.add_domain("transient", running=True, persistent=False)
     attach(libvirt_host, "transient", L4)
-    (holder,) = libvirt_host.list_holders()[L4]
-    assert (holder.live, holder.persistent, holder.domain.persistent) == (True, False, False)
+    (assignment,) = libvirt_host.list_assignments()[L4]
+    assert (assignment.live, assignment.persistent, assignment.domain.persistent) == (
+        True,
+        False,
+        False,
+    )
     detach(libvirt_host, "transient", L4)
-    assert not libvirt_host.list_holders()
+    assert not libvirt_host.list_assignments()
 
 
 def test_a_silent_guest_keeps_the_device_and_the_call_returns(
@@ -309,7 +313,7 @@ def test_everything_is_unavailable_while_libvirt_is_down(
     for call in (
         libvirt_host.ping,
         libvirt_host.list_node_devices,
-        libvirt_host.list_holders,
+        libvirt_host.list_assignments,
         libvirt_host.list_domains,
         lambda: libvirt_host.find_domain("vm-on"),
         lambda: libvirt_host.node_device(L4),
@@ -323,12 +327,16 @@ def test_virsh_beside_the_service_is_simply_true(
     fake_host: FakeHost, libvirt_host: LibvirtHost
 ) -> None:
     fake_host.virsh_attach("vm-off", str(L4), live=False)
-    assert [each.domain.name for each in libvirt_host.list_holders()[L4]] == ["vm-off"]
+    assert [each.domain.name for each in libvirt_host.list_assignments()[L4]] == ["vm-off"]
     fake_host.virsh_start("vm-off")
-    (holder,) = libvirt_host.list_holders()[L4]
+    (assignment,) = libvirt_host.list_assignments()[L4]
     device = libvirt_host.node_device(L4)
     assert device is not None
-    assert (holder.live, holder.domain.state, device.driver) == (True, "running", "vfio-pci")
+    assert (assignment.live, assignment.domain.state, device.driver) == (
+        True,
+        "running",
+        "vfio-pci",
+    )
     fake_host.virsh_destroy("vm-off")
     fake_host.virsh_undefine("vm-off")
-    assert L4 not in libvirt_host.list_holders()
+    assert L4 not in libvirt_host.list_assignments()

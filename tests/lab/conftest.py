@@ -56,9 +56,9 @@ def running_guest(lab: Lab) -> Guest:
 
 @pytest.fixture(scope="session")
 def running_service(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    folder = tmp_path_factory.mktemp("service")
+    directory = tmp_path_factory.mktemp("service")
     settings = {"operation_timeout": PATIENCE, "release_timeout": PATIENCE}
-    with serving(lab.uri, folder, **settings) as service:
+    with serving(lab.uri, directory, **settings) as service:
         yield service
 
 

@@ -1,4 +1,4 @@
-"""The service and all that it imports, as one folder that runs inside the lab."""
+"""The service and all that it imports, as one directory that runs inside the lab."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ PORT = 8080
 _NAME = re.compile(r"[\w.-]+")
 
 
-def gather(folder: Path) -> None:
-    """Copy the package of the checkout and its installed dependencies into a folder.
+def gather(directory: Path) -> None:
+    """Copy the package of the checkout and its installed dependencies into a directory.
 
     Byte code goes along, with the times that it is valid for: compiling it inside takes minutes.
     """
-    shutil.copytree(CHECKOUT / "hypeman_libvirt", folder / "hypeman_libvirt")
+    shutil.copytree(CHECKOUT / "hypeman_libvirt", directory / "hypeman_libvirt")
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
     for each in _closure(project["dependencies"], set()):
         for file in each.files or ():
             source = Path(str(file.locate()))
             if ".." not in file.parts and source.exists():
-                target = folder / file
+                target = directory / file
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(source, target)
 

@@ -115,11 +115,11 @@ def make_token() -> str:
 
 
 @contextmanager
-def serving(uri: str, folder: Path, **settings: object) -> Iterator[Service]:
+def serving(uri: str, directory: Path, **settings: object) -> Iterator[Service]:
     """Start the service on a libvirt URI, with settings by name, and stop it in the end."""
-    log = folder / "service.log"
+    log = directory / "service.log"
     environment = {f"HYPEMAN_LIBVIRT_{key.upper()}": str(value) for key, value in settings.items()}
-    flags = ["--listen", "127.0.0.1:0", "--uri", uri, "--registry", str(folder / "devices.db")]
+    flags = ["--listen", "127.0.0.1:0", "--uri", uri, "--registry", str(directory / "devices.db")]
     with log.open("w") as stderr:
         process = subprocess.Popen(  # noqa: S603
             [sys.executable, "-m", "hypeman_libvirt.cli.main", "serve", *flags],

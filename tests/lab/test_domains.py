@@ -19,8 +19,8 @@ def impatient(
 ) -> Iterator[Service]:
     """A service that gives guests no time; it comes after the guest, which tidies up."""
     del guest
-    folder = tmp_path_factory.mktemp("impatient")
-    with serving(lab.uri, folder, operation_timeout=300, release_timeout=0.1) as service:
+    directory = tmp_path_factory.mktemp("impatient")
+    with serving(lab.uri, directory, operation_timeout=300, release_timeout=0.1) as service:
         yield service
 
 

@@ -19,9 +19,9 @@ pytestmark = pytest.mark.lab
 
 @pytest.fixture(scope="module")
 def running_inside(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    folder: Path = tmp_path_factory.mktemp("inside") / "service"
-    gather(folder)
-    lab.copy(folder, "/opt/service")
+    directory: Path = tmp_path_factory.mktemp("inside") / "service"
+    gather(directory)
+    lab.copy(directory, "/opt/service")
     flags = f"--listen 0.0.0.0:{PORT} --uri qemu:///system --registry /run/inside.db"
     lab.output(
         f"JWT_SECRET='{SECRET}' PYTHONPATH=/opt/service nohup python3 -m hypeman_libvirt.cli.main "

@@ -56,7 +56,7 @@ def is_whole(guest: Guest) -> bool:
     return len({guest.lab.driver(each) == "vfio-pci" for each in (GPU, AUDIO)}) == 1
 
 
-def is_told(lab: Lab, folder: Path) -> bool:
+def is_told(lab: Lab, directory: Path) -> bool:
     """Whether the doctor names the half that is on vfio-pci."""
     command = [
         sys.executable,
@@ -67,7 +67,7 @@ def is_told(lab: Lab, folder: Path) -> bool:
         "--uri",
         lab.uri,
     ]
-    settings = {"JWT_SECRET": SECRET, "HYPEMAN_LIBVIRT_REGISTRY": str(folder / "devices.db")}
+    settings = {"JWT_SECRET": SECRET, "HYPEMAN_LIBVIRT_REGISTRY": str(directory / "devices.db")}
     done = subprocess.run(  # noqa: S603
         command, env=os.environ | settings, stdout=subprocess.PIPE, text=True, check=False
     )

@@ -19,8 +19,8 @@ _IN_REMOVE = "grep -qs pci_device_remove /proc/$(pgrep -x libvirtd)/task/*/stack
 def hasty(lab: Lab, guest: Guest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service that waits for a second; it comes after the guest, which tidies up."""
     del guest
-    folder = tmp_path_factory.mktemp("hasty")
-    with serving(lab.uri, folder, operation_timeout=1) as service:
+    directory = tmp_path_factory.mktemp("hasty")
+    with serving(lab.uri, directory, operation_timeout=1) as service:
         yield service
 
 

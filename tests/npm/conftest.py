@@ -30,17 +30,17 @@ def node_modules(tmp_path_factory: pytest.TempPathFactory) -> Path:
     npm = shutil.which("npm")
     if npm is None or _node_version() < _OLDEST_NODE:
         pytest.skip(f"needs Node {_OLDEST_NODE} or newer, and npm")
-    folder = tmp_path_factory.mktemp("npm")
+    directory = tmp_path_factory.mktemp("npm")
     quiet = ("--no-audit", "--no-fund", "--no-package-lock", "--ignore-scripts")
     done = subprocess.run(  # noqa: S603  # npm, with packages that are named here
-        [npm, "install", *quiet, "--prefix", folder, *PACKAGES],
+        [npm, "install", *quiet, "--prefix", directory, *PACKAGES],
         capture_output=True,
         text=True,
         check=False,
     )
     if done.returncode != 0:
         pytest.skip(f"npm cannot install {' '.join(PACKAGES)}: {done.stderr.strip()[-300:]}")
-    return folder / "node_modules"
+    return directory / "node_modules"
 
 
 @pytest.fixture

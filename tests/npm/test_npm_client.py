@@ -24,16 +24,18 @@ export const capabilities: Answer<Hypeman.Capabilities> = {capabilities};
 
 
 @pytest.fixture
-def folder(node_modules: Path, tmp_path: Path) -> Path:
-    """A folder of the test's own, in which the client is found."""
+def directory(node_modules: Path, tmp_path: Path) -> Path:
+    """A directory of the test's own, in which the client is found."""
     (tmp_path / "node_modules").symlink_to(node_modules)
     return tmp_path
 
 
-def run(folder: Path, *command: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def run(
+    directory: Path, *command: str | Path, **environment: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(  # noqa: S603  # Node and the compiler that is installed here
         command,
-        cwd=folder,
+        cwd=directory,
         env=os.environ | environment,
         capture_output=True,
         text=True,
@@ -42,12 +44,12 @@ def run(folder: Path, *command: str | Path, **environment: str) -> subprocess.Co
     )
 
 
-def type_errors(folder: Path, resources: str, capabilities: str) -> str:
+def type_errors(directory: Path, resources: str, capabilities: str) -> str:
     """Return what the compiler says of answers that claim to be of the client's types."""
     source = TYPED.replace("{resources}", resources).replace("{capabilities}", capabilities)
-    (folder / "answers.ts").write_text(source)
+    (directory / "answers.ts").write_text(source)
     strict = ("--noEmit", "--strict", "--skipLibCheck", "--module", "nodenext", "--lib", "es2022")
-    return run(folder, folder / "node_modules" / ".bin" / "tsc", *strict, "answers.ts").stdout
+    return run(directory, directory / "node_modules" / ".bin" / "tsc", *strict, "answers.ts").stdout
 
 
 def ask(url: str, path: str) -> str:
@@ -57,11 +59,11 @@ def ask(url: str, path: str) -> str:
     return text
 
 
-def test_a_session(url: str, folder: Path) -> None:
+def test_a_session(url: str, directory: Path) -> None:
     node = shutil.which("node") or ""
-    shutil.copy(SESSION, folder)
+    shutil.copy(SESSION, directory)
     done = run(
-        folder,
+        directory,
         node,
         "--test",
         "--test-reporter=tap",
@@ -73,14 +75,14 @@ def test_a_session(url: str, folder: Path) -> None:
     assert "# pass 5" in done.stdout
 
 
-def test_the_answers_are_of_its_types_with_no_field_too_many(url: str, folder: Path) -> None:
-    assert type_errors(folder, ask(url, "/resources"), ask(url, "/capabilities")) == ""
+def test_the_answers_are_of_its_types_with_no_field_too_many(url: str, directory: Path) -> None:
+    assert type_errors(directory, ask(url, "/resources"), ask(url, "/capabilities")) == ""
 
 
-def test_a_field_too_many_and_one_too_few_would_be_noticed(url: str, folder: Path) -> None:
+def test_a_field_too_many_and_one_too_few_would_be_noticed(url: str, directory: Path) -> None:
     resources, capabilities = ask(url, "/resources"), ask(url, "/capabilities")
     more = resources.replace('"gpu"', '"surprise":1,"gpu"', 1)
     fewer = capabilities.replace('"os":"linux",', "")
-    said = type_errors(folder, more, fewer)
+    said = type_errors(directory, more, fewer)
     assert "'\"surprise\"' does not exist" in said
     assert "Property 'os' is missing" in said

@@ -44,9 +44,9 @@ def systemd_analyze() -> str:
 
 
 def test_the_registry_lies_in_the_units_state_directory(unit: dict[str, list[str]]) -> None:
-    (folder,) = unit["StateDirectory"]
+    (directory,) = unit["StateDirectory"]
     settings = load_settings(CONTRIB / "config" / "config.toml")
-    assert PurePosixPath(settings.registry_location).parent == PurePosixPath("/var/lib", folder)
+    assert PurePosixPath(settings.registry_location).parent == PurePosixPath("/var/lib", directory)
 
 
 def test_the_unit_hands_over_the_secret_by_the_name_that_the_service_looks_for(
@@ -70,11 +70,11 @@ def test_an_operation_that_runs_may_finish_before_systemd_kills_it(
 def test_the_user_is_the_same_everywhere(unit: dict[str, list[str]]) -> None:
     (rule,) = (CONTRIB / "polkit").iterdir()
     created = (CONTRIB / "systemd" / "hypeman-libvirt.sysusers").read_text().split()[1]
-    (folder,) = re.findall(
+    (directory,) = re.findall(
         r"^d (.*)$", (CONTRIB / "systemd" / "hypeman-libvirt.tmpfiles").read_text(), re.MULTILINE
     )
     assert {*unit["User"], *unit["Group"], created} == {_NAME}
-    assert folder.split() == [
+    assert directory.split() == [
         f"/var/lib/{unit['StateDirectory'][0]}",
         unit["StateDirectoryMode"][0],
         _NAME,

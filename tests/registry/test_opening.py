@@ -57,14 +57,14 @@ def without_root() -> Iterator[None]:
 @pytest.fixture
 def shared(path: Path) -> Iterator[Path]:
     """A registry that everyone may reach but nobody else may write."""
-    folder = Path(tempfile.mkdtemp())
+    directory = Path(tempfile.mkdtemp())
     SqlRegistry(path).close()
-    copy = Path(shutil.copy(path, folder / "registry.db"))
+    copy = Path(shutil.copy(path, directory / "registry.db"))
     copy.chmod(0o444)
-    folder.chmod(0o555)
+    directory.chmod(0o555)
     yield copy
-    folder.chmod(0o755)
-    shutil.rmtree(folder)
+    directory.chmod(0o755)
+    shutil.rmtree(directory)
 
 
 def test_folder_and_file_are_made_for_this_user_alone(path: Path) -> None:
@@ -160,7 +160,7 @@ def test_a_truncated_file_is_refused(path: Path) -> None:
 
 def test_a_folder_in_place_of_the_file_is_refused(path: Path) -> None:
     path.mkdir(parents=True)
-    with pytest.raises(RegistryOpenError, match="is a folder; name a file in it"):
+    with pytest.raises(RegistryOpenError, match="is a directory; name a file in it"):
         SqlRegistry(path)
 
 
@@ -179,8 +179,8 @@ def test_a_folder_that_takes_no_file_is_refused(shared: Path) -> None:
     elsewhere = shared.with_name("other.db")
     with without_root():
         assert refusal(elsewhere) == (
-            f"registry {elsewhere} cannot be created: Permission denied; make its folder writable "
-            "for this user, or name another place with --registry"
+            f"registry {elsewhere} cannot be created: Permission denied; make its directory "
+            "writable for this user, or name another place with --registry"
         )
 
 
@@ -208,9 +208,9 @@ def test_a_location_that_cannot_be_is_refused(location: str, told: str) -> None:
 @pytest.fixture
 def next_release(tmp_path: Path) -> Path:
     """The migrations of a release to come, which adds a column."""
-    folder = tmp_path / "migrations"
-    shutil.copytree(MIGRATIONS, folder, ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "versions" / "v0002_owner.py").write_text(
+    directory = tmp_path / "migrations"
+    shutil.copytree(MIGRATIONS, directory, ignore=shutil.ignore_patterns("__pycache__"))
+    (directory / "versions" / "v0002_owner.py").write_text(
         "import sqlalchemy as sa\n"
         "from alembic import op\n"
         "revision = '0002'\n"
@@ -218,7 +218,7 @@ def next_release(tmp_path: Path) -> Path:
         "def upgrade():\n"
         "    op.add_column('registrations', sa.Column('owner', sa.String(64)))\n"
     )
-    return folder
+    return directory
 
 
 def column_names(path: Path) -> set[str]:

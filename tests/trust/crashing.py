@@ -80,19 +80,19 @@ OPERATIONS: Final[dict[str, Operation]] = {
 }
 
 
-def prepare(folder: str, operation: str) -> None:
+def prepare(directory: str, operation: str) -> None:
     """Do what was answered before."""
-    host = _load(Path(folder))
-    with closing(create_service(_settings(host, folder))) as service:
+    host = _load(Path(directory))
+    with closing(create_service(_settings(host, directory))) as service:
         OPERATIONS[operation][0](service)
-    _save(host, Path(folder))
-    _write(Path(folder), look(host, folder))
+    _save(host, Path(directory))
+    _write(Path(directory), look(host, directory))
 
 
-def operate(folder: str, operation: str, fatal: int) -> None:
+def operate(directory: str, operation: str, fatal: int) -> None:
     """Begin the operation and be killed before the step of that number; steps count from 1."""
-    host = _load(Path(folder))
-    with closing(create_service(_settings(host, folder))) as service:
+    host = _load(Path(directory))
+    with closing(create_service(_settings(host, directory))) as service:
         service.inventory.list_devices({})  # what a service that runs has done already
         steps = 0
 
@@ -100,24 +100,24 @@ def operate(folder: str, operation: str, fatal: int) -> None:
             nonlocal steps
             steps += 1
             if steps == fatal:
-                _save(host, Path(folder))
+                _save(host, Path(directory))
                 os.kill(os.getpid(), signal.SIGKILL)
 
         host.before_call = step
         event.listen(Engine, "commit", step)
         OPERATIONS[operation][1](service)
         step()  # done, and not answered yet
-    _save(host, Path(folder))
+    _save(host, Path(directory))
 
 
-def inspect(folder: str) -> None:
+def inspect(directory: str) -> None:
     """Look at what is there, as the next service does."""
-    _write(Path(folder), look(_load(Path(folder)), folder))
+    _write(Path(directory), look(_load(Path(directory)), directory))
 
 
-def look(host: FakeHost, folder: str) -> dict[str, Any]:
+def look(host: FakeHost, directory: str) -> dict[str, Any]:
     """Return what is registered, what is where, what each GET says and what the doctor finds."""
-    settings = _settings(host, folder)
+    settings = _settings(host, directory)
     with closing(create_service(settings)) as service:
         devices = service.inventory.list_devices({})
         answers = [service.inventory.get(each.registration.id) for each in devices]
@@ -135,9 +135,9 @@ def look(host: FakeHost, folder: str) -> dict[str, Any]:
     }
 
 
-def read(folder: Path) -> dict[str, Any]:
+def read(directory: Path) -> dict[str, Any]:
     """Return what the last look saw."""
-    seen: dict[str, Any] = json.loads((folder / "seen.json").read_text())
+    seen: dict[str, Any] = json.loads((directory / "seen.json").read_text())
     return seen
 
 
@@ -147,15 +147,17 @@ def copy(source: Path, target: Path) -> None:
     shutil.copytree(source, target)
 
 
-def _settings(host: FakeHost, folder: str) -> Settings:
-    return Settings(uri=host.uri, registry=f"{folder}/registry.db", jwt_secret=SecretStr("s" * 64))
+def _settings(host: FakeHost, directory: str) -> Settings:
+    return Settings(
+        uri=host.uri, registry=f"{directory}/registry.db", jwt_secret=SecretStr("s" * 64)
+    )
 
 
-def _write(folder: Path, seen: dict[str, Any]) -> None:
-    (folder / "seen.json").write_text(json.dumps(seen))
+def _write(directory: Path, seen: dict[str, Any]) -> None:
+    (directory / "seen.json").write_text(json.dumps(seen))
 
 
-def _save(host: FakeHost, folder: Path) -> None:
+def _save(host: FakeHost, directory: Path) -> None:
     state = {
         "drivers": {each.address: each.driver for each in host.functions()},
         "guests": {
@@ -167,14 +169,14 @@ def _save(host: FakeHost, folder: Path) -> None:
             for guest in host.guests.values()
         },
     }
-    (folder / "host.json").write_text(json.dumps(state))
+    (directory / "host.json").write_text(json.dumps(state))
 
 
-def _load(folder: Path) -> FakeHost:
+def _load(directory: Path) -> FakeHost:
     host = seed_host()
     host.uuid = UUID
     fake_libvirt.serve(host)
-    if (file := folder / "host.json").exists():
+    if (file := directory / "host.json").exists():
         state = json.loads(file.read_text())
         for device in host.functions():
             device.driver = state["drivers"][device.address]

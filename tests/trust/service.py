@@ -1,6 +1,6 @@
 """Serves on the fake libvirt, as a process of its own: ``python -m tests.trust.service FOLDER``.
 
-Prints its port. The registry is in the folder; so is the host, which every start makes anew.
+Prints its port. The registry is in the directory; so is the host, which every start makes anew.
 """
 
 from __future__ import annotations
@@ -74,14 +74,14 @@ class Caller:
 
 
 @contextmanager
-def serving(folder: Path, **settings: object) -> Iterator[Process]:
+def serving(directory: Path, **settings: object) -> Iterator[Process]:
     """Start a service with settings by name, and stop it in the end."""
     given = {f"HYPEMAN_LIBVIRT_{name.upper()}": str(value) for name, value in settings.items()}
-    descriptor, name = tempfile.mkstemp(".log", "service-", folder)
+    descriptor, name = tempfile.mkstemp(".log", "service-", directory)
     log = Path(name)
     with os.fdopen(descriptor, "w") as stderr:
         process = subprocess.Popen(  # noqa: S603 - our own program
-            [sys.executable, "-m", "tests.trust.service", str(folder)],
+            [sys.executable, "-m", "tests.trust.service", str(directory)],
             cwd=ROOT,
             env=os.environ | AS_IN_THE_UNIT | given | {"JWT_SECRET": SECRET},
             stderr=stderr,

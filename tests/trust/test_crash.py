@@ -43,17 +43,17 @@ def run() -> Callable[..., int | None]:
 def test_nothing_is_lost_and_what_is_half_done_is_told(
     run: Callable[..., int | None], tmp_path: Path, figures: Figures, operation: str
 ) -> None:
-    before, folder = tmp_path / "before", tmp_path / "crashed"
+    before, directory = tmp_path / "before", tmp_path / "crashed"
     before.mkdir()
     assert run(crashing.prepare, str(before), operation) == 0
     at_first = crashing.read(before)
     told = 0
     for step in count(1):
-        crashing.copy(before, folder)
-        ended = run(crashing.operate, str(folder), operation, step)
+        crashing.copy(before, directory)
+        ended = run(crashing.operate, str(directory), operation, step)
         assert ended in {0, -signal.SIGKILL}, f"step {step}"
-        assert run(crashing.inspect, str(folder)) == 0
-        now = crashing.read(folder)
+        assert run(crashing.inspect, str(directory)) == 0
+        now = crashing.read(directory)
         if ended == 0:
             break
         check_registrations(operation, at_first, now)

@@ -30,17 +30,17 @@ Device = dict[str, object]
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A small file system that becomes read-only at its first error, as Debian's are."""
-    image, folder = tmp_path / "disk.img", tmp_path / "disk"
-    folder.mkdir()
+    image, directory = tmp_path / "disk.img", tmp_path / "disk"
+    directory.mkdir()
     with image.open("wb") as file:
         file.truncate(SIZE)
     run("mkfs.ext4", "-q", "-O", "^has_journal", str(image))
     try:
-        run("mount", "-o", "loop,errors=remount-ro", str(image), str(folder))
+        run("mount", "-o", "loop,errors=remount-ro", str(image), str(directory))
     except subprocess.CalledProcessError as error:
         pytest.skip(f"no file system can be mounted here: {error.stderr.strip()}")
-    yield folder
-    run("umount", str(folder))
+    yield directory
+    run("umount", str(directory))
 
 
 def run(*command: str) -> str:
@@ -48,45 +48,45 @@ def run(*command: str) -> str:
 
 
 @contextmanager
-def full(folder: Path) -> Iterator[None]:
-    filler = folder / "filler"
+def full(directory: Path) -> Iterator[None]:
+    filler = directory / "filler"
     with filler.open("wb", buffering=0) as file, suppress(OSError):
         while True:
             file.write(bytes(4096))
-    assert os.statvfs(folder).f_bavail == 0
+    assert os.statvfs(directory).f_bavail == 0
     yield
     filler.unlink()
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    with closing(sqlite3.connect(folder / "registry.db", isolation_level=None)) as other:
+def locked(directory: Path) -> Iterator[None]:
+    with closing(sqlite3.connect(directory / "registry.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         yield
 
 
 @contextmanager
-def taken_away(folder: Path) -> Iterator[None]:
-    files = list(folder.glob("registry.db*"))
-    (folder / "away").mkdir()
+def taken_away(directory: Path) -> Iterator[None]:
+    files = list(directory.glob("registry.db*"))
+    (directory / "away").mkdir()
     for file in files:
-        file.rename(folder / "away" / file.name)
+        file.rename(directory / "away" / file.name)
     yield
     for file in files:
-        (folder / "away" / file.name).rename(file)
+        (directory / "away" / file.name).rename(file)
 
 
-def read_only(folder: Path) -> None:
+def read_only(directory: Path) -> None:
     """Let the file system meet an error."""
-    source = Path(run("findmnt", "--noheadings", "--output", "SOURCE", str(folder)))
+    source = Path(run("findmnt", "--noheadings", "--output", "SOURCE", str(directory)))
     Path(f"/sys/fs/ext4/{source.name}/trigger_fs_error").write_text("1")
     with pytest.raises(OSError, match="Read-only file system"):
-        (folder / "other").touch()
+        (directory / "other").touch()
 
 
-def damaged(folder: Path) -> None:
+def damaged(directory: Path) -> None:
     """Overwrite every page but the first, the file's header, with nothing that SQLite knows."""
-    registry = folder / "registry.db"
+    registry = directory / "registry.db"
     with closing(sqlite3.connect(registry, isolation_level=None)) as other:
         other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         (size,) = other.execute("PRAGMA page_size").fetchone()
@@ -168,10 +168,10 @@ def test_a_disk_that_becomes_read_only_loses_nothing(
     figures("disk: read-only after an error: changes refused, lost", f"{2 * TRIES}, 0")
 
 
-def repair(folder: Path, image: Path) -> None:
-    run("umount", str(folder))
+def repair(directory: Path, image: Path) -> None:
+    run("umount", str(directory))
     subprocess.run(["e2fsck", "-fy", image], check=False, capture_output=True)  # noqa: S603, S607 - 1 says that it mended something
-    run("mount", "-o", "loop,errors=remount-ro", str(image), str(folder))
+    run("mount", "-o", "loop,errors=remount-ro", str(image), str(directory))
 
 
 def test_pages_that_are_damaged_are_never_taken_for_an_answer(disk: Path, figures: Figures) -> None:

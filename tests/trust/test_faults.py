@@ -39,7 +39,7 @@ ONCE, FOR_EVER = 1, None
 
 
 @dataclass
-class Situation:
+class Snapshot:
     """A service on a fake host, in the state that an operation begins with."""
 
     host: FakeHost
@@ -54,7 +54,7 @@ class Situation:
         return [each.id for each in self.world.registry.list_registrations(key, {})]
 
 
-Operation = tuple[Callable[[Situation], object], Callable[[Api], Result]]
+Operation = tuple[Callable[[Snapshot], object], Callable[[Api], Result]]
 OPERATIONS: Final[dict[str, Operation]] = {
     "list": (lambda _: None, lambda api: api.get("/devices")),
     "get": (lambda _: None, lambda api: api.get("/devices/l4-gpu")),
@@ -101,7 +101,7 @@ OPERATIONS: Final[dict[str, Operation]] = {
 
 
 @contextmanager
-def situation(folder: Path, name: str) -> Iterator[Situation]:
+def snapshot(directory: Path, name: str) -> Iterator[Snapshot]:
     from hypeman_libvirt.host.libvirt_host import open_host  # noqa: PLC0415
 
     with ExitStack() as stack:
@@ -110,10 +110,10 @@ def situation(folder: Path, name: str) -> Iterator[Situation]:
         stack.callback(fake_libvirt.forget, host)
         libvirt_host = open_host(host.uri)
         stack.callback(libvirt_host.close)
-        world = stack.enter_context(world_on(libvirt_host, folder))
+        world = stack.enter_context(world_on(libvirt_host, directory))
         world.service.register(L4, "l4-gpu", {}, OPERATOR)
         world.service.register(GPU, "rtx", {}, OPERATOR)
-        found = Situation(host, world, Api(whole_app(world)))
+        found = Snapshot(host, world, Api(whole_app(world)))
         OPERATIONS[name][0](found)
         yield found
 
@@ -121,19 +121,19 @@ def situation(folder: Path, name: str) -> Iterator[Situation]:
 class Situations:
     """Situations to begin an operation with: the same again after one that changed nothing."""
 
-    def __init__(self, folder: Path, name: str, stack: ExitStack) -> None:
-        self._folder = folder
+    def __init__(self, directory: Path, name: str, stack: ExitStack) -> None:
+        self._directory = directory
         self._name = name
         self._stack = stack
         self._count = 0
-        self._now: Situation | None = None
+        self._now: Snapshot | None = None
 
-    def get(self) -> Situation:
+    def get(self) -> Snapshot:
         if self._now is None:
             self._count += 1
-            folder = self._folder / str(self._count)
-            folder.mkdir()
-            self._now = self._stack.enter_context(situation(folder, self._name))
+            directory = self._directory / str(self._count)
+            directory.mkdir()
+            self._now = self._stack.enter_context(snapshot(directory, self._name))
         return self._now
 
     def spend(self) -> None:
@@ -163,7 +163,7 @@ def test_whatever_libvirt_answers_the_promise_is_kept(
     assert "500 internal_error" not in answers
 
 
-def _calls_of(now: Situation, name: str) -> list[str]:
+def _calls_of(now: Snapshot, name: str) -> list[str]:
     """Return the calls to libvirt that an operation makes when nothing fails."""
     before = Counter(now.host.calls)
     answer = OPERATIONS[name][1](now.api)
@@ -171,10 +171,10 @@ def _calls_of(now: Situation, name: str) -> list[str]:
     return sorted((Counter(now.host.calls) - before).keys())
 
 
-def _fail(now: Situation, name: str, call: str, code: int, domain: int, times: int | None) -> str:
+def _fail(now: Snapshot, name: str, call: str, code: int, domain: int, times: int | None) -> str:
     """Let the call fail, do the operation, and look at what is left; return the answer."""
     before, registered = now.drivers(), now.registered()
-    holders = [held(guest.config) | held(guest.live) for guest in now.host.guests.values()]
+    assignments = [held(guest.config) | held(guest.live) for guest in now.host.guests.values()]
     now.host.refuse(call, code, domain, times=times)
     answer = OPERATIONS[name][1](now.api)
     where = f"{name}, {call} fails with {code}/{domain}: {answer.text}"
@@ -185,7 +185,7 @@ def _fail(now: Situation, name: str, call: str, code: int, domain: int, times: i
         assert now.registered() == registered, where
         if not (_has_no_way_back(call, times) or "guest_did_not_release" in answer.text):
             after = [held(guest.config) | held(guest.live) for guest in now.host.guests.values()]
-            assert (now.drivers(), after) == (before, holders), where
+            assert (now.drivers(), after) == (before, assignments), where
     assert None not in now.drivers().values(), where
     assert now.api.get("/devices").status_code == 200, where
     return f"{answer.status_code} {answer.json['code']}" if answer.status_code >= 300 else "done"

@@ -18,31 +18,31 @@ Stamps: TypeAlias = Mapping[str, tuple[int, int]]
 """By domain, when its file was written and its inode: every change makes a new file."""
 
 _SETTLED: Final = 2_500_000_000
-"""Nanoseconds after which a folder's time of change is final: some file systems count seconds."""
+"""Nanoseconds after which a directory's mtime is final; some file systems count seconds."""
 
 
-class DefinitionFiles:
-    """One folder of definitions."""
+class DomainConfigFiles:
+    """One directory of definitions."""
 
-    def __init__(self, folder: Path, now: Callable[[], int] = time.time_ns) -> None:
-        """Take the folder; nothing is read yet.
+    def __init__(self, directory: Path, now: Callable[[], int] = time.time_ns) -> None:
+        """Take the directory; nothing is read yet.
 
         Args:
-            folder: Holds ``NAME.xml`` for each persistent domain.
+            directory: Holds ``NAME.xml`` for each persistent domain.
             now: Nanoseconds since 1970.
         """
-        self._folder = folder
+        self._directory = directory
         self._now = now
         self._changed_at = -1
         self._stamps: Stamps | None = None
 
     def look(self) -> Stamps | None:
-        """Return a stamp for each definition; None if the folder cannot be read.
+        """Return a stamp for each definition; None if the directory cannot be read.
 
         The very same object as before if nothing has changed.
         """
         try:
-            changed_at = self._folder.stat().st_mtime_ns
+            changed_at = self._directory.stat().st_mtime_ns
             if changed_at == self._changed_at:
                 return self._stamps
             stamps = dict(self._scan())
@@ -55,7 +55,7 @@ class DefinitionFiles:
         return stamps
 
     def _scan(self) -> Mapping[str, tuple[int, int]]:
-        with os.scandir(self._folder) as entries:
+        with os.scandir(self._directory) as entries:
             files = [(entry.name, entry.stat()) for entry in entries if entry.is_file()]
         return {
             name.removesuffix(".xml"): (stat.st_mtime_ns, stat.st_ino)
@@ -64,7 +64,7 @@ class DefinitionFiles:
         }
 
 
-def definitions_folder(uri: str, environment: Mapping[str, str]) -> Path | None:
+def domain_config_directory(uri: str, environment: Mapping[str, str]) -> Path | None:
     """Return where the local libvirt of a URI keeps definitions; None where we do not know.
 
     Source: libvirt's src/qemu/qemu_conf.c, configDir; QEMU is the driver that was measured.

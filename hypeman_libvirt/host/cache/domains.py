@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from hypeman_libvirt.devices.ports import HoldersByAddress
+from hypeman_libvirt.devices.ports import AssignmentsByDevice
 from hypeman_libvirt.host.cache.domain_config_files import Stamps
-from hypeman_libvirt.host.cache.event_cache import Kept
+from hypeman_libvirt.host.cache.event_cache import EventCache
 from hypeman_libvirt.host.connection import Announcement, Connection
-from hypeman_libvirt.host.domains import DomainHolders, Domains, by_address
+from hypeman_libvirt.host.domains import DomainAssignments, Domains, by_address
 
 
-class KeptDomains:
+class DomainCache:
     """Holders by address, read once and kept true.
 
     libvirt announces what happens to running domains and which are defined and undefined; changes
@@ -32,20 +32,20 @@ class KeptDomains:
         self._connection = connection
         self._domains = domains
         self._look = look
-        self._kept = Kept(domains.read_all_holders, domains.read_holders)
+        self._cache = EventCache(domains.read_all_assignments, domains.read_assignments)
         self._seen: Stamps = {}
-        self._answer: tuple[Mapping[str, DomainHolders], HoldersByAddress] = ({}, {})
+        self._answer: tuple[Mapping[str, DomainAssignments], AssignmentsByDevice] = ({}, {})
         connection.subscribe(self._hear)
 
-    def spoil(self, name: str | None = None) -> None:
+    def invalidate(self, name: str | None = None) -> None:
         """Have one domain, or with None all of them, read again."""
-        self._kept.spoil(name)
+        self._cache.invalidate(name)
 
-    def list_holders(self) -> HoldersByAddress:
+    def list_assignments(self) -> AssignmentsByDevice:
         """Say which domains hold which address, active ones first."""
         kept = self._values() if self._may_keep() else None
         if kept is None or not self._connection.announces("domain"):  # known once connected
-            return self._domains.list_holders()
+            return self._domains.list_assignments()
         read, answer = self._answer
         if read is not kept:
             answer = by_address(kept.values())
@@ -54,7 +54,7 @@ class KeptDomains:
 
     def _hear(self, announcement: Announcement) -> None:
         if announcement.kind != "node device":
-            self._kept.spoil(announcement.name)
+            self._cache.invalidate(announcement.name)
 
     def _may_keep(self) -> bool:
         if self._look is None:
@@ -64,13 +64,13 @@ class KeptDomains:
             return False
         if stamps is not self._seen:
             for name, _ in stamps.items() ^ self._seen.items():
-                self._kept.spoil(name)
+                self._cache.invalidate(name)
             self._seen = stamps
         return True
 
-    def _values(self) -> Mapping[str, DomainHolders] | None:
+    def _values(self) -> Mapping[str, DomainAssignments] | None:
         """Return all domains; None if these are not their files."""
-        values = self._kept.values()
+        values = self._cache.values()
         if self._look is None or values is self._answer[0]:
             return values
         persistent = {name for name, each in values.items() if each.persistent}

@@ -13,10 +13,10 @@ _LONGEST: Final = 30.0
 """Seconds after which everything is read again, should an announcement ever have been lost."""
 
 
-class Kept(Generic[V]):
+class EventCache(Generic[V]):
     """What a reader found, by name. Safe between threads.
 
-    A name that was spoilt is read again before the next answer; a reader that comes while another
+    A name that was invalid is read again before the next answer; a reader that comes while another
     one reads waits for it, so that no answer is older than the last announcement before it.
     """
 
@@ -40,21 +40,21 @@ class Kept(Generic[V]):
         self._good_until = float("-inf")
         self._reading = threading.Lock()
         self._noting = threading.Lock()
-        self._spoilt: dict[str | None, int] = {None: 0}
+        self._invalid: dict[str | None, int] = {None: 0}
         self._count = 0
 
-    def spoil(self, name: str | None = None) -> None:
+    def invalidate(self, name: str | None = None) -> None:
         """Have one name, or with None all of them, read again; from any thread, at once."""
         with self._noting:
             self._count += 1
-            self._spoilt[name] = self._count
+            self._invalid[name] = self._count
 
     def values(self) -> Mapping[str, V]:
-        """Return what is true; the very same object as before if nothing was spoilt.
+        """Return what is true; the very same object as before if nothing was invalid.
 
-        Raises: what the readers raise. Then everything stays as it was, and spoilt.
+        Raises: what the readers raise. Then everything stays as it was, and invalid.
         """
-        if self._spoilt:
+        if self._invalid:
             with self._reading:
                 return self._refresh(all_of_it=False)
         if self._monotonic() >= self._good_until and self._reading.acquire(blocking=False):
@@ -66,20 +66,20 @@ class Kept(Generic[V]):
 
     def _refresh(self, *, all_of_it: bool) -> Mapping[str, V]:
         with self._noting:
-            spoilt = dict(self._spoilt)
-        if all_of_it or None in spoilt:
+            invalid = dict(self._invalid)
+        if all_of_it or None in invalid:
             good_until = self._monotonic() + _LONGEST
             values = self._read_all()
-        elif spoilt:
+        elif invalid:
             good_until = self._good_until
-            values = self._read_again([name for name in spoilt if name is not None])
+            values = self._read_again([name for name in invalid if name is not None])
         else:
             return self._values  # who came before has read it
         with self._noting:
             self._values, self._good_until = values, good_until
-            for name, number in spoilt.items():
-                if self._spoilt[name] == number:  # else it was spoilt again meanwhile
-                    del self._spoilt[name]
+            for name, number in invalid.items():
+                if self._invalid[name] == number:  # else it was invalid again meanwhile
+                    del self._invalid[name]
         return values
 
     def _read_again(self, names: list[str]) -> Mapping[str, V]:

@@ -10,7 +10,7 @@ from typing import Final, Protocol
 
 from hypeman_libvirt.devices.address import PciAddress
 from hypeman_libvirt.devices.model import NodeDevice
-from hypeman_libvirt.host.cache.event_cache import Kept
+from hypeman_libvirt.host.cache.event_cache import EventCache
 from hypeman_libvirt.host.connection import Announcement, Connection
 from hypeman_libvirt.host.node_devices import NodeDevices
 
@@ -36,26 +36,26 @@ class SysfsDrivers:
     Source: the kernel's Documentation/ABI/testing/sysfs-bus-pci.
     """
 
-    def __init__(self, folder: Path = _SYSFS) -> None:
-        """Read below this folder."""
-        self._folder = os.fspath(folder)
+    def __init__(self, directory: Path = _SYSFS) -> None:
+        """Read below this directory."""
+        self._directory = os.fspath(directory)
 
     def driver(self, address: PciAddress) -> str | None:
         """Follow the function's link to its driver."""
         try:
-            return os.path.basename(os.readlink(f"{self._folder}/{address}/driver"))  # noqa: PTH115, PTH119 - a third of pathlib's time, and this is asked for each device
+            return os.path.basename(os.readlink(f"{self._directory}/{address}/driver"))  # noqa: PTH115, PTH119 - a third of pathlib's time, and this is asked for each device
         except OSError:
             return None
 
     def addresses(self) -> AbstractSet[str]:
-        """List the folder."""
+        """List the directory."""
         try:
-            return set(os.listdir(self._folder))  # noqa: PTH208 - names, not paths
+            return set(os.listdir(self._directory))  # noqa: PTH208 - names, not paths
         except OSError:
             return frozenset()
 
 
-class KeptNodeDevices:
+class NodeDeviceCache:
     """Node devices, read once and kept true.
 
     libvirt announces which come and go. The driver is compared with the kernel's in each answer,
@@ -67,7 +67,7 @@ class KeptNodeDevices:
         self._connection = connection
         self._node_devices = node_devices
         self._drivers = drivers
-        self._kept = Kept(self._read_all, node_devices.find_named)
+        self._cache = EventCache(self._read_all, node_devices.find_named)
         self._answer: tuple[Mapping[str, NodeDevice], Mapping[PciAddress, NodeDevice]] = ({}, {})
         connection.subscribe(self._hear)
 
@@ -80,7 +80,7 @@ class KeptNodeDevices:
             return self._node_devices.find(address) if self._is_shown(address) else None
         if not self._has_moved(node):
             return node
-        self._kept.spoil(node.node_name)
+        self._cache.invalidate(node.node_name)
         return self._by_address().get(address)
 
     def list_devices(self) -> Sequence[NodeDevice]:
@@ -90,11 +90,11 @@ class KeptNodeDevices:
             return self._node_devices.list_devices()
         shown = self._drivers.addresses()
         if shown is not None and shown != {str(address) for address in known}:
-            self._kept.spoil()
+            self._cache.invalidate()
             known = self._by_address()
         for node in known.values():
             if node.driver != self._drivers.driver(node.address):
-                self._kept.spoil(node.node_name)
+                self._cache.invalidate(node.node_name)
         return list(self._by_address().values())
 
     def _hear(self, announcement: Announcement) -> None:
@@ -102,7 +102,7 @@ class KeptNodeDevices:
         name = announcement.name
         of_pci = announcement.kind == "node device" and name is not None and name.startswith("pci_")
         if of_pci or announcement.kind == "connection":
-            self._kept.spoil()
+            self._cache.invalidate()
 
     def _has_moved(self, node: NodeDevice) -> bool:
         if node.driver != self._drivers.driver(node.address):
@@ -116,7 +116,7 @@ class KeptNodeDevices:
         return shown is not None and str(address) in shown
 
     def _by_address(self) -> Mapping[PciAddress, NodeDevice]:
-        kept = self._kept.values()
+        kept = self._cache.values()
         read, answer = self._answer
         if read is not kept:
             nodes = sorted(kept.values(), key=lambda node: node.address)

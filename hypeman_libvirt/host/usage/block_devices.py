@@ -24,7 +24,7 @@ class BlockDevice:
         name: The kernel's, such as ``sda3`` or ``dm-0``.
         number: ``major:minor``.
         label: Device mapper's name, such as ``vg-root``; empty for others.
-        places: Folders in sysfs of the hardware it is on; empty for one made of others.
+        places: Directories in sysfs of the hardware it is on; empty for one made of others.
         lower: Names of those it is made of, or that it is a partition of.
         holders: Names of those that are made of it.
         is_partition: It is a partition of a disk.
@@ -80,12 +80,12 @@ class BlockDevices:
             PurePosixPath(self._files.resolve(path)).name
         )
 
-    def list_inside(self, folder: str) -> Sequence[BlockDevice]:
-        """Return those on the hardware that has this folder in sysfs, by name."""
+    def list_inside(self, directory: str) -> Sequence[BlockDevice]:
+        """Return those on the hardware that has this directory in sysfs, by name."""
         return [
             device
             for device in self._by_name.values()
-            if any(is_inside(place, folder) for place in device.places)
+            if any(is_inside(place, directory) for place in device.places)
         ]
 
     def list_bases(self, device: BlockDevice) -> frozenset[BlockDevice]:
@@ -97,36 +97,36 @@ class BlockDevices:
 
 
 def _read(files: LocalFiles, name: str) -> BlockDevice:
-    folder = files.resolve(f"/sys/class/block/{name}")
-    is_partition = files.exists(f"{folder}/partition")
-    lower = [*files.names(f"{folder}/slaves"), *_backing(files, folder)]
+    directory = files.resolve(f"/sys/class/block/{name}")
+    is_partition = files.exists(f"{directory}/partition")
+    lower = [*files.names(f"{directory}/slaves"), *_backing(files, directory)]
     if is_partition:
-        lower.append(PurePosixPath(folder).parent.name)
+        lower.append(PurePosixPath(directory).parent.name)
     return BlockDevice(
         name=name,
-        number=files.text(f"{folder}/dev"),
-        label=files.text(f"{folder}/dm/name"),
-        places=_places(files, folder),
+        number=files.text(f"{directory}/dev"),
+        label=files.text(f"{directory}/dm/name"),
+        places=_places(files, directory),
         lower=tuple(lower),
-        holders=tuple(files.names(f"{folder}/holders")),
+        holders=tuple(files.names(f"{directory}/holders")),
         is_partition=is_partition,
     )
 
 
-def _backing(files: LocalFiles, folder: str) -> Sequence[str]:
+def _backing(files: LocalFiles, directory: str) -> Sequence[str]:
     """Name the block device that a loop device was set up on; none when it is a file."""
-    path = files.text(f"{folder}/loop/backing_file")
+    path = files.text(f"{directory}/loop/backing_file")
     return [PurePosixPath(files.resolve(path)).name] if path.startswith("/dev/") else []
 
 
-def _places(files: LocalFiles, folder: str) -> tuple[str, ...]:
+def _places(files: LocalFiles, directory: str) -> tuple[str, ...]:
     """Find the hardware; with NVMe multipath that is every controller of the subsystem.
 
     Source: the kernel's nvme_init_subsystem(), which links the controllers there.
     """
-    if not folder.startswith(_VIRTUAL):
-        return (folder,)
-    subsystem = _NVME_SUBSYSTEM.match(folder)
+    if not directory.startswith(_VIRTUAL):
+        return (directory,)
+    subsystem = _NVME_SUBSYSTEM.match(directory)
     if subsystem is None:
         return ()
     names = filter(_NVME_CONTROLLER.fullmatch, files.names(subsystem[1]))

@@ -103,7 +103,7 @@ def _list_file_systems(files: LocalFiles, blocks: BlockDevices) -> Sequence[Load
     """List what the kernel has mounted for anyone, in other mount namespaces too.
 
     ext4, f2fs and xfs show the block device's name; btrfs and bcachefs, which can lie on several,
-    a folder for each file system.
+    a directory for each file system.
 
     Source: the kernel's Documentation/ABI/testing/sysfs-fs-{ext4,f2fs,xfs} and btrfs_sysfs(5).
     """
@@ -117,9 +117,12 @@ def _list_file_systems(files: LocalFiles, blocks: BlockDevices) -> Sequence[Load
     return loads
 
 
-def _list_members(files: LocalFiles, folder: str) -> Sequence[str]:
-    of_bcachefs = [files.link(f"{folder}/{name}/block") for name in files.names(folder)]
-    return [*files.names(f"{folder}/devices"), *(PurePosixPath(link).name for link in of_bcachefs)]
+def _list_members(files: LocalFiles, directory: str) -> Sequence[str]:
+    of_bcachefs = [files.link(f"{directory}/{name}/block") for name in files.names(directory)]
+    return [
+        *files.names(f"{directory}/devices"),
+        *(PurePosixPath(link).name for link in of_bcachefs),
+    ]
 
 
 def _list_swaps(files: LocalFiles, blocks: BlockDevices) -> Sequence[Load]:
@@ -139,8 +142,8 @@ def _list_swaps(files: LocalFiles, blocks: BlockDevices) -> Sequence[Load]:
 
 def _list_pools(files: LocalFiles) -> Sequence[Load]:
     """List imported ZFS pools, mounted or not; on which disks, only ZFS itself says."""
-    folder = "/proc/spl/kstat/zfs"
-    pools = [name for name in files.names(folder) if files.names(f"{folder}/{name}")]
+    directory = "/proc/spl/kstat/zfs"
+    pools = [name for name in files.names(directory) if files.names(f"{directory}/{name}")]
     return [Load(f"the ZFS pool {pool}", frozenset()) for pool in pools]
 
 

@@ -27,22 +27,23 @@ class LocalNetwork:
             for interface in interfaces
         }
 
-    def list_names(self, folder: str) -> Sequence[str]:
-        """Name the interfaces of the PCI device that has this folder in sysfs."""
-        return [interface.name for interface in self._list_inside(folder)]
+    def list_names(self, directory: str) -> Sequence[str]:
+        """Name the interfaces of the PCI device that has this directory in sysfs."""
+        return [interface.name for interface in self._list_inside(directory)]
 
-    def list_uses(self, address: PciAddress, folder: str) -> Sequence[HostUse]:
+    def list_uses(self, address: PciAddress, directory: str) -> Sequence[HostUse]:
         """Say what the interfaces of that PCI device are for; nothing of those that are idle."""
         found = [
-            (interface.name, self._list_roles(interface)) for interface in self._list_inside(folder)
+            (interface.name, self._list_roles(interface))
+            for interface in self._list_inside(directory)
         ]
         return [HostUse(address, f"{name} {' and '.join(roles)}") for name, roles in found if roles]
 
-    def _list_inside(self, folder: str) -> Sequence[Interface]:
+    def _list_inside(self, directory: str) -> Sequence[Interface]:
         return [
             interface
             for index, interface in self._by_index.items()
-            if is_inside(self._places[index], folder)
+            if is_inside(self._places[index], directory)
         ]
 
     def _list_roles(self, interface: Interface) -> Sequence[str]:

@@ -28,9 +28,9 @@ class LocalStorage:
         for load in loads:
             self._place(load)
 
-    def list_uses(self, address: PciAddress, folder: str) -> Sequence[HostUse]:
-        """Say what lies on the PCI device that has this folder in sysfs."""
-        found = map(self._describe, self._blocks.list_inside(folder))
+    def list_uses(self, address: PciAddress, directory: str) -> Sequence[HostUse]:
+        """Say what lies on the PCI device that has this directory in sysfs."""
+        found = map(self._describe, self._blocks.list_inside(directory))
         return [HostUse(address, what, known=known) for what, known in filter(None, found)]
 
     def _place(self, load: Load) -> None:
@@ -48,7 +48,10 @@ class LocalStorage:
         if device.name in self._carried:
             return f"{device.name} carries {_join(self._carried[device.name])}", True
         if device.holders:
-            return f"{device.name} is part of {_join(device.holders)}, which may be in use", False
+            return (
+                f"{device.name} is part of {_join(device.holders)}, which may be in use",
+                False,
+            )
         if self._untraced and device.is_partition:
             return f"{device.name} may carry a part of {_join(self._untraced)}", False
         return None

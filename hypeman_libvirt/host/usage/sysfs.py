@@ -10,7 +10,7 @@ from pathlib import Path
 class LocalFiles:
     """``/sys`` and ``/proc``; what is gone or may not be read reads as nothing.
 
-    Devices come and go while their folders are read, so that a missing file is normal.
+    Devices come and go while their directories are read, so that a missing file is normal.
     """
 
     def __init__(self, root: Path) -> None:
@@ -24,15 +24,15 @@ class LocalFiles:
         except OSError:
             return ""
 
-    def names(self, folder: str) -> Sequence[str]:
-        """Return the names in a folder, sorted; none when there is no such folder."""
+    def names(self, directory: str) -> Sequence[str]:
+        """Return the names in a directory, sorted; none when there is no such directory."""
         try:
-            return sorted(entry.name for entry in self._below_root(folder).iterdir())
+            return sorted(entry.name for entry in self._below_root(directory).iterdir())
         except OSError:
             return ()
 
     def exists(self, path: str) -> bool:
-        """Whether there is such a file or folder."""
+        """Whether there is such a file or directory."""
         return self._below_root(path).exists()
 
     def link(self, path: str) -> str:

@@ -26,7 +26,7 @@ class TreeNode:
     Attributes:
         name: libvirt's name.
         parent: Name of the node it hangs on; None at the root.
-        path: Folder in sysfs; None where libvirt does not say.
+        path: Directory in sysfs; None where libvirt does not say.
         class_code: Of a PCI function, 24 bit; None for other kinds.
         block: Block device such as ``sda``; None for other kinds.
         interface: Network interface such as ``eth0``; None for other kinds.
@@ -94,9 +94,9 @@ def list_below(tree: Sequence[TreeNode], device: NodeDevice) -> Sequence[TreeNod
     ]
 
 
-def is_inside(path: str | None, folder: str | None) -> bool:
-    """Whether a path is the folder or lies in it."""
-    return path is not None and folder is not None and f"{path}/".startswith(f"{folder}/")
+def is_inside(path: str | None, directory: str | None) -> bool:
+    """Whether a path is the directory or lies in it."""
+    return path is not None and directory is not None and f"{path}/".startswith(f"{directory}/")
 
 
 def _descends(name: str, ancestor: str, parents: Mapping[str, str | None]) -> bool:
