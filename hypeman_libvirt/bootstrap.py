@@ -1,9 +1,12 @@
-"""The composition root: the one place that knows every room."""
+"""The composition root: the one place that knows every package."""
 
 from __future__ import annotations
 
 import atexit
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
@@ -15,11 +18,12 @@ from hypeman_libvirt.devices.event_feed import EventFeed
 from hypeman_libvirt.devices.inventory import Inventory
 from hypeman_libvirt.devices.model import Change, Device
 from hypeman_libvirt.devices.passthrough import Passthrough
+from hypeman_libvirt.devices.ports import Clock, Host, NewId, OnChange, Registry
 from hypeman_libvirt.devices.preflight import Preflighter
 from hypeman_libvirt.devices.registration import DeviceService
 from hypeman_libvirt.devices.snapshot import SnapshotReader
 from hypeman_libvirt.devices.transaction import Transactions
-from hypeman_libvirt.host.libvirt_host import LibvirtHost, open_host
+from hypeman_libvirt.host.libvirt_host import open_host
 from hypeman_libvirt.host.test_driver import demo_uri
 from hypeman_libvirt.metrics import Metrics
 from hypeman_libvirt.registry import SqlRegistry
@@ -27,136 +31,7 @@ from hypeman_libvirt.rest.auth import Auth, BearerAuth, NoAuth
 from hypeman_libvirt.rest.routes import App, Route, add_routes, metrics_routes, own_app
 from hypeman_libvirt.settings import Settings
 
-_HEARTBEAT: Final = 15.0
-"""Seconds; proxies close a stream that is silent for a minute."""
-
 _log: Final = structlog.get_logger(__name__)
-
-
-class HostedService(DeviceService):
-    """The device service on a host and a registry, which it closes with itself.
-
-    Attributes:
-        metrics: What it and its host have done.
-    """
-
-    def __init__(
-        self, host: LibvirtHost, registry: SqlRegistry, settings: Settings, metrics: Metrics
-    ) -> None:
-        """Put the use cases together; libvirt is not asked before it is needed."""
-        inventory = Inventory(host, registry)
-        shown = Inventory(host.shown, registry)
-        survey = SnapshotReader(host, inventory)
-        event_feed = EventFeed(
-            shown,
-            host.shown,
-            _now,
-            poll_interval=settings.event_poll_interval,
-            heartbeat=_HEARTBEAT,
-            most_listeners=settings.event_listeners,
-        )
-
-        def on_change(change: Change) -> None:
-            _log_change(change)
-            event_feed.look()
-
-        passthrough = Passthrough(
-            host,
-            registry,
-            inventory,
-            survey,
-            Transactions(deadline=settings.operation_timeout, at_once=settings.operations),
-            release_timeout=settings.release_timeout,
-            on_change=on_change,
-        )
-        super().__init__(
-            host,
-            registry,
-            shown,
-            passthrough,
-            Preflighter(inventory, survey),
-            event_feed,
-            clock=_now,
-            new_id=Cuid(length=24).generate,
-            on_change=on_change,
-        )
-        self.metrics = metrics
-        metrics.watch(self, host.count_losses)
-        self._closing = (event_feed, host, registry)
-
-    def close(self) -> None:
-        """End every stream of events and close the connections to libvirt and the registry."""
-        for each in self._closing:
-            each.close()
-
-
-def create_service(settings: Settings) -> HostedService:
-    """Open registry and host; the service starts even while libvirt is down.
-
-    Raises:
-        RegistryOpenError: The registry cannot be used.
-    """
-    metrics = Metrics(__version__)
-    registry = SqlRegistry(settings.registry_location)
-    try:
-        host = open_host(settings.uri or demo_uri(), metrics.observe_call)
-        return HostedService(host, registry, settings, metrics)
-    except BaseException:
-        registry.close()
-        raise
-
-
-def create_app(settings: Settings) -> App:
-    """Return the WSGI app; what it opens is closed when the process ends.
-
-    Raises:
-        SettingsError: There is no secret, and auth is not off.
-        RegistryOpenError: The registry cannot be used.
-    """
-    auth = create_auth(settings)
-    service = create_service(settings)
-    atexit.register(service.close)
-    return serve_alone(service, auth, settings)
-
-
-def serve_alone(service: HostedService, auth: Auth, settings: Settings) -> App:
-    """Return the app of a service that is the only one in its process."""
-    metrics: Sequence[Route] = ()
-    if settings.metrics != "off":
-        ask = settings.metrics == "token"
-        metrics = metrics_routes(service.metrics.render, ask_for_token=ask)
-    return own_app(service, auth, metrics=metrics)
-
-
-def init_app(
-    app: App,
-    service: DeviceService,
-    prefix: str = "",
-    *,
-    auth: Auth | None = None,
-) -> None:
-    """Mount the routes into a Falcon app that someone else owns.
-
-    Args:
-        app: The owner's; its own routes, middleware and error handlers stay as they are.
-        service: What answers; see create_service.
-        prefix: Path before ours, such as ``/api/v1``.
-        auth: Who may call; see create_auth. NoAuth leaves that to the owner's middleware. None
-            asks for bearer tokens that are signed with the secret of the environment.
-
-    Raises:
-        SettingsError: Neither auth nor a secret.
-    """
-    add_routes(app, service, auth or create_auth(Settings()), prefix)
-
-
-def create_auth(settings: Settings) -> Auth:
-    """Return what checks tokens.
-
-    Raises:
-        SettingsError: There is no secret, and auth is not off.
-    """
-    return NoAuth() if settings.auth == "off" else BearerAuth(settings.secret())
 
 
 def _now() -> datetime:
@@ -188,3 +63,170 @@ def _state(device: Device | None) -> dict[str, str | None] | None:
         "driver": device.node.driver if device.node else None,
         "attached_to": device.assignment.domain.instance if device.assignment else None,
     }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """What a service is built on. Tests replace any of it.
+
+    Attributes:
+        host: Decides over changes.
+        view: The same host for answers that only show it; may be a cache.
+        registry: Keeps registrations.
+        clock: Now, in UTC.
+        monotonic: Seconds on a clock that is never set.
+        sleep: Waits for some seconds.
+        new_id: Makes a CUID2.
+        on_change: Is told of every change that was made.
+        heartbeat: Seconds after which a follower of events gets a sign of life; proxies close a
+            stream that is silent for a minute.
+        metrics: Counts what the service and its host do.
+        count_losses: Connections to libvirt that were lost so far.
+        close: Closes what was opened for it.
+    """
+
+    host: Host
+    view: Host
+    registry: Registry
+    clock: Clock = _now
+    monotonic: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+    new_id: NewId = Cuid(length=24).generate
+    on_change: OnChange = _log_change
+    heartbeat: float = 15.0
+    metrics: Metrics = field(default_factory=lambda: Metrics(__version__))
+    count_losses: Callable[[], int] = lambda: 0
+    close: Callable[[], None] = lambda: None
+
+
+def open_world(settings: Settings) -> World:
+    """Open registry and host; libvirt may be down, it is not asked before it is needed.
+
+    Raises:
+        RegistryOpenError: The registry cannot be used.
+    """
+    metrics = Metrics(__version__)
+    with ExitStack() as opened:
+        registry = SqlRegistry(settings.registry_location)
+        opened.callback(registry.close)
+        host = open_host(settings.uri or demo_uri(), metrics.observe_call)
+        opened.callback(host.close)
+        return World(
+            host=host,
+            view=host.shown,
+            registry=registry,
+            metrics=metrics,
+            count_losses=host.count_losses,
+            close=opened.pop_all().close,
+        )
+
+
+def build_service(settings: Settings, world: World) -> DeviceService:
+    """Put the use cases together; the world is closed with the service."""
+    inventory = Inventory(world.host, world.registry)
+    view = Inventory(world.view, world.registry)
+    snapshots = SnapshotReader(world.host, inventory)
+    event_feed = EventFeed(
+        view,
+        world.view,
+        world.clock,
+        poll_interval=settings.event_poll_interval,
+        heartbeat=world.heartbeat,
+        most_listeners=settings.event_listeners,
+    )
+
+    def on_change(change: Change) -> None:
+        world.on_change(change)
+        event_feed.look()
+
+    def close() -> None:
+        event_feed.close()
+        world.close()
+
+    passthrough = Passthrough(
+        world.host,
+        world.registry,
+        inventory,
+        snapshots,
+        Transactions(deadline=settings.operation_timeout, at_once=settings.operations),
+        release_timeout=settings.release_timeout,
+        on_change=on_change,
+        sleep=world.sleep,
+        monotonic=world.monotonic,
+    )
+    service = DeviceService(
+        world.host,
+        world.registry,
+        view,
+        passthrough,
+        Preflighter(inventory, snapshots),
+        event_feed,
+        clock=world.clock,
+        new_id=world.new_id,
+        on_change=on_change,
+        on_close=close,
+    )
+    world.metrics.watch(service, world.count_losses)
+    return service
+
+
+def create_service(settings: Settings) -> DeviceService:
+    """Open registry and host, and build the service on them; its ``close`` closes them.
+
+    Raises:
+        RegistryOpenError: The registry cannot be used.
+    """
+    return build_service(settings, open_world(settings))
+
+
+def create_app(settings: Settings) -> App:
+    """Return the WSGI app; what it opens is closed when the process ends.
+
+    Raises:
+        SettingsError: There is no secret, and auth is not off.
+        RegistryOpenError: The registry cannot be used.
+    """
+    auth = create_auth(settings)
+    world = open_world(settings)
+    service = build_service(settings, world)
+    atexit.register(service.close)
+    return build_app(settings, service, world.metrics, auth)
+
+
+def build_app(settings: Settings, service: DeviceService, metrics: Metrics, auth: Auth) -> App:
+    """Return the app of a service that is the only one in its process."""
+    routes: Sequence[Route] = ()
+    if settings.metrics != "off":
+        routes = metrics_routes(metrics.render, ask_for_token=settings.metrics == "token")
+    return own_app(service, auth, metrics=routes)
+
+
+def init_app(
+    app: App,
+    service: DeviceService,
+    prefix: str = "",
+    *,
+    auth: Auth | None = None,
+) -> None:
+    """Mount the routes into a Falcon app that someone else owns.
+
+    Args:
+        app: The owner's; its own routes, middleware and error handlers stay as they are.
+        service: What answers; see create_service.
+        prefix: Path before ours, such as ``/api/v1``.
+        auth: Who may call; see create_auth. NoAuth leaves that to the owner's middleware. None
+            asks for bearer tokens that are signed with the secret of the environment.
+
+    Raises:
+        SettingsError: Neither auth nor a secret.
+    """
+    add_routes(app, service, auth or create_auth(Settings()), prefix)
+
+
+def create_auth(settings: Settings) -> Auth:
+    """Return what checks tokens.
+
+    Raises:
+        SettingsError: There is no secret, and auth is not off.
+    """
+    return NoAuth() if settings.auth == "off" else BearerAuth(settings.secret())

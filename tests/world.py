@@ -1,24 +1,26 @@
-"""A whole service on a host of the tests' own: real rules, real registry, the clock in hand."""
+"""The service that the package builds, in a world of the tests' own: the clock in hand."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from hypeman_libvirt.devices.event_feed import EventFeed
-from hypeman_libvirt.devices.inventory import Inventory
+from pydantic import SecretStr
+
 from hypeman_libvirt.devices.model import Caller, Change
-from hypeman_libvirt.devices.passthrough import Passthrough
-from hypeman_libvirt.devices.ports import Host
-from hypeman_libvirt.devices.preflight import Preflighter
 from hypeman_libvirt.devices.registration import DeviceService
-from hypeman_libvirt.devices.snapshot import SnapshotReader
-from hypeman_libvirt.devices.transaction import Transactions
-from hypeman_libvirt.registry.sql import SqlRegistry
+from hypeman_libvirt.metrics import Metrics
+from hypeman_libvirt.registry import SqlRegistry
+from hypeman_libvirt.settings import Settings
+from tests.api.client import SECRET
+
+if TYPE_CHECKING:
+    from hypeman_libvirt.host.libvirt_host import LibvirtHost
 
 OPERATOR = Caller("operator")
 """On whose behalf tests act."""
@@ -28,63 +30,54 @@ OPERATOR = Caller("operator")
 class World:
     """A service and the handles that a test turns."""
 
-    host: Host
+    host: LibvirtHost
     registry: SqlRegistry
-    operations: Transactions
+    settings: Settings
     service: DeviceService = field(init=False)
+    metrics: Metrics = field(default_factory=lambda: Metrics("0.0.0"))
     now: datetime = datetime(2025, 1, 15, 10, tzinfo=UTC)
     changes: list[Change] = field(default_factory=list)
     seconds: float = 0.0
+    losses: int = 0
 
     def pass_time(self, seconds: float) -> None:
         """Let the clocks go on."""
         self.now += timedelta(seconds=seconds)
         self.seconds += seconds
 
-    def record(self, change: Change) -> None:
-        """Keep a change, and let listeners know, as the service does."""
-        self.changes.append(change)
-        self.service.event_feed.look()
-
 
 @contextmanager
-def world_on(host: Host, directory: Path, *, deadline: float = 10.0) -> Iterator[World]:
+def world_on(host: LibvirtHost, directory: Path, *, deadline: float = 10.0) -> Iterator[World]:
     """Run a service on a host, with its registry in the directory."""
-    registry = SqlRegistry(directory / "registry.db")
-    world = World(host, registry, Transactions(deadline=deadline, at_once=4))
-    ids = (f"id{number:022d}" for number in count(1))
-    inventory = Inventory(host, registry)
-    survey = SnapshotReader(host, inventory)
-    passthrough = Passthrough(
-        host,
-        registry,
-        inventory,
-        survey,
-        world.operations,
+    from hypeman_libvirt import bootstrap  # noqa: PLC0415  # after the level was chosen
+
+    settings = Settings(
+        jwt_secret=SecretStr(SECRET),
+        operation_timeout=deadline,
+        operations=4,
         release_timeout=5.0,
-        on_change=world.record,
-        sleep=world.pass_time,
-        monotonic=lambda: world.seconds,
+        event_poll_interval=0.05,
+        event_listeners=2,
     )
-    event_feed = EventFeed(
-        inventory,
-        host,
-        lambda: datetime.now(UTC),
-        poll_interval=0.05,
-        heartbeat=0.2,
-        most_listeners=2,
+    registry = SqlRegistry(directory / "registry.db")
+    world = World(host, registry, settings)
+    ids = (f"id{number:022d}" for number in count(1))
+    world.service = bootstrap.build_service(
+        settings,
+        bootstrap.World(
+            host=host,
+            view=host.shown,
+            registry=registry,
+            clock=lambda: world.now,
+            monotonic=lambda: world.seconds,
+            sleep=world.pass_time,
+            new_id=lambda: next(ids),
+            on_change=world.changes.append,
+            heartbeat=0.2,
+            metrics=world.metrics,
+            count_losses=lambda: world.losses,
+            close=registry.close,
+        ),
     )
-    world.service = DeviceService(
-        host,
-        registry,
-        inventory,
-        passthrough,
-        Preflighter(inventory, survey),
-        event_feed,
-        clock=lambda: world.now,
-        new_id=lambda: next(ids),
-        on_change=world.record,
-    )
-    yield world
-    event_feed.close()
-    registry.close()
+    with closing(world.service):
+        yield world

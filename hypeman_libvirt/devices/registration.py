@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from datetime import timedelta
 from typing import Final
@@ -53,6 +53,7 @@ class DeviceService:
         clock: Clock,
         new_id: NewId,
         on_change: OnChange,
+        on_close: Callable[[], None],
     ) -> None:
         """Build it on its world."""
         self.inventory = inventory
@@ -65,6 +66,11 @@ class DeviceService:
         self._clock = clock
         self._new_id = new_id
         self._on_change = on_change
+        self._on_close = on_close
+
+    def close(self) -> None:
+        """End every stream of events and close what the service was built on."""
+        self._on_close()
 
     def ping(self) -> None:
         """Raise if libvirt or the registry does not answer.

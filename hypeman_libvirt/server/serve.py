@@ -19,7 +19,7 @@ import structlog
 from waitress import wasyncore
 from waitress.server import create_server
 
-from hypeman_libvirt.bootstrap import create_auth, create_service, serve_alone
+from hypeman_libvirt.bootstrap import build_app, build_service, create_auth, open_world
 from hypeman_libvirt.server import logs
 from hypeman_libvirt.server.channels import Channel, Dispatcher
 from hypeman_libvirt.settings import Settings, SettingsError, is_local, split_listen
@@ -162,10 +162,13 @@ def serve(settings: Settings) -> None:
     requests = logs.HeldLines(sys.stderr)
     logs.configure(sys.stderr, requests)
     auth = create_auth(settings)
-    with closing(create_service(settings)) as service:
+    world = open_world(settings)
+    with closing(build_service(settings, world)) as service:
         listener = listen(settings.listen)
         server = Server(
-            logs.AccessLog(serve_alone(service, auth, settings), service.metrics.observe_request),
+            logs.AccessLog(
+                build_app(settings, service, world.metrics, auth), world.metrics.observe_request
+            ),
             listener,
             threads=settings.threads,
             waiting=settings.operations + settings.event_listeners,

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from hypeman_libvirt.metrics import Metrics
 from hypeman_libvirt.rest.auth import BearerAuth
-from hypeman_libvirt.rest.routes import App, metrics_routes, own_app
+from hypeman_libvirt.rest.routes import App
 from tests.api.client import SECRET
 from tests.world import World
 
 
 def whole_app(world: World) -> App:
     """Return the app on the world's service, open to tokens that the tests sign."""
-    metrics = Metrics("0.0.0")
-    metrics.watch(world.service, lambda: 0)
-    return own_app(world.service, BearerAuth(SECRET), metrics=metrics_routes(metrics.render))
+    from hypeman_libvirt.bootstrap import build_app  # noqa: PLC0415  # after the level was chosen
+
+    return build_app(world.settings, world.service, world.metrics, BearerAuth(SECRET))

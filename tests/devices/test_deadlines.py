@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from hypeman_libvirt.devices.errors import BusyError
 from tests.devices.test_bind import ALONE, AUDIO, GPU, refusal, register
 from tests.fake_host import FakeHost
 from tests.world import OPERATOR, World, world_on
@@ -26,11 +28,10 @@ def world(libvirt_host: LibvirtHost, tmp_path: Path) -> Iterator[World]:
 
 def wait_until_idle(world: World, reference: str) -> None:
     """Wait until an operation on the device is accepted again."""
+    registration = world.service.inventory.get(reference).registration
     give_up = time.monotonic() + 30
     while time.monotonic() < give_up:
-        if not world.operations.is_busy(
-            world.service.inventory.get(reference).registration.pci_address
-        ):
+        with suppress(BusyError), world.service.passthrough.alone(registration):
             return
         time.sleep(0.01)
     pytest.fail("the operation never came back")

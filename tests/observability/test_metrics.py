@@ -36,9 +36,7 @@ class Scraped:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.metrics = Metrics("1.2.3")
-        self.losses = 0
-        self.metrics.watch(world.service, lambda: self.losses)
+        self.metrics = world.metrics
         self.client = TestClient(logs.AccessLog(self.app(), self.metrics.observe_request))
 
     def app(self, *, ask_for_token: bool = True) -> App:
@@ -125,10 +123,10 @@ def test_a_libvirt_that_is_down_is_said_and_not_an_error(
 ) -> None:
     assert scraped.value("up", reason="") == 1
     fake_host.down()
-    scraped.losses = 3
+    scraped.world.losses = 3
     assert scraped.value("up", reason="libvirt_unavailable") == 0
     assert scraped.value("libvirt_connections_lost_total") == 3
-    assert scraped.value("build_info", version="1.2.3") == 1
+    assert scraped.value("build_info", version="0.0.0") == 1
 
 
 def test_a_scrape_needs_its_own_permission_or_none_if_it_is_open(scraped: Scraped) -> None:

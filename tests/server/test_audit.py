@@ -11,8 +11,8 @@ import pytest
 from falcon.testing import TestClient
 from pydantic import SecretStr
 
-from hypeman_libvirt import Settings, create_service
-from hypeman_libvirt.bootstrap import create_auth, serve_alone
+from hypeman_libvirt import Settings
+from hypeman_libvirt.bootstrap import build_app, build_service, create_auth, open_world
 from hypeman_libvirt.server import logs
 from tests.api.client import SECRET, bearer
 from tests.fake_host import FakeHost
@@ -27,9 +27,10 @@ def client(fake_host: FakeHost, tmp_path: Path) -> Iterator[TestClient]:
     settings = Settings(
         uri=fake_host.uri, registry=str(tmp_path / "registry.db"), jwt_secret=SecretStr(SECRET)
     )
-    with closing(create_service(settings)) as service:
-        app = serve_alone(service, create_auth(settings), settings)
-        yield TestClient(logs.AccessLog(app, service.metrics.observe_request))
+    world = open_world(settings)
+    with closing(build_service(settings, world)) as service:
+        app = build_app(settings, service, world.metrics, create_auth(settings))
+        yield TestClient(logs.AccessLog(app, world.metrics.observe_request))
 
 
 def post(client: TestClient, path: str, **body: object) -> None:

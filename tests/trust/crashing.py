@@ -19,7 +19,8 @@ from typing import Any, Final
 from pydantic import SecretStr
 from sqlalchemy import Engine, event
 
-from hypeman_libvirt.bootstrap import HostedService, create_service
+from hypeman_libvirt.bootstrap import create_service
+from hypeman_libvirt.devices.registration import DeviceService
 from hypeman_libvirt.doctor.checks import diagnose
 from hypeman_libvirt.doctor.examination import examine
 from hypeman_libvirt.host.libvirt_host import open_host
@@ -34,23 +35,23 @@ UUID: Final = "6f1d0c52-7b3e-4a80-9d1f-2c4b8e6a9053"
 L4, GPU, AUDIO = "0000:a2:00.0", "0000:41:00.0", "0000:41:00.1"
 DEVICES: Final = (L4, GPU, AUDIO)
 
-Operation = tuple[Callable[[HostedService], object], Callable[[HostedService], object]]
+Operation = tuple[Callable[[DeviceService], object], Callable[[DeviceService], object]]
 """What was done and answered before, and what is done when the service dies."""
 
 
-def _both(service: HostedService) -> None:
+def _both(service: DeviceService) -> None:
     service.register(L4, "l4-gpu", {}, OPERATOR)
     service.register(GPU, "rtx", {}, OPERATOR)
 
 
-def _bound(service: HostedService) -> None:
+def _bound(service: DeviceService) -> None:
     _both(service)
     service.passthrough.bind("rtx", "group", OPERATOR)
     service.passthrough.bind("l4-gpu", "device", OPERATOR)
 
 
-def _attached(instance: str) -> Callable[[HostedService], None]:
-    def attach(service: HostedService) -> None:
+def _attached(instance: str) -> Callable[[DeviceService], None]:
+    def attach(service: DeviceService) -> None:
         _both(service)
         service.passthrough.attach("rtx", instance, "group", OPERATOR)
 
