@@ -18,9 +18,10 @@ from hypeman_libvirt.devices.event_feed import EventFeed
 from hypeman_libvirt.devices.inventory import Inventory
 from hypeman_libvirt.devices.model import Change, Device
 from hypeman_libvirt.devices.passthrough import Passthrough
-from hypeman_libvirt.devices.ports import Clock, Host, NewId, OnChange, Registry
+from hypeman_libvirt.devices.ports import Clock, Host, HostView, NewId, OnChange, Registry
 from hypeman_libvirt.devices.preflight import Preflighter
 from hypeman_libvirt.devices.registration import DeviceService
+from hypeman_libvirt.devices.resources import ResourceReader
 from hypeman_libvirt.devices.snapshot import SnapshotReader
 from hypeman_libvirt.devices.transaction import Transactions
 from hypeman_libvirt.host.libvirt_host import open_host
@@ -86,7 +87,7 @@ class World:
     """
 
     host: Host
-    view: Host
+    view: HostView
     registry: Registry
     clock: Clock = _now
     monotonic: Callable[[], float] = time.monotonic
@@ -161,6 +162,7 @@ def build_service(settings: Settings, world: World) -> DeviceService:
         passthrough,
         Preflighter(inventory, snapshots),
         event_feed,
+        ResourceReader(world.view, view),
         clock=world.clock,
         new_id=world.new_id,
         on_change=on_change,

@@ -51,6 +51,7 @@ class Faults:
         self.lock = threading.RLock()
         self._hangs: dict[str, Hang] = {}
         self._refusals: dict[str, _Refusal] = {}
+        self._lost_replies: dict[str, int] = {}
         self.before_call: Callable[[str], None] = lambda _: None
 
     def refuse(self, call: str, code: int, domain: int = 0, times: int | None = None) -> None:
@@ -64,6 +65,21 @@ class Faults:
     def allow(self, call: str) -> None:
         """Take a refusal back."""
         self._refusals.pop(call, None)
+
+    def lose_reply(self, call: str, *, after: int = 0) -> None:
+        """Let a call succeed so many times, and then succeed once while its connection breaks."""
+        self._lost_replies[call] = after
+
+    def loses_reply(self, call: str) -> bool:
+        """Whether the call that has just succeeded is the one whose reply is lost."""
+        with self.lock:
+            left = self._lost_replies.get(call)
+            if left is None:
+                return False
+            self._lost_replies[call] = left - 1
+            if left == 0:
+                del self._lost_replies[call]
+            return left == 0
 
     def is_refused(self, call: str) -> bool:
         """Whether the call would fail now."""

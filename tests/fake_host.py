@@ -66,6 +66,7 @@ class Guest:
     live: Element | None = None
     state: int = SHUTOFF
     ignores_unplug: bool = False
+    refuses_unplug: bool = False
     detached_by_libvirt: set[str] = field(default_factory=set)
 
     @property
@@ -79,6 +80,7 @@ class FakeHost(Machine):
     The verbs that tests speak: ``add_pci``, ``add_child``, ``add_node``, ``add_domain``,
     ``vanish``, ``refuse``, ``allow``, ``hang``, ``drop_connections``, ``down``, ``up``,
     ``vfio_refuses``, ``driver_refuses``, ``is_conventional``, ``guest_ignores_unplug``,
+    ``guest_refuses_unplug``, ``lose_reply``,
     ``set_driver`` (what a person does in sysfs), ``virsh_start``, ``virsh_destroy``,
     ``virsh_attach``, ``virsh_detach``, ``virsh_undefine``; and to look: ``driver``, ``pci``,
     ``guest``, ``calls``.
@@ -156,6 +158,10 @@ class FakeHost(Machine):
     def guest_ignores_unplug(self, name: str, *, ignores: bool = True) -> None:
         """Let the guest not answer unplug requests."""
         self.guest(name).ignores_unplug = ignores
+
+    def guest_refuses_unplug(self, name: str, *, refuses: bool = True) -> None:
+        """Let the guest answer unplug requests with a no, which libvirt announces."""
+        self.guest(name).refuses_unplug = refuses
 
     def virsh_start(self, name: str) -> None:
         """Start a domain as ``virsh start`` does."""
@@ -288,7 +294,9 @@ class FakeHost(Machine):
                 raise failure(DEVICE_MISSING, FROM_QEMU, f"device not found: {address}")
         if live and shares_slot(guest.live, address):
             raise failure(OPERATION_FAILED, FROM_QEMU, "cannot hot unplug a multifunction device")
-        if live and not guest.ignores_unplug:
+        if live and guest.refuses_unplug:
+            self.notify("device_removal_failed", (guest.uuid, f"hostdev_{address}"))
+        elif live and not guest.ignores_unplug:
             guest.live = without(guest.live, address)
             with self.pci_work:
                 self._release(guest, guest.detached_by_libvirt & {address})

@@ -64,6 +64,7 @@ VIR_DOMAIN_PMSUSPENDED: Final = 7
 VIR_DOMAIN_EVENT_ID_LIFECYCLE: Final = 0
 VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED: Final = 15
 VIR_DOMAIN_EVENT_ID_DEVICE_ADDED: Final = 19
+VIR_DOMAIN_EVENT_ID_DEVICE_REMOVAL_FAILED: Final = 22
 VIR_DOMAIN_EVENT_ID_METADATA_CHANGE: Final = 23
 VIR_NODE_DEVICE_EVENT_ID_LIFECYCLE: Final = 0
 VIR_NODE_DEVICE_EVENT_ID_UPDATE: Final = 1
@@ -176,6 +177,9 @@ class virConnect:
             self._host.enter(name)
             self._check_alive(name)
             yield self._host
+            if self._host.loses_reply(name):
+                self._host.drop_connections()
+                self._check_alive(name)
 
     def _check_alive(self, name: str) -> None:
         if self._state == "closed":
@@ -348,6 +352,7 @@ class virConnect:
             VIR_DOMAIN_EVENT_ID_LIFECYCLE: "lifecycle",
             VIR_DOMAIN_EVENT_ID_DEVICE_ADDED: "device_added",
             VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED: "device_removed",
+            VIR_DOMAIN_EVENT_ID_DEVICE_REMOVAL_FAILED: "device_removal_failed",
             VIR_DOMAIN_EVENT_ID_METADATA_CHANGE: "metadata",
         }
         with self._call("domainEventRegisterAny"):

@@ -1,10 +1,11 @@
-"""PCI addresses, as people write them and as libvirt names them."""
+"""What a host device is known by: its PCI address, or the UUID of a mediated device."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
+from uuid import UUID
 
 from hypeman_libvirt.devices.errors import InvalidPciAddressError
 
@@ -62,6 +63,62 @@ class PciAddress:
     def __str__(self) -> str:
         """Return ``dddd:bb:ss.f`` in lower case, as the kernel prints it."""
         return f"{self.domain:04x}:{self.bus:02x}:{self.slot:02x}.{self.function:x}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class MdevUuid:
+    """A mediated device, such as a vGPU, by the UUID that the kernel knows it by.
+
+    Attributes:
+        text: Lower case, with dashes.
+
+    Source: the kernel's Documentation/driver-api/vfio-mediated-device.rst.
+    """
+
+    text: str
+
+    def __post_init__(self) -> None:
+        """Take no other way to write a UUID, so that one device has one id.
+
+        Raises:
+            ValueError: The text is not a UUID in lower case with dashes.
+        """
+        if str(UUID(self.text)) != self.text:
+            raise ValueError(f"{self.text!r} is not a UUID in lower case with dashes")
+
+    @classmethod
+    def parse(cls, text: str) -> MdevUuid:
+        """Read a UUID of either case, with or without dashes.
+
+        Raises:
+            ValueError: The text is no UUID.
+        """
+        return cls(str(UUID(text)))
+
+    def __str__(self) -> str:
+        """Return the UUID in lower case with dashes, as sysfs shows it."""
+        return self.text
+
+
+HostDeviceId: TypeAlias = PciAddress | MdevUuid
+"""What a domain can be given: a PCI function, or a mediated device on one."""
+
+
+def sort_key(device: HostDeviceId) -> tuple[bool, str]:
+    """Order ids of both kinds: PCI functions by address, then mediated devices by UUID."""
+    return isinstance(device, MdevUuid), f"{device!s:>16}"
+
+
+def parse_host_device_id(text: str) -> HostDeviceId:
+    """Read what ``str()`` of an id has written.
+
+    Raises:
+        InvalidPciAddressError: It is neither a PCI address nor a UUID.
+    """
+    try:
+        return MdevUuid(text)
+    except ValueError:
+        return PciAddress.parse(text)
 
 
 def _explain(text: str) -> str:

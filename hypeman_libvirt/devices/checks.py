@@ -225,7 +225,7 @@ def inspect(now: Snapshot) -> Preflight:
 def in_use(assignment: Assignment) -> InUseError:
     """The refusal that names who holds a device."""
     return InUseError(
-        f"{assignment.address} is in use by {rules.describe_assignment(assignment)}",
+        f"{assignment.device} is in use by {rules.describe_assignment(assignment)}",
         hint="detach it there first",
     )
 

@@ -101,8 +101,8 @@ class DriverChanges:
 
     def _is_group_held(self, node: NodeDevice) -> bool:
         """Whether a guest runs with a member: then the host driver could not take the device."""
-        assignments = self._host.list_assignments()
         members = {node.address, *node.group_addresses}
+        assignments = self._host.read_assignments(members)
         return any(each.live for member in members for each in assignments.get(member, ()))
 
     def _take_again(self, address: PciAddress) -> None:

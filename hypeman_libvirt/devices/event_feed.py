@@ -16,7 +16,7 @@ from hypeman_libvirt.devices.address import PciAddress
 from hypeman_libvirt.devices.errors import DeviceError, TooManyListenersError
 from hypeman_libvirt.devices.inventory import Inventory
 from hypeman_libvirt.devices.model import Event, EventType
-from hypeman_libvirt.devices.ports import Clock, Host
+from hypeman_libvirt.devices.ports import Clock, HostView
 
 _log: Final = logging.getLogger(__name__)
 _REMEMBERED: Final = 1000
@@ -48,7 +48,7 @@ class Seen:
     attached_to: str | None
 
 
-def look(inventory: Inventory, host: Host) -> Mapping[PciAddress, Seen]:
+def look(inventory: Inventory, host: HostView) -> Mapping[PciAddress, Seen]:
     """Look at every endpoint of the host and every registered device."""
     seen = {
         node.address: Seen(None, None, True, node.driver, None)
@@ -105,7 +105,7 @@ class EventFeed:
     def __init__(
         self,
         inventory: Inventory,
-        host: Host,
+        host: HostView,
         clock: Clock,
         *,
         poll_interval: float,

@@ -22,7 +22,7 @@ from hypeman_libvirt.devices.model import (
     Registration,
     Scope,
 )
-from hypeman_libvirt.devices.ports import AssignmentsByDevice, Host, Registry
+from hypeman_libvirt.devices.ports import AssignmentsByDevice, HostView, Registry
 
 _NODE_NAME: Final = re.compile(r"pci_([0-9a-f]{4,8})_([0-9a-f]{2})_([0-9a-f]{2})_([0-7])")
 
@@ -30,7 +30,7 @@ _NODE_NAME: Final = re.compile(r"pci_([0-9a-f]{4,8})_([0-9a-f]{2})_([0-9a-f]{2})
 class Inventory:
     """Reads of devices, registered or not. Changes nothing."""
 
-    def __init__(self, host: Host, registry: Registry) -> None:
+    def __init__(self, host: HostView, registry: Registry) -> None:
         """Read from this host and this registry."""
         self._host = host
         self._registry = registry

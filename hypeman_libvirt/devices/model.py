@@ -5,14 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
-from hypeman_libvirt.devices.address import PciAddress
+from hypeman_libvirt.devices.address import HostDeviceId, MdevUuid, PciAddress
 
 Scope: TypeAlias = Literal["device", "group"]
 DeviceType: TypeAlias = Literal["gpu", "pci"]
 DeviceState: TypeAlias = Literal["present", "missing", "changed"]
 Severity: TypeAlias = Literal["ok", "warning", "error"]
+AssignmentKind: TypeAlias = Literal[
+    "hostdev",
+    "interface",
+    "mdev",
+    "nvme_disk",
+    "block_disk",
+    "scsi",
+    "scsi_host",
+    "usb",
+    "vdpa",
+]
+_DIRECT: Final[frozenset[AssignmentKind]] = frozenset({"hostdev", "interface", "nvme_disk"})
 EventType: TypeAlias = Literal[
     "registered",
     "unregistered",
@@ -103,19 +115,6 @@ class NodeDevice:
 
 
 @dataclass(frozen=True, slots=True)
-class IommuGroup:
-    """The smallest set of PCI functions that the IOMMU can tell apart.
-
-    Attributes:
-        number: The kernel's number, 0 is legal.
-        members: Every function in it that libvirt lists, by address.
-    """
-
-    number: int
-    members: tuple[NodeDevice, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Domain:
     """libvirt's virtual machine.
 
@@ -145,21 +144,36 @@ class Domain:
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """A domain that holds a PCI address, in ``<hostdev>`` or ``<interface type='hostdev'>``.
+    """A domain has a device of the host: the device itself, or something that lives on it.
 
     Attributes:
-        domain: Who.
-        address: What, on the host.
+        domain: Which domain.
+        device: Which device of the host.
         live: It is in the live XML of an active domain.
         persistent: It is in the definition for the next start.
         managed: libvirt binds it to vfio-pci at start and gives it back at stop.
+        kind: ``hostdev``: ``<hostdev type='pci'>``. ``interface``: ``<interface type='hostdev'>``.
+            ``mdev``: ``<hostdev type='mdev'>``, of the mediated device itself and of its parent.
+            ``nvme_disk``: ``<disk type='nvme'>``. The others are reached through a controller:
+            ``block_disk``, ``scsi``, ``scsi_host``, ``usb`` and ``vdpa``.
+        via: How the domain lives on a device that it does not have itself, for people, such as
+            ``disk vda on /dev/nvme0n1p2``; None where it has the device itself.
     """
 
     domain: Domain
-    address: PciAddress
+    device: HostDeviceId
     live: bool
     persistent: bool
     managed: bool
+    kind: AssignmentKind = "hostdev"
+    via: str | None = None
+
+    @property
+    def direct(self) -> bool:
+        """Whether the domain has the device itself: then ``attached_to`` names the domain."""
+        if self.kind == "mdev":
+            return isinstance(self.device, MdevUuid)
+        return self.kind in _DIRECT
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,14 +198,14 @@ class MetadataEntry:
     Attributes:
         id: Of the registration, CUID2.
         name: Of the registration.
-        pci_address: Where it is on the host.
+        device: What the domain holds.
         bound: Devices that attach took from their host driver, and that detach gives back;
             libvirt gives back by itself only what it took by itself.
     """
 
     id: str
     name: str
-    pci_address: PciAddress
+    device: HostDeviceId
     bound: tuple[PciAddress, ...] = ()
 
 

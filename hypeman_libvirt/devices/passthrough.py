@@ -251,7 +251,7 @@ class Passthrough:
         return tuple(node.address for node in siblings)
 
     def _demand_held(self, domain: Domain, addresses: Sequence[PciAddress]) -> None:
-        assignments = self._host.list_assignments()
+        assignments = self._host.read_assignments(addresses)
         for address in addresses:
             if domain.uuid not in {each.domain.uuid for each in assignments.get(address, ())}:
                 raise LibvirtFailedError(
@@ -270,7 +270,7 @@ class Passthrough:
         """Write into the domain's metadata which registered devices it holds now."""
         before = self._host.read_metadata(domain)
         work.undo.callback(work.changes.write_metadata, domain, before)
-        entries = [entry for entry in before if entry.pci_address not in addresses]
+        entries = [entry for entry in before if entry.device not in addresses]
         for address in addresses:
             device = self._registry.find_by_address(found.host, address)
             if device is not None:
@@ -285,7 +285,7 @@ class Passthrough:
         entries = self._host.read_metadata(domain)
         work.changes.detach(domain, addresses[::-1])
         self._await_release(domain, addresses)
-        leaving = [entry for entry in entries if entry.pci_address in addresses]
+        leaving = [entry for entry in entries if entry.device in addresses]
         self._give_back(addresses, [each for entry in leaving for each in entry.bound], work)
         self._forget(domain, [entry for entry in entries if entry not in leaving], work)
         self._tell("detach", caller, found, now)
@@ -306,7 +306,7 @@ class Passthrough:
             self._sleep(_POLL)
 
     def _still_held(self, domain: Domain, addresses: Sequence[PciAddress]) -> list[PciAddress]:
-        assignments = self._host.list_assignments()
+        assignments = self._host.read_assignments(addresses)
         return [
             address
             for address in addresses
@@ -337,7 +337,9 @@ class Passthrough:
                 _log.exception("metadata of domain %s still names a detached device", domain.name)
 
     def _assignment(self, found: Registration) -> Assignment:
-        assignment = rules.first_assignment(self._host.list_assignments(), found.pci_address)
+        assignment = rules.first_assignment(
+            self._host.read_assignments([found.pci_address]), found.pci_address
+        )
         if assignment is None:
             raise NotAttachedError(f"no domain holds {found.name} ({found.pci_address})")
         return assignment
@@ -391,7 +393,7 @@ def _has_all(domain: Domain, now: Snapshot) -> bool:
     ]
     if held and len(whole) < len(now.taking):
         raise InUseError(
-            f"{held[0].address} is in a part of {rules.describe_assignment(held[0])} already",
+            f"{held[0].device} is in a part of {rules.describe_assignment(held[0])} already",
             hint="detach it first, or restart the domain",
         )
     return bool(held)

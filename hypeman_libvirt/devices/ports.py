@@ -1,6 +1,7 @@
 """What the use cases need of the world, and who implements it.
 
-``hypeman_libvirt.host`` implements Host and HostChanges, ``hypeman_libvirt.registry`` Registry.
+``hypeman_libvirt.host`` implements HostView, Host and HostChanges, ``hypeman_libvirt.registry``
+Registry, HostDrivers and Locks.
 """
 
 from __future__ import annotations
@@ -8,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
-from typing import Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
-from hypeman_libvirt.devices.address import PciAddress
+from hypeman_libvirt.devices.address import HostDeviceId, PciAddress
 from hypeman_libvirt.devices.capacity import HostResources, Platform
 from hypeman_libvirt.devices.model import (
     Assignment,
@@ -31,51 +32,15 @@ NewId: TypeAlias = Callable[[], str]
 OnChange: TypeAlias = Callable[[Change], None]
 """Is told of every change that was made, in the thread that made it."""
 
-AssignmentsByDevice: TypeAlias = Mapping[PciAddress, Sequence[Assignment]]
-"""Who holds what; an address that nobody holds has no entry or an empty one."""
+AssignmentsByDevice: TypeAlias = Mapping[HostDeviceId, Sequence[Assignment]]
+"""Which domains have which device, running ones first; a free device has no entry or an empty one.
+"""
 
 
-class HostChanges(Protocol):
-    """Changes on the host, over a connection of their own.
+class HostView(Protocol):
+    """The libvirt host for answers that only show it: reads, metrics, events and the page.
 
-    Each call may block for as long as libvirt does: a host driver can hang in unbind. A return
-    says only that libvirt reported success; the caller reads the driver or the domain again.
-
-    Raises: every method LibvirtUnavailableError, LibvirtDeniedError, NotSupportedError,
-    InUseError, VfioUnavailableError, LibvirtFailedError.
-    """
-
-    def bind(self, address: PciAddress) -> None:
-        """Take the device from its host driver and give it to vfio-pci."""
-
-    def unbind(self, address: PciAddress) -> None:
-        """Take the device from vfio-pci and let the host driver probe it.
-
-        On a device that is on its host driver this unbinds and probes it again: never do that.
-        """
-
-    def attach(self, domain: Domain, addresses: Sequence[PciAddress]) -> None:
-        """Give the devices to the domain: live and persistent if active, else persistent.
-
-        ``managed='yes'``. Several addresses become functions of one guest slot. If one fails,
-        those before it are taken out again before the error leaves.
-
-        Raises:
-            NoFreeSlotError: The domain has no free PCI slot.
-        """
-
-    def detach(self, domain: Domain, addresses: Sequence[PciAddress]) -> None:
-        """Ask for the devices back, both from the live domain and from its definition.
-
-        Returns once libvirt took the request; the guest may not have let go yet.
-        """
-
-    def write_metadata(self, domain: Domain, entries: Sequence[MetadataEntry]) -> None:
-        """Make the entries our metadata of the domain; none removes it. Others' stays."""
-
-
-class Host(Protocol):
-    """The libvirt host. Every method answers from libvirt, with reads retried once.
+    It may be a cache. Whatever decides over a change takes a Host, which this is not.
 
     Raises: every method LibvirtUnavailableError, LibvirtDeniedError, NotSupportedError,
     LibvirtFailedError.
@@ -97,10 +62,10 @@ class Host(Protocol):
         """List every PCI function, by address. One that vanishes meanwhile is left out."""
 
     def list_assignments(self) -> AssignmentsByDevice:
-        """Say which domains hold which address, running ones first."""
+        """Say which domains have which device, running ones first."""
 
-    def list_uses(self, devices: Collection[NodeDevice]) -> Sequence[HostUse]:
-        """Say what the host itself does with these devices; empty when it is idle."""
+    def list_domains(self) -> Sequence[Domain]:
+        """List all domains, active or not."""
 
     def has_vfio(self) -> bool | None:
         """Whether the hypervisor can pass PCI devices through; None where it does not say."""
@@ -111,23 +76,109 @@ class Host(Protocol):
     def platform(self) -> Platform:
         """Say what kind of host it is."""
 
+    def hostdev_xml(self, addresses: Sequence[PciAddress]) -> str:
+        """Return the element for ``virsh attach-device``, or several in one document."""
+
+    def subscribe(self, wake: Callable[[], None]) -> None:
+        """Have ``wake`` called, from any thread, after each change that libvirt announces."""
+
+
+class RemovalWatch(Protocol):
+    """What libvirt announces of one domain's devices that are unplugged."""
+
+    def wait(self, seconds: float) -> Literal["removed", "failed"] | None:
+        """Return the next DEVICE_REMOVED or DEVICE_REMOVAL_FAILED; None when none came in time.
+
+        Source: https://libvirt.org/html/libvirt-libvirt-domain.html, VIR_DOMAIN_EVENT_ID_*.
+        """
+
+
+class HostChanges(Protocol):
+    """Changes on the host, over a connection of their own.
+
+    Each call may block for as long as libvirt does: a host driver can hang in unbind. A return
+    says only that libvirt reported success; the caller reads the driver or the domain again. An
+    error does not say that nothing has happened: the reply may be what was lost.
+
+    Raises: every method LibvirtUnavailableError, LibvirtDeniedError, NotSupportedError,
+    InUseError, VfioUnavailableError, LibvirtFailedError.
+    """
+
+    def bind(self, address: PciAddress) -> None:
+        """Take the device from its host driver and give it to vfio-pci."""
+
+    def unbind(self, address: PciAddress) -> None:
+        """Take the device from vfio-pci and let the host driver probe it.
+
+        On a device that is on its host driver this unbinds and probes it again: never do that.
+        """
+
+    def attach(self, domain: Domain, devices: Sequence[HostDeviceId]) -> None:
+        """Give the domain those devices that it lacks: live and persistent, as the domain is.
+
+        ``managed='yes'``. Several PCI functions become functions of one guest slot. If one fails,
+        those that this call has given are taken out again before the error leaves.
+
+        Raises:
+            NoFreeSlotError: The domain has no free PCI slot.
+        """
+
+    def detach(self, domain: Domain, devices: Sequence[HostDeviceId]) -> None:
+        """Ask for the devices back, both from the live domain and from its definition.
+
+        Returns once libvirt took the request; the guest may not have let go yet. If one fails,
+        the very elements that this call has taken are put back before the error leaves.
+        """
+
+    def write_metadata(self, domain: Domain, entries: Sequence[MetadataEntry]) -> None:
+        """Make the entries our metadata of the domain; none removes it. Others' stays."""
+
+
+class Host(HostView, Protocol):
+    """The libvirt host itself, for whatever decides over a change: nothing here may be stale.
+
+    Reads are retried once.
+    """
+
+    def read_assignments(self, devices: Collection[HostDeviceId]) -> AssignmentsByDevice:
+        """Say which domains have any of these devices, running ones first.
+
+        The one question whose answer takes all domains; an operation asks it once.
+        """
+
+    def read_domain_assignments(self, domain: Domain) -> Sequence[Assignment]:
+        """Say what this one domain has, without asking for others; empty when it is gone."""
+
     def find_domain(self, instance: str) -> Domain | None:
         """Look up a domain by UUID, name or instance id, in this order."""
 
-    def list_domains(self) -> Sequence[Domain]:
-        """List all domains, active or not."""
+    def list_uses(self, devices: Collection[NodeDevice]) -> Sequence[HostUse]:
+        """Say what the host itself does with these devices; empty when it is idle."""
 
     def read_metadata(self, domain: Domain) -> Sequence[MetadataEntry]:
         """Return our entries in the domain's metadata; empty without."""
 
-    def hostdev_xml(self, addresses: Sequence[PciAddress]) -> str:
-        """Return the element for ``virsh attach-device``, or several in one document."""
+    def watch_removal(self, domain: Domain) -> AbstractContextManager[RemovalWatch]:
+        """Listen for unplugged devices of the domain; enter it before the detach."""
 
     def changes(self) -> AbstractContextManager[HostChanges]:
         """Open a connection of its own for changes, and close it again."""
 
-    def subscribe(self, wake: Callable[[], None]) -> None:
-        """Have ``wake`` called, from any thread, after each change that libvirt announces."""
+
+class HostDrivers(Protocol):
+    """Which driver each device had before the service bound it; kept through restarts.
+
+    Raises: every method RegistryUnavailableError.
+    """
+
+    def note_host_driver(self, host: str, device: HostDeviceId, driver: str | None) -> None:
+        """Keep the driver that the device has; None where it has none."""
+
+    def host_driver(self, host: str, device: HostDeviceId) -> str | None:
+        """Return the driver that was noted; None without a note, too."""
+
+    def forget_host_driver(self, host: str, device: HostDeviceId) -> None:
+        """Forget the note: the device is back on its host driver."""
 
 
 class Registry(Protocol):
@@ -157,3 +208,24 @@ class Registry(Protocol):
 
     def remove(self, host: str, registration_id: str) -> bool:
         """Forget a registration; False when there was none."""
+
+
+class Held(AbstractContextManager["Held"], Protocol):
+    """Locks that are held; leaving the context releases them."""
+
+    def release(self) -> None:
+        """Let go of all of them, from any thread; a second time does nothing."""
+
+
+class Locks(Protocol):
+    """Locks that are held across threads and processes; a holder that is killed frees its own."""
+
+    def hold(self, keys: Collection[str]) -> Held:
+        """Take all of the locks or none, without waiting.
+
+        Args:
+            keys: Such as ``group 25``, ``device 0000:a2:00.0``, ``domain UUID`` or ``mdev UUID``.
+
+        Raises:
+            BusyError: Somebody holds one of them.
+        """

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hypeman_libvirt.devices import rules
+from hypeman_libvirt.devices.address import PciAddress
 from hypeman_libvirt.devices.errors import ConflictError
 from hypeman_libvirt.devices.model import MetadataEntry, NodeDevice, Registration
 from hypeman_libvirt.devices.ports import Clock, Host, Registry
@@ -44,14 +45,17 @@ def recover(host: Host, registry: Registry, clock: Clock) -> Sequence[Recovered]
 def _recover(
     host: Host, registry: Registry, clock: Clock, entry: MetadataEntry, domain: str
 ) -> Recovered:
-    known = registry.find_by_address(host.key(), entry.pci_address)
+    address = entry.device
+    if not isinstance(address, PciAddress):
+        return Recovered(entry, domain, f"{address} is a mediated device; register it anew")
+    known = registry.find_by_address(host.key(), address)
     if known is not None:
         same = (known.id, known.name) == (entry.id, entry.name)
-        problem = f"{entry.pci_address} is registered already as {known.name!r} (id {known.id})"
+        problem = f"{address} is registered already as {known.name!r} (id {known.id})"
         return Recovered(entry, domain, problem, known=same)
-    node = host.node_device(entry.pci_address)
+    node = host.node_device(address)
     if node is None:
-        return Recovered(entry, domain, f"no PCI device is at {entry.pci_address} now")
+        return Recovered(entry, domain, f"no PCI device is at {address} now")
     try:
         registry.add(_registration(host, node, entry, clock))
     except ConflictError as error:
@@ -63,7 +67,7 @@ def _registration(host: Host, node: NodeDevice, entry: MetadataEntry, clock: Clo
     return Registration(
         id=entry.id,
         host=host.key(),
-        pci_address=entry.pci_address,
+        pci_address=node.address,
         name=entry.name,
         created_at=clock(),
         created_by=None,

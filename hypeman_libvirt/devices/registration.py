@@ -49,6 +49,7 @@ class DeviceService:
         passthrough: Passthrough,
         preflight: Preflighter,
         event_feed: EventFeed,
+        resources: ResourceReader,
         *,
         clock: Clock,
         new_id: NewId,
@@ -60,7 +61,7 @@ class DeviceService:
         self.passthrough = passthrough
         self.preflight = preflight
         self.event_feed = event_feed
-        self.resources = ResourceReader(host, inventory)
+        self.resources = resources
         self._host = host
         self._registry = registry
         self._clock = clock

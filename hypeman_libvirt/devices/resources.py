@@ -12,7 +12,7 @@ from hypeman_libvirt.devices import rules
 from hypeman_libvirt.devices.capacity import Guest, Platform, StoragePool
 from hypeman_libvirt.devices.inventory import Inventory
 from hypeman_libvirt.devices.model import AvailableDevice, NodeDevice
-from hypeman_libvirt.devices.ports import Host
+from hypeman_libvirt.devices.ports import HostView
 
 GpuMode: TypeAlias = Literal["passthrough", "vgpu"]
 
@@ -111,7 +111,7 @@ class Capabilities:
 class ResourceReader:
     """Reads what the host has. Changes nothing."""
 
-    def __init__(self, host: Host, inventory: Inventory) -> None:
+    def __init__(self, host: HostView, inventory: Inventory) -> None:
         """Read from this host; GPUs from this inventory."""
         self._host = host
         self._inventory = inventory

@@ -39,7 +39,9 @@ class SnapshotReader:
             registration=registration,
             group=group,
             taking=endpoints if scope == "group" else [node] if node else [],
-            assignments=self._host.list_assignments(),
+            assignments=self._host.read_assignments(
+                [member.address for member in group] or [address]
+            ),
             uses=self._host.list_uses(
                 [each for each in endpoints if not rules.on_vfio(each.driver)]
             ),

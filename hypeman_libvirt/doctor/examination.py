@@ -103,7 +103,7 @@ def _read_noted(host: LibvirtHost) -> Sequence[Noted]:
         Noted(domain.name, entry)
         for domain in host.list_domains()
         for entry in host.read_metadata(domain)
-        if all(each.domain.uuid != domain.uuid for each in assignments.get(entry.pci_address, ()))
+        if all(each.domain.uuid != domain.uuid for each in assignments.get(entry.device, ()))
     ]
 
 

@@ -46,11 +46,13 @@ def _check_group(group: GroupReport) -> Iterator[Finding]:
 
 def _explain(noted: Noted, nodes: Mapping[PciAddress, NodeDevice]) -> Finding:
     entry = noted.entry
-    touched = [nodes[each] for each in (entry.pci_address, *entry.bound) if each in nodes]
+    touched = [
+        node for address, node in nodes.items() if address == entry.device or address in entry.bound
+    ]
     return Finding(
         _ID,
         "warning",
-        f"the metadata of {noted.domain} names {entry.name} ({entry.pci_address}), which it does "
+        f"the metadata of {noted.domain} names {entry.name} ({entry.device}), which it does "
         "not hold",
         "; ".join(
             [

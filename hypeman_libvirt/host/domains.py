@@ -11,7 +11,7 @@ from typing import Final
 
 import libvirt
 
-from hypeman_libvirt.devices.address import PciAddress
+from hypeman_libvirt.devices.address import HostDeviceId, PciAddress
 from hypeman_libvirt.devices.errors import (
     DeviceError,
     NoFreeSlotError,
@@ -72,9 +72,9 @@ class DomainAssignments:
 def by_address(domains: Iterable[DomainAssignments]) -> AssignmentsByDevice:
     """Say which domains hold which address, active ones first."""
     found = [assignment for domain in domains for assignment in domain.assignments]
-    assignments: dict[PciAddress, list[Assignment]] = defaultdict(list)
+    assignments: dict[HostDeviceId, list[Assignment]] = defaultdict(list)
     for assignment in sorted(found, key=lambda each: (not each.live, not each.domain.active)):
-        assignments[assignment.address].append(assignment)
+        assignments[assignment.device].append(assignment)
     return dict(assignments)
 
 

@@ -7,15 +7,16 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TypeAlias
 
-from hypeman_libvirt.devices.address import PciAddress
+from hypeman_libvirt.devices.address import HostDeviceId, PciAddress
 from hypeman_libvirt.devices.capacity import HostResources, Platform
 from hypeman_libvirt.devices.errors import (
     DeviceError,
     LibvirtDeniedError,
     LibvirtUnavailableError,
+    NotSupportedError,
 )
-from hypeman_libvirt.devices.model import Domain, HostUse, MetadataEntry, NodeDevice
-from hypeman_libvirt.devices.ports import AssignmentsByDevice, HostChanges
+from hypeman_libvirt.devices.model import Assignment, Domain, HostUse, MetadataEntry, NodeDevice
+from hypeman_libvirt.devices.ports import AssignmentsByDevice, HostChanges, HostView, RemovalWatch
 from hypeman_libvirt.host.cache.domain_config_files import (
     DomainConfigFiles,
     domain_config_directory,
@@ -58,14 +59,14 @@ class LibvirtHost:
         node_devices: NodeDevices,
         domains: Domains,
         open_changes: OpenChanges,
-        shown: LibvirtHost | None = None,
+        shown: HostView | None = None,
     ) -> None:
         """Take the connection, what reads over it, how to make changes, and how it is shown."""
         self._connection = connection
         self._node_devices = node_devices
         self._domains = domains
         self._open_changes = open_changes
-        self.shown = shown or self
+        self.shown: HostView = shown or self
         self._uuid: str | None = None
         local = LocalView() if is_local(connection.uri) else None
         self._uses = HostUses(node_devices.list_tree, local)
@@ -111,6 +112,21 @@ class LibvirtHost:
     def list_assignments(self) -> AssignmentsByDevice:
         """Say which domains hold which address, running ones first."""
         return self._domains.list_assignments()
+
+    def read_assignments(self, devices: Collection[HostDeviceId]) -> AssignmentsByDevice:
+        """Say which domains have any of these devices, running ones first."""
+        listed = self._domains.list_assignments()
+        return {device: listed[device] for device in devices if device in listed}
+
+    def read_domain_assignments(self, domain: Domain) -> Sequence[Assignment]:
+        """Say what this one domain has."""
+        read = self._domains.read_assignments(domain.name)
+        return read.assignments if read else ()
+
+    def watch_removal(self, domain: Domain) -> AbstractContextManager[RemovalWatch]:
+        """Announce nothing yet: the caller polls the domain."""
+        del domain
+        return nullcontext(_NoWatch())
 
     def list_uses(self, devices: Collection[NodeDevice]) -> Sequence[HostUse]:
         """Say what the host itself does with these devices."""
@@ -172,6 +188,13 @@ class LibvirtHost:
         self._connection.close()
 
 
+class _NoWatch:
+    """A watch that hears nothing."""
+
+    def wait(self, seconds: float) -> None:
+        """Hear nothing."""
+
+
 class CachedHost(LibvirtHost):
     """A libvirt host that keeps what it has read for as long as it is true."""
 
@@ -212,15 +235,15 @@ class LibvirtChanges:
         self._domains = domains
         self._domain_cache = domain_cache
 
-    def attach(self, domain: Domain, addresses: Sequence[PciAddress]) -> None:
+    def attach(self, domain: Domain, devices: Sequence[HostDeviceId]) -> None:
         """Give the devices to the domain."""
         with self._changing(domain):
-            self._domains.attach(domain, addresses)
+            self._domains.attach(domain, _pci_functions(devices))
 
-    def detach(self, domain: Domain, addresses: Sequence[PciAddress]) -> None:
+    def detach(self, domain: Domain, devices: Sequence[HostDeviceId]) -> None:
         """Ask for the devices back."""
         with self._changing(domain):
-            self._domains.detach(domain, addresses)
+            self._domains.detach(domain, _pci_functions(devices))
 
     def write_metadata(self, domain: Domain, entries: Sequence[MetadataEntry]) -> None:
         """Make the entries our metadata of the domain."""
@@ -234,6 +257,13 @@ class LibvirtChanges:
         finally:
             if self._domain_cache is not None:
                 self._domain_cache.invalidate(domain.name)
+
+
+def _pci_functions(devices: Sequence[HostDeviceId]) -> Sequence[PciAddress]:
+    addresses = [each for each in devices if isinstance(each, PciAddress)]
+    if len(addresses) < len(devices):
+        raise NotSupportedError("mediated devices cannot be attached or detached yet")
+    return addresses
 
 
 def open_host(uri: str, observe: Observe = ignore_call) -> LibvirtHost:
@@ -283,7 +313,7 @@ def _assemble(
     open_changes: OpenChanges,
     caches: Caches | None,
 ) -> LibvirtHost:
-    shown = None
+    shown: HostView | None = None
     if caches is not None:
         shown = CachedHost(connection, node_devices, domains, open_changes, caches)
     return LibvirtHost(connection, node_devices, domains, open_changes, shown)

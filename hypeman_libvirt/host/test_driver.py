@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote, unquote, urlsplit
 
-from hypeman_libvirt.devices.address import PciAddress
+from hypeman_libvirt.devices.address import HostDeviceId, PciAddress
 from hypeman_libvirt.devices.errors import DeviceNotFoundError, InUseError, LibvirtFailedError
 from hypeman_libvirt.devices.model import Assignment, Domain, NodeDevice
 from hypeman_libvirt.devices.rules import on_vfio
@@ -57,8 +57,8 @@ class TestDriverNodeDevices(NodeDevices):
         self._domains = Domains(connection)
         self._lock = threading.Lock()
         self._at_boot = _read_drivers(connection.uri)
-        self._drivers = dict(self._at_boot)
-        self._taken: dict[PciAddress, str | None] = {}
+        self._drivers: dict[HostDeviceId, str | None] = dict(self._at_boot)
+        self._taken: dict[HostDeviceId, str | None] = {}
         _log.warning(
             "%s is libvirt's test driver: drivers, bind and unbind are kept in memory only",
             connection.uri,
@@ -138,7 +138,7 @@ class TestDriverDomains(Domains):
         self._node_devices.follow_domains()
 
 
-def _read_drivers(uri: str) -> Mapping[PciAddress, str | None]:
+def _read_drivers(uri: str) -> Mapping[HostDeviceId, str | None]:
     path = unquote(urlsplit(uri).path)
     if path in _BUILT_IN:
         return {}

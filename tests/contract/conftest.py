@@ -50,8 +50,10 @@ def connection(uri: str) -> Iterator[libvirt.virConnect]:
 @pytest.fixture(params=["asked", "shown"])
 def host(uri: str, request: pytest.FixtureRequest) -> Iterator[LibvirtHost]:
     """Open the host that decides over changes, and the one that only shows: they must agree."""
-    from hypeman_libvirt.host.libvirt_host import open_host  # noqa: PLC0415
+    from hypeman_libvirt.host.libvirt_host import LibvirtHost, open_host  # noqa: PLC0415
 
     host = open_host(uri)
-    yield host if request.param == "asked" else host.shown
+    shown = host.shown
+    assert isinstance(shown, LibvirtHost)
+    yield host if request.param == "asked" else shown
     host.close()

@@ -115,7 +115,7 @@ def test_a_group_in_a_running_domain_has_two_slots_now_and_one_from_the_next_sta
 
 def test_the_metadata_names_the_sibling_that_attach_has_bound() -> None:
     (entry,) = parse_metadata((CAPTURES / "group-attached" / "metadata.xml").read_text())
-    assert (entry.name, entry.pci_address, entry.bound) == ("h100", GPU, (AUDIO,))
+    assert (entry.name, entry.device, entry.bound) == ("h100", GPU, (AUDIO,))
     drivers = {read(path).driver for path in (CAPTURES / "group-attached").glob("pci_*.xml")}
     assert drivers == {"vfio-pci"}
 

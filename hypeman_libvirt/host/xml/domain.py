@@ -12,7 +12,7 @@ from typing import Final
 from lxml import etree
 from lxml.etree import _Element as Element
 
-from hypeman_libvirt.devices.address import PciAddress
+from hypeman_libvirt.devices.address import MdevUuid, PciAddress, parse_host_device_id
 from hypeman_libvirt.devices.errors import InvalidPciAddressError, LibvirtFailedError
 from hypeman_libvirt.devices.model import MetadataEntry
 from hypeman_libvirt.host.xml.document import parse_xml, read_address, show_xml
@@ -151,7 +151,8 @@ def build_metadata(entries: Sequence[MetadataEntry]) -> str:
     """Write our metadata without its namespace, which ``virDomainSetMetadata()`` puts into it."""
     devices = etree.Element("devices")
     for entry in entries:
-        facts = {"id": entry.id, "name": entry.name, "pci_address": str(entry.pci_address)}
+        kind = "mdev_uuid" if isinstance(entry.device, MdevUuid) else "pci_address"
+        facts = {"id": entry.id, "name": entry.name, kind: str(entry.device)}
         if entry.bound:
             facts["bound"] = " ".join(map(str, entry.bound))
         etree.SubElement(devices, "device", facts)
@@ -168,12 +169,13 @@ def parse_metadata(xml: str) -> Sequence[MetadataEntry]:
 
 
 def _read_entry(device: Element) -> MetadataEntry:
-    entry_id, name, address = (device.get(key) for key in ("id", "name", "pci_address"))
-    if not entry_id or not name or not address:
+    entry_id, name = device.get("id"), device.get("name")
+    host_device = device.get("pci_address") or device.get("mdev_uuid")
+    if not entry_id or not name or not host_device:
         raise LibvirtFailedError("an entry in the domain's metadata lacks id, name or pci_address")
     try:
         bound = tuple(PciAddress.parse(each) for each in device.get("bound", "").split())
-        return MetadataEntry(entry_id, name, PciAddress.parse(address), bound)
+        return MetadataEntry(entry_id, name, parse_host_device_id(host_device), bound)
     except InvalidPciAddressError as error:
         raise LibvirtFailedError(f"in the domain's metadata, {error.message}") from error
 
