@@ -1,4 +1,4 @@
-"""The one table, as the newest migration leaves it."""
+"""The tables, as the newest migration leaves them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-HEAD: Final = "0001"
+HEAD: Final = "0002"
 """Revision of the newest migration in ``migrations/versions``."""
 
 
@@ -40,12 +40,17 @@ class UtcDateTime(TypeDecorator[datetime]):
         return None if value is None else value.replace(tzinfo=value.tzinfo or UTC)
 
 
+_DEVICE_ID: Final = 36
+"""Characters of the longest id of a device on its host: the UUID of a mediated device."""
+
+metadata: Final = MetaData()
+
 registrations: Final = Table(
     "registrations",
-    MetaData(),
+    metadata,
     Column("id", String(64), primary_key=True),
     Column("host", Text, nullable=False),
-    Column("pci_address", String(16), nullable=False),
+    Column("device", String(_DEVICE_ID), nullable=False),
     Column("name", String(128), nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     Column("created_by", Text),
@@ -56,6 +61,18 @@ registrations: Final = Table(
     Column("iommu_group", Integer),
     Column("host_driver", Text),
     Column("tags", JSON, nullable=False),
-    UniqueConstraint("host", "pci_address", name="one_registration_per_address"),
+    UniqueConstraint("host", "device", name="one_registration_per_device"),
     UniqueConstraint("host", "name", name="one_registration_per_name"),
 )
+
+host_drivers: Final = Table(
+    "host_drivers",
+    metadata,
+    Column("host", Text, primary_key=True),
+    Column("device", String(_DEVICE_ID), primary_key=True),
+    Column("driver", Text),
+)
+"""The driver that a device had before it was bound to vfio-pci, NULL for none.
+
+Also of devices that are not registered: members of an IOMMU group are bound with it.
+"""

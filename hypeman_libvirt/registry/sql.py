@@ -12,12 +12,12 @@ from typing import Any, Final
 from sqlalchemy import Connection, Row, Select, and_, bindparam, delete, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
-from hypeman_libvirt.devices.address import PciAddress
+from hypeman_libvirt.devices.address import HostDeviceId, PciAddress
 from hypeman_libvirt.devices.errors import ConflictError, RegistryUnavailableError
 from hypeman_libvirt.devices.model import Registration
 from hypeman_libvirt.registry.errors import reason
 from hypeman_libvirt.registry.opening import open_engine, serialize
-from hypeman_libvirt.registry.schema import registrations
+from hypeman_libvirt.registry.schema import host_drivers, registrations
 from hypeman_libvirt.registry.sqlite import LOCK_TIMEOUT, Version
 
 _TABLE = registrations.c
@@ -29,7 +29,7 @@ _ON_HOST: Final = select(registrations).where(_HERE)
 _BY_REFERENCE: Final = _ON_HOST.where(
     or_(_TABLE.id == bindparam("key"), _TABLE.name == bindparam("key"))
 )
-_BY_ADDRESS: Final = _ON_HOST.where(_TABLE.pci_address == bindparam("key"))
+_BY_DEVICE: Final = _ON_HOST.where(_TABLE.device == bindparam("key"))
 _IN_ORDER: Final = _ON_HOST.order_by(_TABLE.created_at, _TABLE.id)
 _REMEMBERED: Final = 4096
 """Look-ups whose answers are kept while the registry does not change."""
@@ -39,7 +39,7 @@ _RIVALS: Final = select(registrations).where(
         and_(_HERE, _TABLE.id == bindparam("name")),
         and_(_HERE, _TABLE.name == bindparam("name")),
         and_(_HERE, _TABLE.name == bindparam("id")),
-        and_(_HERE, _TABLE.pci_address == bindparam("pci_address")),
+        and_(_HERE, _TABLE.device == bindparam("device")),
     )
 )
 """Whatever a registration could be confused with."""
@@ -50,6 +50,24 @@ _REMOVE: Final = delete(registrations).where(
 _ADOPT: Final = (
     update(registrations)
     .where(_TABLE.host == bindparam("old_host"))
+    .values(host=bindparam("new_host"))
+)
+_DRIVERS: Final = host_drivers.c
+_OF_DEVICE: Final = and_(
+    _DRIVERS.host == bindparam("of_host"), _DRIVERS.device == bindparam("of_device")
+)
+_HOST_DRIVER: Final = select(_DRIVERS.driver).where(_OF_DEVICE)
+_NOTE_HOST_DRIVER: Final = insert(host_drivers)
+_FORGET_HOST_DRIVER: Final = delete(host_drivers).where(_OF_DEVICE)
+_GIVE_WAY: Final = delete(host_drivers).where(
+    and_(
+        _DRIVERS.host == bindparam("new_host"),
+        _DRIVERS.device.in_(select(_DRIVERS.device).where(_DRIVERS.host == bindparam("old_host"))),
+    )
+)
+_ADOPT_DRIVERS: Final = (
+    update(host_drivers)
+    .where(_DRIVERS.host == bindparam("old_host"))
     .values(host=bindparam("new_host"))
 )
 _EVERYWHERE: Final = select(registrations).order_by(_TABLE.created_at, _TABLE.id)
@@ -112,7 +130,7 @@ class SqlRegistry:
 
     def find_by_address(self, host: str, address: PciAddress) -> Registration | None:
         """Look up by PCI address."""
-        return self._first(_BY_ADDRESS, host, str(address))
+        return self._first(_BY_DEVICE, host, str(address))
 
     def list_registrations(self, host: str, tags: Mapping[str, str]) -> Sequence[Registration]:
         """List in the order of registration those that carry all the tags."""
@@ -136,6 +154,8 @@ class SqlRegistry:
         values = {"old_host": old_host, "new_host": new_host}
         try:
             with self._write() as connection:
+                connection.execute(_GIVE_WAY, values)
+                connection.execute(_ADOPT_DRIVERS, values)
                 return connection.execute(_ADOPT, values).rowcount
         except RegistryUnavailableError as error:
             if isinstance(error.__cause__, IntegrityError):
@@ -150,6 +170,25 @@ class SqlRegistry:
         with self._write() as connection:
             values = {"of_host": host, "of_id": registration_id}
             return connection.execute(_REMOVE, values).rowcount > 0
+
+    def note_host_driver(self, host: str, device: HostDeviceId, driver: str | None) -> None:
+        """Note the driver a device had before it is bound to vfio-pci; None for none."""
+        values = {"of_host": host, "of_device": str(device)}
+        with self._write() as connection:
+            connection.execute(_FORGET_HOST_DRIVER, values)
+            row = {"host": host, "device": str(device), "driver": driver}
+            connection.execute(_NOTE_HOST_DRIVER, row)
+
+    def host_driver(self, host: str, device: HostDeviceId) -> str | None:
+        """Return the driver that was noted; None for none, and where nothing was noted."""
+        rows = self._read(_HOST_DRIVER, of_host=host, of_device=str(device))
+        return rows[0].driver if rows else None
+
+    def forget_host_driver(self, host: str, device: HostDeviceId) -> None:
+        """Forget the note; without one nothing happens."""
+        with self._write() as connection:
+            values = {"of_host": host, "of_device": str(device)}
+            connection.execute(_FORGET_HOST_DRIVER, values)
 
     def _first(self, query: Select[Any], host: str, key: str) -> Registration | None:
         version = self._version.read() if self._version else None
@@ -214,13 +253,10 @@ def _refuse_conflict(new: Registration, rivals: Sequence[Registration]) -> None:
 
 
 def _values(registration: Registration) -> dict[str, object]:
-    columns = {column.name: getattr(registration, column.name) for column in _TABLE}
-    return columns | {
-        "pci_address": str(registration.pci_address),
-        "tags": dict(registration.tags),
-    }
+    named = {column.name: getattr(registration, column.name, None) for column in _TABLE}
+    return named | {"device": str(registration.pci_address), "tags": dict(registration.tags)}
 
 
 def _registration(row: Row[Any]) -> Registration:
     columns = row._asdict()
-    return Registration(**columns | {"pci_address": PciAddress.parse(columns["pci_address"])})
+    return Registration(pci_address=PciAddress.parse(columns.pop("device")), **columns)

@@ -18,7 +18,7 @@ from alembic.script import ScriptDirectory
 
 from hypeman_libvirt.registry import RegistryOpenError, SqlRegistry
 from hypeman_libvirt.registry.opening import MIGRATIONS, open_engine
-from hypeman_libvirt.registry.schema import HEAD, registrations
+from hypeman_libvirt.registry.schema import HEAD, metadata
 from tests.registry.registrations import L4
 
 NOBODY = 65534
@@ -112,9 +112,7 @@ def test_a_power_loss_loses_nothing_answered(path: Path) -> None:
 def test_the_migrations_lead_to_the_table_that_the_code_uses(path: Path) -> None:
     engine = open_engine(str(path))
     with engine.connect() as connection:
-        assert (
-            compare_metadata(MigrationContext.configure(connection), registrations.metadata) == []
-        )
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
     engine.dispose()
     assert ScriptDirectory(str(MIGRATIONS)).get_heads() == [HEAD]
 
@@ -210,11 +208,11 @@ def next_release(tmp_path: Path) -> Path:
     """The migrations of a release to come, which adds a column."""
     directory = tmp_path / "migrations"
     shutil.copytree(MIGRATIONS, directory, ignore=shutil.ignore_patterns("__pycache__"))
-    (directory / "versions" / "v0002_owner.py").write_text(
+    (directory / "versions" / "v9999_owner.py").write_text(
         "import sqlalchemy as sa\n"
         "from alembic import op\n"
-        "revision = '0002'\n"
-        "down_revision = '0001'\n"
+        "revision = '9999'\n"
+        f"down_revision = '{HEAD}'\n"
         "def upgrade():\n"
         "    op.add_column('registrations', sa.Column('owner', sa.String(64)))\n"
     )
@@ -230,9 +228,9 @@ def test_an_older_schema_is_brought_up_after_a_copy(path: Path, next_release: Pa
     old = SqlRegistry(path)
     old.add(L4)
     old.close()
-    open_engine(str(path), migrations=next_release, head="0002")
+    open_engine(str(path), migrations=next_release, head="9999")
     assert "owner" in column_names(path)
-    copy = path.with_name("registry.db.schema-0001")
+    copy = path.with_name(f"registry.db.schema-{HEAD}")
     assert mode(copy) == 0o600
     kept = SqlRegistry(copy)
     assert kept.find(L4.host, L4.id) == L4
@@ -241,10 +239,10 @@ def test_an_older_schema_is_brought_up_after_a_copy(path: Path, next_release: Pa
 
 def test_a_schema_change_that_fails_changes_nothing(path: Path, next_release: Path) -> None:
     SqlRegistry(path).close()
-    broken = next_release / "versions" / "v0002_owner.py"
+    broken = next_release / "versions" / "v9999_owner.py"
     broken.write_text(broken.read_text() + "    op.drop_column('registrations', 'nonesuch')\n")
     with pytest.raises(RegistryOpenError):
-        open_engine(str(path), migrations=next_release, head="0002")
+        open_engine(str(path), migrations=next_release, head="9999")
     assert "owner" not in column_names(path)
     SqlRegistry(path).close()
 

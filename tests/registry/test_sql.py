@@ -31,7 +31,11 @@ def test_a_registration_comes_back_as_it_was_given(registry: SqlRegistry) -> Non
 
 
 def test_every_fact_of_a_registration_is_kept() -> None:
-    assert registrations.columns.keys() == [field.name for field in fields(Registration)]
+    facts = [field.name for field in fields(Registration)]
+    columns = [
+        "pci_address" if each.name == "device" else each.name for each in registrations.columns
+    ]
+    assert columns == facts
 
 
 def test_what_libvirt_did_not_say_stays_unsaid(registry: SqlRegistry) -> None:
@@ -308,3 +312,35 @@ def test_registrations_of_a_host_become_another_ones_all_or_none(registry: SqlRe
     assert registry.adopt(L4.host, "a third one") == 2
     assert len(registry.list_registrations("a third one", {})) == 2
     assert registry.list_registrations(L4.host, {}) == []
+
+
+def test_a_host_driver_is_remembered_by_another_process(path: Path, registry: SqlRegistry) -> None:
+    registry.note_host_driver(L4.host, L4.pci_address, "nvidia")
+    registry.note_host_driver(L4.host, L4.pci_address, "nouveau")
+    other = SqlRegistry(path)
+    assert other.host_driver(L4.host, L4.pci_address) == "nouveau"
+    assert other.host_driver(ELSEWHERE, L4.pci_address) is None
+    other.close()
+
+
+def test_a_device_that_had_no_driver_is_noted_as_such(registry: SqlRegistry) -> None:
+    registry.note_host_driver(L4.host, L4.pci_address, "nvidia")
+    registry.note_host_driver(L4.host, L4.pci_address, None)
+    assert registry.host_driver(L4.host, L4.pci_address) is None
+
+
+def test_a_host_driver_is_forgotten_and_may_be_unknown(registry: SqlRegistry) -> None:
+    registry.note_host_driver(L4.host, L4.pci_address, "nvidia")
+    registry.forget_host_driver(L4.host, L4.pci_address)
+    registry.forget_host_driver(L4.host, L4.pci_address)
+    assert registry.host_driver(L4.host, L4.pci_address) is None
+
+
+def test_adopted_devices_keep_their_host_drivers(registry: SqlRegistry) -> None:
+    registry.note_host_driver(L4.host, L4.pci_address, "nvidia")
+    registry.note_host_driver(L4.host, nth(1).pci_address, "igb")
+    registry.note_host_driver(ELSEWHERE, L4.pci_address, "vfio-pci")
+    registry.adopt(L4.host, ELSEWHERE)
+    assert registry.host_driver(ELSEWHERE, L4.pci_address) == "nvidia"
+    assert registry.host_driver(ELSEWHERE, nth(1).pci_address) == "igb"
+    assert registry.host_driver(L4.host, L4.pci_address) is None
