@@ -18,7 +18,7 @@ from structlog.contextvars import bound_contextvars
 from hypeman_libvirt.devices.model import Caller
 from hypeman_libvirt.rest.auth import Auth, Permission
 from hypeman_libvirt.rest.errors import MethodNotAllowedError, answer
-from hypeman_libvirt.rest.requests import is_retry
+from hypeman_libvirt.rest.requests import is_retry, refuse_encoded_slash
 
 Responder: TypeAlias = Callable[..., None]
 
@@ -38,9 +38,10 @@ class Guard:
 
         @wraps(responder)
         def guarded(req: falcon.Request, resp: falcon.Response, **params: str) -> None:
-            req.env["hypeman.route"] = req.uri_template  # for a log and metrics around the app
             with bound_contextvars(request_id=name_request(req, resp)):
                 try:
+                    refuse_encoded_slash(req)
+                    req.env["hypeman.route"] = req.uri_template  # for a log and metrics around it
                     if permission is not None:
                         self._let_in(req, permission)
                     responder(req, resp, **params)

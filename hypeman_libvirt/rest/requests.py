@@ -28,6 +28,29 @@ _GROUP_NUMBER: Final = re.compile(r"[0-9]{1,9}")
 _TAG_PARAMETER: Final = re.compile(r"tags\[([^\[\]]+)\]")
 
 
+_RAW_PATHS: Final = ("REQUEST_URI", "RAW_URI")
+"""Where servers put the path as it was sent: waitress, uWSGI, Apache; gunicorn, Falcon's client."""
+
+
+def refuse_encoded_slash(req: falcon.Request) -> None:
+    """Refuse ``%2F`` in the path: a server decodes it before a route is chosen.
+
+    ``/devices/l4%2Fbind`` asks for a device of that name, which there cannot be, and came to the
+    route of ``/devices/l4/bind``. A server that says nothing of the path as it was sent makes the
+    two the same to everybody behind it.
+
+    Raises:
+        NotFoundError: There is one.
+    """
+    for name in _RAW_PATHS:
+        path, _, _ = str(req.env.get(name, "")).partition("?")
+        if "%2f" in path.lower():
+            raise NotFoundError(
+                "no such path: no id, name or address has a slash, %2F or otherwise",
+                hint="GET /devices lists the devices",
+            )
+
+
 def read_body(
     req: falcon.Request, shape: type[BodyT], max_body: int, default: bytes = b""
 ) -> BodyT:
