@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 import queue
+import re
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from hypeman_libvirt.devices import rules
 from hypeman_libvirt.devices.address import PciAddress
-from hypeman_libvirt.devices.errors import DeviceError, TooManyListenersError
+from hypeman_libvirt.devices.errors import TooManyListenersError
 from hypeman_libvirt.devices.inventory import Inventory
 from hypeman_libvirt.devices.model import Event, EventType
 from hypeman_libvirt.devices.ports import Clock, HostView
@@ -21,6 +22,7 @@ from hypeman_libvirt.devices.ports import Clock, HostView
 _log: Final = logging.getLogger(__name__)
 _REMEMBERED: Final = 1000
 """Events that a client may have missed and still gets with Last-Event-ID."""
+_NUMBER: Final = re.compile(r"[0-9]{1,18}")
 _BACKLOG: Final = 256
 """Events that a reader may be behind before it is dropped."""
 _LAST_LOOK: Final = 2.0
@@ -65,6 +67,16 @@ def look(inventory: Inventory, host: HostView) -> Mapping[PciAddress, Seen]:
             attached_to=device.assignment.domain.instance if device.assignment else None,
         )
     return seen
+
+
+def steps_between(before: Seen | None, after: Seen | None) -> Sequence[tuple[Seen, Seen]]:
+    """Split what lies between two looks where the address was registered anew meanwhile."""
+    then, now = before or _NOTHING, after or _NOTHING
+    if then.device_id in {None, now.device_id} or now.device_id is None:
+        return [(then, now)]
+    held = then.attached_to if then.attached_to == now.attached_to else None
+    between = replace(then, device_id=None, name=None, attached_to=held)
+    return [(then, between), (between, now)]
 
 
 def what_happened(before: Seen | None, after: Seen | None) -> list[EventType]:
@@ -176,7 +188,7 @@ class EventFeed:
         if self._listeners:
             try:
                 self.look_now()
-            except DeviceError:
+            except Exception:  # noqa: BLE001 - nobody looks again if the thread that does so ends
                 _log.exception("could not look at the host after a change")
 
     def look_now(self) -> None:
@@ -186,7 +198,8 @@ class EventFeed:
             before, self._seen = self._seen, seen
             if before is not None:
                 for address in sorted(before.keys() | seen.keys()):
-                    self._publish(address, before.get(address), seen.get(address))
+                    for step in steps_between(before.get(address), seen.get(address)):
+                        self._publish(address, *step)
 
     def close(self) -> None:
         """End every stream and stop looking; a look that hangs in libvirt is not awaited long."""
@@ -199,8 +212,8 @@ class EventFeed:
         if thread is not None:
             thread.join(_LAST_LOOK)
 
-    def _publish(self, address: PciAddress, before: Seen | None, after: Seen | None) -> None:
-        named = after if after and after.device_id else before or after or _NOTHING
+    def _publish(self, address: PciAddress, before: Seen, after: Seen) -> None:
+        named = after if after.device_id else before
         for event_type in what_happened(before, after):
             self._count += 1
             event = Event(
@@ -210,8 +223,8 @@ class EventFeed:
                 pci_address=address,
                 device_id=named.device_id,
                 name=named.name,
-                driver=after.driver if after else None,
-                attached_to=after.attached_to if after else None,
+                driver=after.driver,
+                attached_to=after.attached_to,
             )
             self._hand_out(event)
 
@@ -247,7 +260,7 @@ class EventFeed:
 
     def _missed(self, last_event_id: str | None) -> list[Event]:
         epoch, _, number = (last_event_id or "").rpartition("-")
-        if epoch != self._epoch or not (number.isascii() and number.isdigit()):
+        if epoch != self._epoch or not _NUMBER.fullmatch(number):
             return []
         return [each for each in self._past if _number(each) > int(number)]
 
@@ -258,7 +271,7 @@ class EventFeed:
 
     def _start(self) -> None:
         with self._lock:
-            if self._thread is None:
+            if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._watch, daemon=True)
                 self._thread.start()
 
