@@ -135,6 +135,12 @@ class FakeHost(Machine):
                 domain.remove(off)
             self.add_domain_xml(show(domain), running=off is None)
 
+    def switch_iommu_off(self) -> None:
+        """Start the host anew without an IOMMU: no device is in a group any more."""
+        self.iommu = False
+        for device in self.functions():
+            device.leave_group()
+
     def guest(self, name: str) -> Guest:
         """Return a domain by name."""
         return next(guest for guest in self.guests.values() if guest.name == name)

@@ -73,6 +73,14 @@ class Pci(Node):
     probes: int = 0
     unbinds: int = 0
 
+    def leave_group(self) -> None:
+        """Be what the function is on a host without an IOMMU."""
+        self.group = None
+        capability = self.element.find("capability[@type='pci']")
+        group = None if capability is None else capability.find("iommuGroup")
+        if capability is not None and group is not None:
+            capability.remove(group)
+
     @property
     def is_bridge(self) -> bool:
         kinds = self.element.xpath("capability/capability/@type")

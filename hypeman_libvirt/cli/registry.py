@@ -55,8 +55,8 @@ def import_registrations(
         ):
             recovered = recover(host, opened, lambda: datetime.now(UTC))
     for each in recovered:
-        outcome = each.problem or "registered"
-        typer.echo(f"{each.entry.name} ({each.entry.id}) of domain {each.domain}: {outcome}")
+        entry = f"{each.entry.name} ({each.entry.id}) of " if each.entry else ""
+        typer.echo(f"{entry}domain {each.domain}: {each.problem or 'registered'}")
     if not recovered:
         typer.echo("no domain of this host has an entry")
     if any(each.problem for each in recovered if not each.known):

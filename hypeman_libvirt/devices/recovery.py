@@ -7,8 +7,13 @@ from dataclasses import dataclass
 
 from hypeman_libvirt.devices import rules
 from hypeman_libvirt.devices.address import PciAddress
-from hypeman_libvirt.devices.errors import ConflictError
-from hypeman_libvirt.devices.model import MetadataEntry, NodeDevice, Registration
+from hypeman_libvirt.devices.errors import (
+    ConflictError,
+    IommuUnavailableError,
+    LibvirtFailedError,
+    NotAssignableError,
+)
+from hypeman_libvirt.devices.model import Domain, MetadataEntry, NodeDevice, Registration
 from hypeman_libvirt.devices.ports import Clock, Host, Registry
 
 
@@ -17,13 +22,13 @@ class Recovered:
     """What became of one entry in a domain's metadata.
 
     Attributes:
-        entry: As it stands there.
+        entry: As it stands there; None where the domain's metadata cannot be read.
         domain: Name of the domain.
         problem: Why it was not registered, for people; None when it was.
         known: It is registered already, as it stands there.
     """
 
-    entry: MetadataEntry
+    entry: MetadataEntry | None
     domain: str
     problem: str | None
     known: bool = False
@@ -36,10 +41,20 @@ def recover(host: Host, registry: Registry, clock: Clock) -> Sequence[Recovered]
     are not in the metadata and cannot be recovered.
     """
     return [
-        _recover(host, registry, clock, entry, domain.name)
+        recovered
         for domain in host.list_domains()
-        for entry in host.read_metadata(domain)
+        for recovered in _recover_domain(host, registry, clock, domain)
     ]
+
+
+def _recover_domain(
+    host: Host, registry: Registry, clock: Clock, domain: Domain
+) -> Sequence[Recovered]:
+    try:
+        entries = host.read_metadata(domain)
+    except LibvirtFailedError as error:
+        return [Recovered(None, domain.name, f"its metadata cannot be read: {error.message}")]
+    return [_recover(host, registry, clock, entry, domain.name) for entry in entries]
 
 
 def _recover(
@@ -57,8 +72,9 @@ def _recover(
     if node is None:
         return Recovered(entry, domain, f"no PCI device is at {address} now")
     try:
+        rules.check_assignable(node)
         registry.add(_registration(host, node, entry, clock))
-    except ConflictError as error:
+    except (ConflictError, IommuUnavailableError, NotAssignableError) as error:
         return Recovered(entry, domain, error.message)
     return Recovered(entry, domain, None)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
@@ -80,6 +80,13 @@ class StatusOut(BaseModel):
     status: Literal["ok"]
 
 
+_NO_GROUP: Final = -1
+"""Of a device that never was in a group: the field is a number in every client, and 0 is a group.
+
+Nothing registers such a device; older versions recovered some.
+"""
+
+
 class DeviceOut(BaseModel):
     """A registered device, its fields in the order of hypeman's example."""
 
@@ -104,6 +111,8 @@ class DeviceOut(BaseModel):
         group = hardware.iommu_group
         if group is None:
             group = registration.iommu_group
+        if group is None:
+            group = _NO_GROUP
         tags = {"tags": dict(registration.tags)} if registration.tags else {}
         return cls.model_validate(
             {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -197,3 +198,16 @@ def test_while_libvirt_is_down_clients_are_told_when_to_come_back(
         assert answer.headers["Retry-After"] == "2"
         assert "x-should-retry" not in answer.headers
     assert api.get("/health").status_code == 200
+
+
+def test_a_row_of_an_older_version_without_a_group_stops_no_list(
+    api: Api, world: World, fake_host: FakeHost
+) -> None:
+    api.post("/devices", {"pci_address": L4, "name": "l4-gpu"})
+    [registration] = world.registry.list_all()
+    world.registry.remove(registration.host, registration.id)
+    world.registry.add(replace(registration, iommu_group=None))
+    fake_host.switch_iommu_off()
+    [device] = api.get("/devices").json
+    assert (device["name"], device["iommu_group"]) == ("l4-gpu", -1)
+    assert api.get("/devices/l4-gpu").json == device

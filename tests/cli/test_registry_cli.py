@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 from hypeman_libvirt.cli.main import cli
 from hypeman_libvirt.host.libvirt_host import LibvirtHost
 from hypeman_libvirt.registry import SqlRegistry
+from tests.devices.test_recovery import DAMAGED
 from tests.fake_host import FakeHost
 from tests.world import OPERATOR, world_on
 
@@ -61,6 +62,18 @@ def test_import_says_what_it_could_not_bring_back(
     printed = CliRunner().invoke(cli, ["registry", "import", *arguments])
     assert printed.exit_code == 1
     assert f"no PCI device is at {GPU} now" in printed.stdout
+
+
+def test_import_names_the_domain_whose_note_is_damaged(
+    registry: Path, fake_host: FakeHost, tmp_path: Path
+) -> None:
+    assert registry.exists()
+    fake_host.add_domain_xml(DAMAGED.format("a-first"))
+    arguments = ["--registry", str(tmp_path / "new.db"), "--uri", fake_host.uri]
+    printed = CliRunner().invoke(cli, ["registry", "import", *arguments])
+    assert printed.exit_code == 1
+    assert "domain a-first: its metadata cannot be read" in printed.stdout
+    assert "of domain vm-off: registered" in printed.stdout
 
 
 def test_a_registry_that_cannot_be_opened_is_a_message(tmp_path: Path) -> None:
