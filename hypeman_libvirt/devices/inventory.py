@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -24,6 +25,7 @@ from hypeman_libvirt.devices.model import (
 )
 from hypeman_libvirt.devices.ports import AssignmentsByDevice, HostView, Registry
 
+_log: Final = logging.getLogger(__name__)
 _NODE_NAME: Final = re.compile(r"pci_([0-9a-f]{4,8})_([0-9a-f]{2})_([0-9a-f]{2})_([0-7])")
 
 
@@ -38,6 +40,9 @@ class Inventory:
     def find_registration(self, reference: str) -> Registration:
         """Look up by id, name, PCI address or libvirt's node device name, in this order.
 
+        A name from before such names were refused may be the node device name of another device:
+        the name wins, and the log says so.
+
         Raises:
             NotFoundError: No registration is known by it.
         """
@@ -49,6 +54,12 @@ class Inventory:
             raise NotFoundError(
                 f"no device {reference[: rules.MAX_NAME]!r} is registered",
                 hint="GET /devices lists those that are",
+            )
+        if found.name == reference and rules.is_misleading(found):
+            _log.warning(
+                "%r is the name of the device at %s, which is taken, and not libvirt's node device",
+                reference,
+                found.pci_address,
             )
         return found
 

@@ -200,4 +200,5 @@ class DeviceService:
         found = self._registry.find_by_address(new.host, new.pci_address)
         if found is None or found.name != new.name or found.created_by != new.created_by:
             return None
-        return found if new.created_at - found.created_at <= _LOST_REPLY else None
+        apart = abs(new.created_at - found.created_at)  # the clock may have been set back
+        return found if apart <= _LOST_REPLY else None

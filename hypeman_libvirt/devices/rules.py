@@ -29,6 +29,7 @@ RESERVED_NAMES: Final = frozenset({"available", "events", "preflight"})
 """Words that stand where a device's name stands in a path."""
 
 _NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
+_OF_LIBVIRT: Final = re.compile(r"(pci|mdev)_.*", re.IGNORECASE)
 _TAG_KEY: Final = re.compile(r"[A-Za-z0-9 _.:/=+@-]{1,128}")
 _TAG_VALUE: Final = re.compile(r"[A-Za-z0-9 _.:/=+@-]{0,256}")
 _GPU_CLASSES: Final = frozenset({0x0300, 0x0302, 0x0380})
@@ -137,8 +138,11 @@ def check_assignable(node: NodeDevice) -> None:
 def check_name(name: str) -> None:
     """Let names pass that fit a path and stand for nothing else.
 
+    No PCI address passes either, since a name has no colon.
+
     Raises:
-        InvalidNameError: Too short or long, a character that is not allowed, or reserved.
+        InvalidNameError: Too short or long, a character that is not allowed, reserved, or what
+            libvirt could name a node device.
     """
     if name in RESERVED_NAMES:
         raise InvalidNameError(f"name {name!r} is reserved", hint="choose another")
@@ -151,6 +155,23 @@ def check_name(name: str) -> None:
             f"name {name!r} is not allowed",
             hint="use at least two of a-z A-Z 0-9 _ . - and start with a letter or a digit",
         )
+    if looks_like_node_device(name):
+        raise InvalidNameError(
+            f"name {name!r} looks like a node device of libvirt's",
+            hint="choose one that does not begin with pci_ or mdev_, or none: the default is "
+            "pci- and the address",
+        )
+
+
+def looks_like_node_device(name: str) -> bool:
+    """Whether libvirt could name a node device so: ``pci_0000_a2_00_0``, ``mdev_…``."""
+    return _OF_LIBVIRT.fullmatch(name) is not None
+
+
+def is_misleading(registration: Registration) -> bool:
+    """Whether its name could be the node device of something else; older versions allowed that."""
+    own = registration.pci_address.node_device_name
+    return registration.name != own and looks_like_node_device(registration.name)
 
 
 def check_tags(tags: Mapping[str, str]) -> None:
@@ -175,21 +196,29 @@ def check_tags(tags: Mapping[str, str]) -> None:
 
 
 def differences(registration: Registration, node: NodeDevice) -> Sequence[str]:
-    """What of the hardware differs from the registration, for people; empty when nothing does."""
+    """What of the hardware differs from the registration, for people; empty when nothing does.
+
+    What libvirt did not say then or does not say now is unknown and differs from nothing: vital
+    product data cannot be read from every device in every power state.
+    """
     pairs = (
         ("vendor:device", _ids(registration), _ids(node)),
         ("class", _hex(registration.class_code), _hex(node.class_code)),
-        ("serial", registration.serial or "none", node.serial or "none"),
+        ("serial", registration.serial, node.serial),
     )
-    return [f"{what} {now} instead of {then}" for what, then, now in pairs if then != now]
+    return [
+        f"{what} {now} instead of {then}"
+        for what, then, now in pairs
+        if then is not None and now is not None and then != now
+    ]
 
 
 def _ids(of: Registration | NodeDevice) -> str:
     return f"{of.vendor_id}:{of.device_id}"
 
 
-def _hex(class_code: int | None) -> str:
-    return "unknown" if class_code is None else f"0x{class_code:06x}"
+def _hex(class_code: int | None) -> str | None:
+    return None if class_code is None else f"0x{class_code:06x}"
 
 
 def device_state(device: Device) -> DeviceState:

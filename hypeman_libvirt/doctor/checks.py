@@ -244,6 +244,10 @@ def check_devices(devices: Sequence[Device]) -> Iterator[Finding]:
 def _check_device(device: Device) -> Iterator[Finding]:
     name, address = device.registration.name, device.registration.pci_address
     state = rules.device_state(device)
+    if rules.is_misleading(device.registration):
+        message = f"{name} is the name of the device at {address}, and of a node device of libvirt"
+        cure = f"register it under another name: hypeman-libvirt devices delete {address}"
+        yield Finding("devices", "warning", message, cure)
     if state == "missing":
         cure = f"plug it in again, or hypeman-libvirt devices delete {name}"
         yield Finding("devices", "warning", f"{name}: nothing is at {address}", cure)

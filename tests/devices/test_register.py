@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from hypeman_libvirt.devices.model import Caller
@@ -65,6 +67,37 @@ def test_a_repeated_request_whose_answer_was_lost_gets_the_record(world: World) 
     first = world.service.register(ALONE, "l4-gpu", {}, OPERATOR)
     world.pass_time(30)
     assert world.service.register(ALONE, "l4-gpu", {}, RETRY) == first
+
+
+@pytest.mark.parametrize("set_back", [61, 3600, 86400 * 365])
+def test_a_clock_that_was_set_back_makes_no_request_a_repetition(
+    world: World, set_back: float
+) -> None:
+    world.service.register(ALONE, "l4-gpu", {}, OPERATOR)
+    world.pass_time(-set_back)
+    with refusal("conflict"):
+        world.service.register(ALONE, "l4-gpu", {}, RETRY)
+
+
+def test_a_name_is_not_taken_for_another_devices_node_name(world: World) -> None:
+    with refusal("invalid_name"):
+        world.service.register(ALONE, "pci_0000_41_00_0", {}, OPERATOR)
+    assert world.service.inventory.list_devices({}) == []
+
+
+def test_of_a_misleading_name_from_before_the_name_wins_and_the_log_says_so(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    new = world.service.register(ALONE, "l4-gpu", {}, OPERATOR).registration
+    world.registry.remove(new.host, new.id)
+    world.registry.add(replace(new, name="pci_0000_41_00_0"))
+    world.service.register(GPU, "h100", {}, OPERATOR)
+    found = world.service.inventory.find_registration("pci_0000_41_00_0")
+    assert str(found.pci_address) == ALONE
+    assert f"'pci_0000_41_00_0' is the name of the device at {ALONE}" in caplog.text
+    caplog.clear()
+    assert str(world.service.inventory.find_registration(GPU).pci_address) == GPU
+    assert not caplog.text
 
 
 def test_a_conflict_that_only_looks_like_a_repetition_stays_one(world: World) -> None:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 
 from hypeman_libvirt.devices import rules
 from hypeman_libvirt.devices.address import PciAddress
 from hypeman_libvirt.devices.errors import DeviceError
-from hypeman_libvirt.devices.model import NodeDevice
+from hypeman_libvirt.devices.model import NodeDevice, Registration
 
 
 def node(text: str = "0000:82:00.0", **facts: object) -> NodeDevice:
@@ -63,14 +65,18 @@ def test_a_sibling_with_a_host_driver_is_an_obstacle_unless_it_is_taken() -> Non
     assert rules.describe(audio) == "0000:82:00.1 (audio, driver snd_hda_intel)"
 
 
-@pytest.mark.parametrize("name", ["l4-gpu", "a.b_c-d", "0a", "A" * 128])
+@pytest.mark.parametrize("name", ["l4-gpu", "a.b_c-d", "0a", "A" * 128, "pci-0000-a2-00-0", "pcie"])
 def test_names_that_fit(name: str) -> None:
     rules.check_name(name)
 
 
 @pytest.mark.parametrize(
     "name",
-    ["", "a", "-ab", ".ab", "a/b", "../x", "a b", "ab\n", "gpü", "A" * 129, "available", "events"],
+    [
+        *("", "a", "-ab", ".ab", "a/b", "../x", "a b", "ab\n", "gpü", "A" * 129),
+        *("available", "events", "0000:a2:00.0", "a2:00.0"),
+        *("pci_0000_41_00_0", "PCI_0000_41_00_0", "pci_", "mdev_4b20d080_0000_41_00_0"),
+    ],
 )
 def test_names_that_do_not_fit(name: str) -> None:
     with pytest.raises(DeviceError) as refusal:
@@ -101,3 +107,43 @@ def test_tags_that_do_not_fit(tags: dict[str, str]) -> None:
     with pytest.raises(DeviceError) as refusal:
         rules.check_tags(tags)
     assert refusal.value.code == "invalid_tags"
+
+
+def registered(**facts: object) -> Registration:
+    hardware = {"vendor_id": "10de", "device_id": "2330", "class_code": 0x030200, "serial": "A1"}
+    return Registration(
+        id="tz4a98xxat96iws9zmbrgj3a",
+        host="a host",
+        pci_address=PciAddress.parse("0000:82:00.0"),
+        name="h100",
+        created_at=datetime(2025, 1, 15, tzinfo=UTC),
+        created_by=None,
+        iommu_group=25,
+        host_driver="nvidia",
+        **(hardware | facts),  # type: ignore[arg-type]
+    )
+
+
+@pytest.mark.parametrize(
+    ("then", "now"),
+    [
+        ({}, {"serial": None}),
+        ({"serial": None}, {"serial": "A1"}),
+        ({"class_code": None}, {}),
+        ({}, {"class_code": None}),
+    ],
+)
+def test_what_cannot_be_read_is_unknown_and_not_changed(
+    then: dict[str, object], now: dict[str, object]
+) -> None:
+    hardware = {"class_code": 0x030200, "serial": "A1"} | now
+    assert rules.differences(registered(**then), node(**hardware)) == []  # type: ignore[arg-type]
+
+
+def test_each_difference_is_named() -> None:
+    other = node(class_code=0x030000, serial="B2")
+    assert rules.differences(registered(device_id="27b8"), other) == [
+        "vendor:device 10de:2330 instead of 10de:27b8",
+        "class 0x030000 instead of 0x030200",
+        "serial B2 instead of A1",
+    ]

@@ -173,6 +173,13 @@ def test_a_warning_names_its_cure(facts: Facts, question: str, cure: str) -> Non
     assert cure in (finding.cure or "")
 
 
+def test_a_name_that_libvirt_could_give_another_device_is_told() -> None:
+    registration = replace(L4, name="pci_0000_41_00_0")
+    facts = replace(WELL, devices=[Device(registration, None, None)])
+    messages = [each.message for each in diagnose(facts) if each.severity == "warning"]
+    assert f"pci_0000_41_00_0 is the name of the device at {L4.pci_address}" in messages[0]
+
+
 def test_a_device_that_lost_its_driver_is_an_error() -> None:
     lost = Device(L4, replace(NODE, driver=None), None)
     finding = find(replace(WELL, devices=[lost]), "devices")
