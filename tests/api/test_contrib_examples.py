@@ -61,7 +61,7 @@ def served(tmp_path: Path) -> Iterator[str]:
 
 
 def wait_until_healthy(url: str) -> None:
-    for _ in range(300):
+    for _ in range(3000):
         try:
             urlopen(Request(url + "/health")).close()  # noqa: S310  # a loopback address
         except URLError:

@@ -157,7 +157,7 @@ def test_the_command_of_hypemans_document_prints_what_it_shows(url: str) -> None
         env={"HYPEMAN_API_KEY": token(), "PATH": "/usr/bin:/bin"},
         capture_output=True,
         check=True,
-        timeout=60,
+        timeout=300,
     )
     printed: dict[str, Any] = json.loads(done.stdout)
     assert list(printed)[: len(SEED)] == list(SEED)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from hypeman_libvirt.host.libvirt_host import LibvirtHost
 
 GPU = "0000:a2:00.0"
-A_WHILE = 10.0
+A_WHILE = 300.0
 
 
 @pytest.fixture

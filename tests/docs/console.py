@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 _FENCED: Final = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _MARK: Final = "=== end of step"
-_SECONDS: Final = 60
+_SECONDS: Final = 600
+"""Until a session that hangs is given up; no session is a matter of time."""
 _ANY_ID: Final = re.compile(r"\b[a-z][a-z0-9]{23}\b")
 _ANY_TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+(Z|\+00:00)")
 
@@ -51,26 +55,42 @@ def run(steps: Sequence[Step], port: int, directory: Path, environment: Mapping[
         AssertionError: A command failed or printed something else.
     """
     here = f"127.0.0.1:{port}"
-    script = ['curl() { command curl -s "$@"; }', "trap 'kill $(jobs -p)' EXIT"]
+    script = ['curl() { command curl -s "$@"; }', "trap 'kill $(jobs -p); wait' EXIT"]
     for step in steps:
         script.append(step.command.replace("localhost:8080", here))
         if step.command.endswith("&"):
             script.append(f"curl --retry 60 --retry-connrefused -o /dev/null http://{here}/health")
         script.append(f"echo -e '\\n{_MARK}' $?")
-    done = subprocess.run(  # noqa: S603  # our own documents
-        ["/bin/bash", "-c", "\n".join(script)],
-        env={**environment, "HYPEMAN_LIBVIRT_LISTEN": here, "HYPEMAN_BASE_URL": f"http://{here}"},
-        cwd=directory,
-        stdout=subprocess.PIPE,
-        text=True,
-        timeout=_SECONDS,
-        check=False,
-    )
-    outputs = re.split(rf"\n{_MARK} (\d+)\n", done.stdout)
-    assert len(outputs) == 2 * len(steps) + 1, done.stdout
+    told = {"HYPEMAN_LIBVIRT_LISTEN": here, "HYPEMAN_BASE_URL": f"http://{here}"}
+    printed = run_to_its_end("\n".join(script), directory, {**environment, **told})
+    outputs = re.split(rf"\n{_MARK} (\d+)\n", printed)
+    assert len(outputs) == 2 * len(steps) + 1, printed
     for step, output, status in zip(steps, outputs[::2], outputs[1::2], strict=False):
         assert status == "0", f"{step.command} ended with {status}: {output}"
         assert _fits(step.shown, output), f"{step.command} printed {output}not {step.shown}"
+
+
+def run_to_its_end(
+    script: str, directory: Path, environment: Mapping[str, str], seconds: float = _SECONDS
+) -> str:
+    """Run a script of bash and return what it prints; whatever it has started ends with it.
+
+    Raises:
+        subprocess.TimeoutExpired: It did not come to its end.
+    """
+    with subprocess.Popen(  # noqa: S603  # our own documents
+        ["/bin/bash", "-c", script],
+        env=environment,
+        cwd=directory,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as shell:
+        try:
+            return shell.communicate(timeout=seconds)[0]
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(shell.pid, signal.SIGKILL)
 
 
 def _fits(shown: str, output: str) -> bool:

@@ -8,13 +8,14 @@ import runpy
 import shutil
 import socket
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-from tests.docs.console import Step, read_steps, run, sections
+from tests.docs.console import Step, read_steps, run, run_to_its_end, sections
 
 ROOT: Final = Path(__file__).parent.parent.parent
 MAN: Final = ROOT / "contrib" / "packaging" / "hypeman-libvirt.1"
@@ -83,3 +84,17 @@ def test_a_session_that_does_not_happen_is_found(
         run_session([Step("echo one two", "one three\n")])
     with pytest.raises(AssertionError, match="ended with 1"):
         run_session([Step("false", "")])
+
+
+def test_a_session_leaves_no_process_behind(tmp_path: Path) -> None:
+    pid = run_to_its_end("sleep 1000 > /dev/null & echo $!", tmp_path, os.environ).strip()
+    while is_alive(pid):
+        time.sleep(0.01)
+
+
+def is_alive(pid: str) -> bool:
+    """Whether the process runs; one that nobody has waited for does not."""
+    try:
+        return "State:\tZ" not in Path("/proc", pid, "status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False

@@ -17,7 +17,7 @@ from hypeman_libvirt.devices.errors import (
 from hypeman_libvirt.host.connection import Connection
 from tests.fake_host import FakeHost
 
-A_WHILE = 10.0
+A_WHILE = 300.0
 
 
 class StoppedClock:

@@ -8,7 +8,7 @@ import pytest
 from hypeman_libvirt.host.dialing import Dialer
 from tests.fake_host import FakeHost
 
-A_WHILE = 10.0
+A_WHILE = 300.0
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 
 from hypeman_libvirt.host.cache.event_cache import EventCache
 
-A_WHILE = 10.0
+A_WHILE = 300.0
 
 
 class Shelf:

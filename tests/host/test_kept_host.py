@@ -18,7 +18,7 @@ from hypeman_libvirt.host.domains import Domains
 from hypeman_libvirt.host.node_devices import NodeDevices
 from tests.fake_host import FakeHost
 
-A_WHILE = 10.0
+A_WHILE = 300.0
 L4, GPU, IDLE = (PciAddress.parse(f"0000:{each}") for each in ("a2:00.0", "41:00.0", "00:1f.4"))
 NEW = PciAddress.parse("0000:77:00.0")
 

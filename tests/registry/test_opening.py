@@ -6,9 +6,8 @@ import sqlite3
 import stat
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -19,9 +18,8 @@ from alembic.script import ScriptDirectory
 from hypeman_libvirt.registry import RegistryOpenError, SqlRegistry
 from hypeman_libvirt.registry.opening import MIGRATIONS, open_engine
 from hypeman_libvirt.registry.schema import HEAD, metadata
+from tests.capabilities import modes_count
 from tests.registry.registrations import L4
-
-NOBODY = 65534
 
 
 def mode(path: Path) -> int:
@@ -42,29 +40,17 @@ def run_sql(path: Path, script: str) -> None:
         connection.executescript(script)
 
 
-@contextmanager
-def without_root() -> Iterator[None]:
-    """Drop root's right to write everywhere, if the tests run as root."""
-    user = os.geteuid()
-    if user == 0:
-        os.seteuid(NOBODY)
-    try:
-        yield
-    finally:
-        os.seteuid(user)
-
-
 @pytest.fixture
-def shared(path: Path) -> Iterator[Path]:
-    """A registry that everyone may reach but nobody else may write."""
-    directory = Path(tempfile.mkdtemp())
+def shared(path: Path, tmp_path: Path) -> Iterator[Path]:
+    """A registry that may be read and not written."""
+    directory = tmp_path / "shared"
+    directory.mkdir()
     SqlRegistry(path).close()
     copy = Path(shutil.copy(path, directory / "registry.db"))
     copy.chmod(0o444)
     directory.chmod(0o555)
     yield copy
     directory.chmod(0o755)
-    shutil.rmtree(directory)
 
 
 def test_folder_and_file_are_made_for_this_user_alone(path: Path) -> None:
@@ -163,19 +149,19 @@ def test_a_folder_in_place_of_the_file_is_refused(path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_written_is_refused(shared: Path) -> None:
-    with without_root():
+    with modes_count():
         assert "it is read-only; check its owner, its mode" in refusal(shared)
 
 
 def test_a_folder_that_cannot_be_written_is_refused(shared: Path) -> None:
     shared.chmod(0o666)
-    with without_root():
+    with modes_count():
         assert f"registry {shared} cannot be used: it is read-only" in refusal(shared)
 
 
 def test_a_folder_that_takes_no_file_is_refused(shared: Path) -> None:
     elsewhere = shared.with_name("other.db")
-    with without_root():
+    with modes_count():
         assert refusal(elsewhere) == (
             f"registry {elsewhere} cannot be created: Permission denied; make its directory "
             "writable for this user, or name another place with --registry"

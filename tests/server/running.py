@@ -32,13 +32,13 @@ class RunningServer:
         self.thread = threading.Thread(target=self._server.run)
 
     def connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), timeout=10)
+        return socket.create_connection(("127.0.0.1", self.port), timeout=300)
 
     def stop(self) -> None:
         self._server.stop()
 
     def join(self) -> None:
-        self.thread.join(timeout=20)
+        self.thread.join(timeout=300)
         assert not self.thread.is_alive()
 
 

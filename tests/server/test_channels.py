@@ -11,7 +11,7 @@ import pytest
 from tests.server.running import RunningServer
 
 Start = Callable[..., RunningServer]
-A_WHILE = 10.0
+A_WHILE = 300.0
 
 
 class App:

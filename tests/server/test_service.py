@@ -54,7 +54,7 @@ class Service:
 
     def end(self, number: signal.Signals) -> int:
         self.process.send_signal(number)
-        return self.process.wait(timeout=30)
+        return self.process.wait(timeout=300)
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def refused(environment: dict[str, str], *arguments: str) -> tuple[int, str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=300,
     )
     assert done.stdout == ""
     assert "Traceback" not in done.stderr
@@ -136,7 +136,7 @@ def test_the_log_names_who_registered_what_and_no_token(serve: Callable[..., Ser
 
 def test_an_event_stream_does_not_hold_up_the_end(serve: Callable[..., Service]) -> None:
     service = serve()
-    connection = HTTPConnection(service.url.removeprefix("http://"), timeout=30)
+    connection = HTTPConnection(service.url.removeprefix("http://"), timeout=300)
     connection.request("GET", "/devices/events", headers={"Authorization": f"Bearer {TOKEN}"})
     stream = connection.getresponse()
     assert stream.readline().startswith(b":")
@@ -161,7 +161,7 @@ def test_systemd_is_told_when_it_serves_and_when_it_stops(
     serve: Callable[..., Service], environment: dict[str, str], tmp_path: Path
 ) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
-        systemd.settimeout(30)
+        systemd.settimeout(300)
         systemd.bind(str(tmp_path / "notify"))
         environment["NOTIFY_SOCKET"] = str(tmp_path / "notify")
         service = serve()

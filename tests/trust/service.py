@@ -20,7 +20,7 @@ from typing import Final
 from tests.api.client import SECRET, bearer
 
 ROOT: Final = Path(__file__).parents[2]
-PATIENCE: Final = 60.0
+PATIENCE: Final = 300.0
 AS_IN_THE_UNIT: Final = {"MALLOC_ARENA_MAX": "2"}
 HOST: Final = "6f1d0c52-7b3e-4a80-9d1f-2c4b8e6a9053"
 """UUID of the host, so that registrations are found again by the next process."""

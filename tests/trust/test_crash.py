@@ -16,7 +16,7 @@ from tests.trust.conftest import Figures
 
 pytestmark = [pytest.mark.trust, pytest.mark.usefixtures("fake_host")]  # it runs on the fake
 
-PATIENCE: Final = 60.0
+PATIENCE: Final = 300.0
 AT_BOOT: Final = {
     crashing.L4: "nvidia",
     crashing.GPU: "nvidia",

@@ -19,14 +19,19 @@ _TO_BUILD = {
 }
 
 
-def missing(libvirt: str = "stable") -> list[str]:
-    """Say for people why the lab can not run here; an empty list means that it can."""
+def missing(libvirt: str = "stable", *, user: int | None = None) -> list[str]:
+    """Say for people why the lab can not run here; an empty list means that it can.
+
+    Args:
+        libvirt: Whose image.
+        user: Numeric id of the user who would run it. Default: who runs this.
+    """
     reasons = [
         f"{tool} is not here: apt-get install {package}" for tool, package in _lacking(libvirt)
     ]
     if platform.machine() != "x86_64":
         reasons.insert(0, f"the lab is an x86_64 machine and can not run on {platform.machine()}")
-    if os.geteuid() != 0:
+    if (os.geteuid() if user is None else user) != 0:
         reasons.insert(0, "the lab needs root, to make its image and to share a folder with it")
     return reasons
 
