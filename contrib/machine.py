@@ -11,11 +11,16 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 _OLDEST = (3, 11)
+_HEARTBEAT = 15.0
+"""Seconds after which is said that a program still runs."""
+_APT_LOCK = 120
+"""Seconds to wait for another apt-get, such as that of unattended upgrades."""
 
 
 def say(text: str) -> None:
@@ -30,44 +35,77 @@ def require_python() -> None:
         sys.exit(f"Python 3.11 or newer is needed, this is {found}: run python3.x {sys.argv[0]}")
 
 
-def require_build_tools(*also: str) -> None:
-    """Install what building libvirt-python needs, or say what is missing and end.
-
-    Args:
-        also: Programs that are in Debian packages of the same name.
-    """
-    missing = [*_missing_packages(), *(each for each in also if shutil.which(each) is None)]
-    if not missing:
-        return
-    apt = shutil.which("apt-get")
-    as_root = [] if os.geteuid() == 0 else ["sudo"]
-    if apt is None or (as_root and shutil.which("sudo") is None):
+def require_build_tools() -> None:
+    """Install what building libvirt-python needs, or say what is missing and end."""
+    missing = _missing_packages()
+    try:
+        install_packages(missing)
+    except OSError as error:
         sys.exit(
             "libvirt-python is built on this machine. Install what Debian calls "
             f"{', '.join(missing)} (Fedora: libvirt-devel, pkgconf, gcc, python3-devel), "
-            f"then run {sys.argv[0]} again"
+            f"then run {sys.argv[0]} again. It was not installed for you: {error}"
         )
-    say(f"Installing {' '.join(missing)} with apt-get ...")
-    environment = ["env", "DEBIAN_FRONTEND=noninteractive"]
-    run([*as_root, *environment, apt, "-qq", "update"])
-    run([*as_root, *environment, apt, "-qq", "-y", "--no-install-recommends", "install", *missing])
+
+
+def install_packages(packages: Sequence[str]) -> None:
+    """Install Debian packages, as root or with sudo.
+
+    Raises:
+        OSError: There is no apt-get or no way to be root, or it fails.
+    """
+    if not packages:
+        return
+    apt = shutil.which("apt-get")
+    as_root = [] if os.geteuid() == 0 else ["sudo"]
+    if apt is None:
+        raise OSError("there is no apt-get")
+    if as_root and shutil.which("sudo") is None:
+        raise OSError("you are not root, and there is no sudo")
+    say(f"Installing {' '.join(packages)} with apt-get ...")
+    command = [*as_root, "env", "DEBIAN_FRONTEND=noninteractive", apt, "-qq"]
+    command += ["-o", f"DPkg::Lock::Timeout={_APT_LOCK}"]
+    for arguments in (["update"], ["-y", "--no-install-recommends", "install", *packages]):
+        status, printed = _run_and_say([*command, *arguments])
+        if status != 0:
+            raise OSError(f"apt-get {arguments[0]} failed: {printed.strip()[-500:]}")
 
 
 def run(command: Sequence[str | Path]) -> None:
     """Run a program in silence; if it fails, print what it said and end."""
-    done = subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, cwd=ROOT
-    )
-    if done.returncode != 0:
-        print(done.stdout, file=sys.stderr)
-        sys.exit(f"{' '.join(map(str, command))} failed with status {done.returncode}")
+    status, printed = _run_and_say(command)
+    if status != 0:
+        print(printed, file=sys.stderr)
+        sys.exit(f"{' '.join(map(str, command))} failed with status {status}")
 
 
-def make_venv(folder: Path) -> Path:
+def make_venv(directory: Path) -> Path:
     """Make a virtual environment from scratch and return its Python."""
-    shutil.rmtree(folder, ignore_errors=True)
-    run([sys.executable, "-m", "venv", folder])
-    return folder / "bin" / "python"
+    try:
+        if directory.is_dir() and not directory.is_symlink():
+            shutil.rmtree(directory)
+        else:  # a link, or a file that points elsewhere: PEP 832
+            directory.unlink(missing_ok=True)
+    except PermissionError as error:
+        owner = Path(error.filename).stat().st_uid
+        sys.exit(f"{error.filename} belongs to user {owner}: remove {directory}, then try again")
+    run([sys.executable, "-m", "venv", directory])
+    return directory / "bin" / "python"
+
+
+def _run_and_say(command: Sequence[str | Path]) -> tuple[int, str]:
+    """Run a program and return its status and what it printed; say that it goes on."""
+    began = time.monotonic()
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT
+    ) as process:
+        while True:
+            try:
+                printed, _ = process.communicate(timeout=_HEARTBEAT)
+            except subprocess.TimeoutExpired:
+                say(f"... it takes {time.monotonic() - began:.0f} s so far")
+            else:
+                return process.returncode, printed
 
 
 def _missing_packages() -> list[str]:
