@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import atexit
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -21,15 +21,16 @@ from hypeman_libvirt.devices.passthrough import Passthrough
 from hypeman_libvirt.devices.ports import Clock, Host, HostView, NewId, OnChange, Registry
 from hypeman_libvirt.devices.preflight import Preflighter
 from hypeman_libvirt.devices.registration import DeviceService
-from hypeman_libvirt.devices.resources import ResourceReader
 from hypeman_libvirt.devices.snapshot import SnapshotReader
 from hypeman_libvirt.devices.transaction import Transactions
 from hypeman_libvirt.host.libvirt_host import open_host
 from hypeman_libvirt.host.test_driver import demo_uri
 from hypeman_libvirt.metrics import Metrics
 from hypeman_libvirt.registry import SqlRegistry
+from hypeman_libvirt.resources.ports import ResourceHost
+from hypeman_libvirt.resources.reader import ResourceReader
 from hypeman_libvirt.rest.auth import Auth, BearerAuth, NoAuth
-from hypeman_libvirt.rest.routes import App, Route, add_routes, metrics_routes, own_app
+from hypeman_libvirt.rest.routes import App, add_routes, host_routes, metrics_routes, own_app
 from hypeman_libvirt.settings import Settings
 
 _log: Final = structlog.get_logger(__name__)
@@ -73,6 +74,7 @@ class World:
     Attributes:
         host: Decides over changes.
         view: The same host for answers that only show it; may be a cache.
+        resources: The same host as a whole.
         registry: Keeps registrations.
         clock: Now, in UTC.
         monotonic: Seconds on a clock that is never set.
@@ -88,6 +90,7 @@ class World:
 
     host: Host
     view: HostView
+    resources: ResourceHost
     registry: Registry
     clock: Clock = _now
     monotonic: Callable[[], float] = time.monotonic
@@ -115,6 +118,7 @@ def open_world(settings: Settings) -> World:
         return World(
             host=host,
             view=host.shown,
+            resources=host.resources,
             registry=registry,
             metrics=metrics,
             count_losses=host.count_losses,
@@ -162,7 +166,6 @@ def build_service(settings: Settings, world: World) -> DeviceService:
         passthrough,
         Preflighter(inventory, snapshots),
         event_feed,
-        ResourceReader(world.view, view),
         clock=world.clock,
         new_id=world.new_id,
         on_change=on_change,
@@ -192,15 +195,17 @@ def create_app(settings: Settings) -> App:
     world = open_world(settings)
     service = build_service(settings, world)
     atexit.register(service.close)
-    return build_app(settings, service, world.metrics, auth)
+    return build_app(settings, world, service, auth)
 
 
-def build_app(settings: Settings, service: DeviceService, metrics: Metrics, auth: Auth) -> App:
+def build_app(settings: Settings, world: World, service: DeviceService, auth: Auth) -> App:
     """Return the app of a service that is the only one in its process."""
-    routes: Sequence[Route] = ()
+    reports = ResourceReader(world.resources, world.view.has_vfio, service.inventory)
+    routes = [*host_routes(reports)]
     if settings.metrics != "off":
-        routes = metrics_routes(metrics.render, ask_for_token=settings.metrics == "token")
-    return own_app(service, auth, metrics=routes)
+        ask = settings.metrics == "token"
+        routes += metrics_routes(world.metrics.render, ask_for_token=ask)
+    return own_app(service, auth, more=routes)
 
 
 def init_app(

@@ -20,6 +20,7 @@ from hypeman_libvirt.settings import Settings
 from tests.api.client import SECRET
 
 if TYPE_CHECKING:
+    from hypeman_libvirt import bootstrap
     from hypeman_libvirt.host.libvirt_host import LibvirtHost
 
 OPERATOR = Caller("operator")
@@ -33,6 +34,7 @@ class World:
     host: LibvirtHost
     registry: SqlRegistry
     settings: Settings
+    base: bootstrap.World = field(init=False)
     service: DeviceService = field(init=False)
     metrics: Metrics = field(default_factory=lambda: Metrics("0.0.0"))
     now: datetime = datetime(2025, 1, 15, 10, tzinfo=UTC)
@@ -62,22 +64,21 @@ def world_on(host: LibvirtHost, directory: Path, *, deadline: float = 10.0) -> I
     registry = SqlRegistry(directory / "registry.db")
     world = World(host, registry, settings)
     ids = (f"id{number:022d}" for number in count(1))
-    world.service = bootstrap.build_service(
-        settings,
-        bootstrap.World(
-            host=host,
-            view=host.shown,
-            registry=registry,
-            clock=lambda: world.now,
-            monotonic=lambda: world.seconds,
-            sleep=world.pass_time,
-            new_id=lambda: next(ids),
-            on_change=world.changes.append,
-            heartbeat=0.2,
-            metrics=world.metrics,
-            count_losses=lambda: world.losses,
-            close=registry.close,
-        ),
+    world.base = bootstrap.World(
+        host=host,
+        view=host.shown,
+        resources=host.resources,
+        registry=registry,
+        clock=lambda: world.now,
+        monotonic=lambda: world.seconds,
+        sleep=world.pass_time,
+        new_id=lambda: next(ids),
+        on_change=world.changes.append,
+        heartbeat=0.2,
+        metrics=world.metrics,
+        count_losses=lambda: world.losses,
+        close=registry.close,
     )
+    world.service = bootstrap.build_service(settings, world.base)
     with closing(world.service):
         yield world

@@ -12,7 +12,6 @@ from datetime import datetime
 from typing import Literal, Protocol, TypeAlias
 
 from hypeman_libvirt.devices.address import HostDeviceId, PciAddress
-from hypeman_libvirt.devices.capacity import HostResources, Platform
 from hypeman_libvirt.devices.model import (
     Assignment,
     Change,
@@ -69,12 +68,6 @@ class HostView(Protocol):
 
     def has_vfio(self) -> bool | None:
         """Whether the hypervisor can pass PCI devices through; None where it does not say."""
-
-    def read_resources(self) -> HostResources:
-        """Say what the host has, and what active domains took of it."""
-
-    def platform(self) -> Platform:
-        """Say what kind of host it is."""
 
     def hostdev_xml(self, addresses: Sequence[PciAddress]) -> str:
         """Return the element for ``virsh attach-device``, or several in one document."""

@@ -24,7 +24,6 @@ from hypeman_libvirt.devices.model import (
 from hypeman_libvirt.devices.passthrough import Passthrough, Work
 from hypeman_libvirt.devices.ports import Clock, Host, NewId, OnChange, Registry
 from hypeman_libvirt.devices.preflight import Preflighter
-from hypeman_libvirt.devices.resources import ResourceReader
 
 _LOST_REPLY: Final = timedelta(minutes=1)
 """How long a client that repeats a request is believed to have missed the answer."""
@@ -38,7 +37,6 @@ class DeviceService:
         passthrough: Moves devices.
         preflight: Says beforehand what would happen.
         event_feed: Tells what happened.
-        resources: Says what the host has and can do.
     """
 
     def __init__(
@@ -49,7 +47,6 @@ class DeviceService:
         passthrough: Passthrough,
         preflight: Preflighter,
         event_feed: EventFeed,
-        resources: ResourceReader,
         *,
         clock: Clock,
         new_id: NewId,
@@ -61,7 +58,6 @@ class DeviceService:
         self.passthrough = passthrough
         self.preflight = preflight
         self.event_feed = event_feed
-        self.resources = resources
         self._host = host
         self._registry = registry
         self._clock = clock

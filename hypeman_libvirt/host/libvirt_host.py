@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TypeAlias
 
 from hypeman_libvirt.devices.address import HostDeviceId, PciAddress
-from hypeman_libvirt.devices.capacity import HostResources, Platform
 from hypeman_libvirt.devices.errors import (
     DeviceError,
     LibvirtDeniedError,
@@ -49,6 +48,7 @@ class LibvirtHost:
     """A libvirt host over one shared connection for reads.
 
     Attributes:
+        resources: Reads what the host has as a whole.
         shown: The same host for answers that only show it: what libvirt or the kernel would have
             told of is not asked for again. Whatever decides over a change asks the host itself.
     """
@@ -70,7 +70,7 @@ class LibvirtHost:
         self._uuid: str | None = None
         local = LocalView() if is_local(connection.uri) else None
         self._uses = HostUses(node_devices.list_tree, local)
-        self._resources = ResourceFacts(connection, node_devices)
+        self.resources = ResourceFacts(connection, node_devices)
 
     @property
     def uri(self) -> str:
@@ -147,14 +147,6 @@ class LibvirtHost:
             return None
         backends = parse_xml(xml).find("devices/hostdev/enum[@name='pciBackend']")
         return None if backends is None else "vfio" in [each.text for each in backends]
-
-    def read_resources(self) -> HostResources:
-        """Say what the host has, and what active domains took of it."""
-        return self._resources.read()
-
-    def platform(self) -> Platform:
-        """Say what kind of host it is."""
-        return self._resources.platform()
 
     def find_domain(self, instance: str) -> Domain | None:
         """Look up a domain by UUID, name or instance id, in this order."""

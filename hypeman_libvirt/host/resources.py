@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from typing import Final
 
 import libvirt
 from lxml.etree import _Element as Element
 
-from hypeman_libvirt.devices.capacity import Guest, HostResources, Network, Platform, StoragePool
 from hypeman_libvirt.devices.errors import LibvirtDeniedError, NotSupportedError
 from hypeman_libvirt.host.connection import Connection
 from hypeman_libvirt.host.errors import is_gone
 from hypeman_libvirt.host.node_devices import NodeDevices
+from hypeman_libvirt.host.test_driver import is_test_driver
 from hypeman_libvirt.host.xml.document import parse_xml
 from hypeman_libvirt.host.xml.domain import DomainXml
 from hypeman_libvirt.host.xml.network import parse_network
 from hypeman_libvirt.host.xml.node_tree import is_inside
+from hypeman_libvirt.resources.model import Guest, HostResources, Network, Platform, StoragePool
 
 _KIB: Final = 1024
 _MIB: Final = 1024 * 1024
@@ -63,7 +65,9 @@ class ResourceFacts:
         arch = capabilities.findtext("host/cpu/arch", "")
         kinds = capabilities.iterfind(f"guest/arch[@name='{arch}']/domain")
         hypervisors = tuple(sorted({each.get("type") or "" for each in kinds}))
-        return Platform(arch, hypervisors, self._read_network())
+        # The test driver invents a CPU; what it runs on is this machine.
+        shown = os.uname().machine if is_test_driver(self._connection.uri) else arch
+        return Platform(shown, hypervisors, self._read_network())
 
     def _read_network(self) -> Network | None:
         """Read the network of libvirt's that new domains are on unless somebody says another."""

@@ -10,8 +10,9 @@ from typing import Final, Literal
 from pydantic import BaseModel
 from pydantic.json_schema import SkipJsonSchema
 
-from hypeman_libvirt.devices import capacity, resources
-from hypeman_libvirt.devices.resources import GpuMode
+from hypeman_libvirt.resources import reader
+from hypeman_libvirt.resources.model import Guest, Network
+from hypeman_libvirt.resources.reader import GpuMode
 from hypeman_libvirt.version import __version__
 
 ResourceType = Literal["cpu", "memory", "disk", "network"]
@@ -36,7 +37,7 @@ class ResourceOut(BaseModel):
     source: Literal["detected"] | SkipJsonSchema[None] = None
 
     @classmethod
-    def of(cls, kind: ResourceType, resource: resources.Resource) -> ResourceOut:
+    def of(cls, kind: ResourceType, resource: reader.Resource) -> ResourceOut:
         """Describe it; without a source if libvirt does not say what there is."""
         return cls.model_validate(
             {
@@ -76,7 +77,7 @@ class GpuOut(BaseModel):
     profiles: list[GpuProfileOut] | SkipJsonSchema[None] = None
 
     @classmethod
-    def of(cls, gpu: resources.GpuResources) -> GpuOut:
+    def of(cls, gpu: reader.GpuResources) -> GpuOut:
         """Describe them; without profiles if no GPU offers any."""
         slots = {"mode": gpu.mode, "total_slots": gpu.total, "used_slots": gpu.used}
         devices = [{"name": each.name, "available": each.available} for each in gpu.devices]
@@ -99,7 +100,7 @@ class AllocationOut(BaseModel):
     network_upload_bps: int | SkipJsonSchema[None] = None
 
     @classmethod
-    def of(cls, guest: capacity.Guest) -> AllocationOut:
+    def of(cls, guest: Guest) -> AllocationOut:
         """Describe it; without the limits that it does not have."""
         limits = {"network_download_bps": guest.download, "network_upload_bps": guest.upload}
         return cls.model_validate(
@@ -124,7 +125,7 @@ class ResourcesOut(BaseModel):
     allocations: list[AllocationOut]
 
     @classmethod
-    def of(cls, found: resources.Resources) -> ResourcesOut:
+    def of(cls, found: reader.Resources) -> ResourcesOut:
         """Describe all of it."""
         return cls(
             cpu=ResourceOut.of("cpu", found.cpu),
@@ -172,7 +173,7 @@ class NetworkOut(BaseModel):
     subnet: str | SkipJsonSchema[None] = None
 
     @classmethod
-    def of(cls, network: capacity.Network | None) -> NetworkOut:
+    def of(cls, network: Network | None) -> NetworkOut:
         """Describe it; on a host without one, guests do not meet by default."""
         if network is None:
             return cls(model="bridge", guest_to_guest=False)
@@ -187,7 +188,7 @@ class NetworkOut(BaseModel):
 
 
 class ImagesOut(BaseModel):
-    """Images are not this service's, so it runs none."""
+    """Platforms that guests of the host can have; images themselves are not this service's."""
 
     default_platform: str
     platforms: list[str]
@@ -205,7 +206,7 @@ class CapabilitiesOut(BaseModel):
     features: list[Literal["devices"]]
 
     @classmethod
-    def of(cls, found: resources.Capabilities) -> CapabilitiesOut:
+    def of(cls, found: reader.Capabilities) -> CapabilitiesOut:
         """Describe the host, and of hypeman's features the one that this service has."""
         arch = _GO_WORDS.get(found.platform.arch, found.platform.arch)
         return cls(
@@ -221,7 +222,7 @@ class CapabilitiesOut(BaseModel):
                 for each in found.platform.hypervisors
             ],
             network=NetworkOut.of(found.platform.network),
-            images=ImagesOut(default_platform=f"linux/{arch}", platforms=[]),
+            images=ImagesOut(default_platform=f"linux/{arch}", platforms=[f"linux/{arch}"]),
             features=["devices"],
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import falcon
 
-from hypeman_libvirt.devices.resources import ResourceReader
+from hypeman_libvirt.resources.reader import ResourceReader
 from hypeman_libvirt.rest.resource_schemas import CapabilitiesOut, ResourcesOut
 from hypeman_libvirt.rest.responses import answer_with
 

@@ -9,6 +9,7 @@ from typing import Final, TypeAlias
 import falcon
 
 from hypeman_libvirt.devices.registration import DeviceService
+from hypeman_libvirt.resources.reader import ResourceReader
 from hypeman_libvirt.rest.about import Health, Spec
 from hypeman_libvirt.rest.auth import Auth, NoAuth, Permission
 from hypeman_libvirt.rest.devices import Devices, OneDevice
@@ -73,9 +74,9 @@ def about_routes(service: DeviceService) -> Sequence[Route]:
     )
 
 
-def host_routes(service: DeviceService) -> Sequence[Route]:
+def host_routes(resources: ResourceReader) -> Sequence[Route]:
     """List hypeman's paths about the host as a whole; a control plane has its own."""
-    reports = HostReports(service.resources)
+    reports = HostReports(resources)
     return (
         Route("/resources", reports, {"GET": "resource:read"}, "resources"),
         Route("/capabilities", reports, {"GET": "resource:read"}, "capabilities"),
@@ -112,12 +113,19 @@ def own_app(
     service: DeviceService,
     auth: Auth,
     max_body: int = MAX_BODY,
-    metrics: Sequence[Route] = (),
+    more: Sequence[Route] = (),
 ) -> App:
-    """Build an app that is the device API alone, unknown paths and methods included."""
+    """Build an app that is the device API alone, unknown paths and methods included.
+
+    Args:
+        service: Who does the work.
+        auth: Who knows the callers.
+        max_body: Bytes of a request's body.
+        more: Routes beside the device API, such as those of the host as a whole.
+    """
     app = falcon.App()
     add_routes(app, service, auth, max_body=max_body)
-    _mount(app, (*host_routes(service), *metrics), Guard(auth), "")
+    _mount(app, more, Guard(auth), "")
     _mount(app, about_routes(service), Guard(NoAuth()), "")
     app.add_error_handler(Exception, _answer_elsewhere)
     app.add_error_handler(falcon.HTTPError, _answer_elsewhere)

@@ -167,7 +167,7 @@ def serve(settings: Settings) -> None:
         listener = listen(settings.listen)
         server = Server(
             logs.AccessLog(
-                build_app(settings, service, world.metrics, auth), world.metrics.observe_request
+                build_app(settings, world, service, auth), world.metrics.observe_request
             ),
             listener,
             threads=settings.threads,

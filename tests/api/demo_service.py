@@ -14,14 +14,19 @@ from tests.api.client import SECRET
 @contextmanager
 def demo_service(directory: Path) -> Iterator[str]:
     """Serve with the registry in the directory; yield the URL."""
-    from hypeman_libvirt.bootstrap import create_auth, create_service  # noqa: PLC0415  # needs libvirt
-    from hypeman_libvirt.rest.routes import own_app  # noqa: PLC0415
+    from hypeman_libvirt.bootstrap import (  # noqa: PLC0415  # needs libvirt
+        build_app,
+        build_service,
+        create_auth,
+        open_world,
+    )
     from hypeman_libvirt.settings import Settings  # noqa: PLC0415
     from tests.server.running import running  # noqa: PLC0415
 
     settings = Settings(registry=str(directory / "registry.db"), jwt_secret=SecretStr(SECRET))
+    world = open_world(settings)
     with (
-        closing(create_service(settings)) as service,
-        running(own_app(service, create_auth(settings))) as server,
+        closing(build_service(settings, world)) as service,
+        running(build_app(settings, world, service, create_auth(settings))) as server,
     ):
         yield f"http://127.0.0.1:{server.port}"

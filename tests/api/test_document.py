@@ -9,6 +9,7 @@ import pytest
 
 from hypeman_libvirt import __version__
 from hypeman_libvirt.devices.errors import DeviceError
+from hypeman_libvirt.resources.reader import ResourceReader
 from hypeman_libvirt.rest.about import document_path
 from hypeman_libvirt.rest.routes import (
     about_routes,
@@ -44,7 +45,9 @@ def test_every_route_is_in_the_document_and_the_other_way_round(world: World) ->
         (method, nameless(route.path), permission)
         for route in (
             *device_routes(world.service),
-            *host_routes(world.service),
+            *host_routes(
+                ResourceReader(world.host.resources, lambda: None, world.service.inventory)
+            ),
             *about_routes(world.service),
             *metrics_routes(bytes),
         )

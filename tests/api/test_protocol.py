@@ -11,8 +11,8 @@ import structlog
 from structlog.testing import LogCapture
 
 from hypeman_libvirt.rest.auth import Identity, NoAuth
-from hypeman_libvirt.rest.routes import own_app
 from tests.api.client import Api, bearer, code_of, token
+from tests.api.whole_app import whole_app
 from tests.fake_host import FakeHost
 from tests.world import World
 
@@ -87,7 +87,7 @@ def log() -> Iterator[LogCapture]:
 
 
 def test_what_nobody_foresaw_is_told_to_the_log_alone(world: World, log: LogCapture) -> None:
-    api = Api(own_app(world.service, Broken()))
+    api = Api(whole_app(world, Broken()))
     answer = api.get("/devices", headers=bearer() | {"X-Request-Id": "abc"})
     assert code_of(answer) == (500, "internal_error")
     assert "secret" not in answer.text
@@ -102,7 +102,7 @@ def test_a_log_of_libvirt_keeps_what_the_client_is_not_told(
 ) -> None:
     caplog.set_level(logging.INFO)
     fake_host.refuse("listAllDevices", code=1)
-    answer = Api(own_app(world.service, NoAuth())).get("/devices/available")
+    answer = Api(whole_app(world, NoAuth())).get("/devices/available")
     assert code_of(answer) == (502, "libvirt_error")
     assert "listAllDevices" in caplog.text
     assert "listAllDevices" not in answer.text

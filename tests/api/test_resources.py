@@ -82,7 +82,7 @@ def test_what_the_host_can_do(api: Api) -> None:
             {"name": "qemu", "available": True, "features": ["gpu-passthrough"]},
         ],
         "network": {"model": "bridge", "guest_to_guest": False},
-        "images": {"default_platform": "linux/amd64", "platforms": []},
+        "images": {"default_platform": "linux/amd64", "platforms": ["linux/amd64"]},
         "features": ["devices"],
     }
 

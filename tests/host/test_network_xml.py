@@ -5,9 +5,9 @@ from __future__ import annotations
 import libvirt
 import pytest
 
-from hypeman_libvirt.devices.capacity import Network
 from hypeman_libvirt.host.libvirt_host import LibvirtHost
 from hypeman_libvirt.host.xml.network import parse_network
+from hypeman_libvirt.resources.model import Network
 from tests.fake_host import FakeHost
 
 
@@ -46,4 +46,4 @@ def test_a_network_that_cannot_be_seen_is_not_known(
     fake_host: FakeHost, libvirt_host: LibvirtHost, code: int
 ) -> None:
     fake_host.refuse("networkLookupByName", code)
-    assert libvirt_host.platform().network is None
+    assert libvirt_host.resources.platform().network is None

@@ -5,9 +5,9 @@ from __future__ import annotations
 import libvirt
 import pytest
 
-from hypeman_libvirt.devices.capacity import Guest, StoragePool
 from hypeman_libvirt.devices.errors import LibvirtUnavailableError
 from hypeman_libvirt.host.libvirt_host import LibvirtHost
+from hypeman_libvirt.resources.model import Guest, StoragePool
 from tests.fake_host import FakeHost
 
 NIC = "0000:3b:00.0"
@@ -32,11 +32,11 @@ def add_interface(fake_host: FakeHost, name: str, parent: str, path: str, link: 
 
 def busy_guest(fake_host: FakeHost, libvirt_host: LibvirtHost, devices: str) -> Guest:
     fake_host.add_domain_xml(GUEST.format(devices), running=True)
-    return next(each for each in libvirt_host.read_resources().guests if each.name == "busy")
+    return next(each for each in libvirt_host.resources.read().guests if each.name == "busy")
 
 
 def test_a_domain_that_is_shut_off_takes_nothing(libvirt_host: LibvirtHost) -> None:
-    assert [each.name for each in libvirt_host.read_resources().guests] == ["vm-on"]
+    assert [each.name for each in libvirt_host.resources.read().guests] == ["vm-on"]
 
 
 def test_the_limits_of_all_interfaces_add_up(
@@ -55,14 +55,14 @@ def test_a_domain_that_ends_meanwhile_is_left_out(
     fake_host: FakeHost, libvirt_host: LibvirtHost
 ) -> None:
     fake_host.refuse("info", libvirt.VIR_ERR_NO_DOMAIN)
-    assert libvirt_host.read_resources().guests == []
+    assert libvirt_host.resources.read().guests == []
 
 
 def test_a_pool_that_is_stopped_meanwhile_is_left_out(
     fake_host: FakeHost, libvirt_host: LibvirtHost
 ) -> None:
     fake_host.pools = [("dir", 100, 60, 40), None]
-    assert libvirt_host.read_resources().pools == [StoragePool("dir", 100, 60, 40)]
+    assert libvirt_host.resources.read().pools == [StoragePool("dir", 100, 60, 40)]
 
 
 @pytest.mark.parametrize("code", [libvirt.VIR_ERR_NO_SUPPORT, libvirt.VIR_ERR_ACCESS_DENIED])
@@ -70,7 +70,7 @@ def test_storage_that_cannot_be_seen_is_not_known(
     fake_host: FakeHost, libvirt_host: LibvirtHost, code: int
 ) -> None:
     fake_host.refuse("listAllStoragePools", code)
-    assert libvirt_host.read_resources().pools is None
+    assert libvirt_host.resources.read().pools is None
 
 
 def test_only_the_links_of_cards_count_and_only_once(
@@ -85,7 +85,7 @@ def test_only_the_links_of_cards_count_and_only_once(
     add_interface(fake_host, "ens3", "pci_0000_3b_00_0", f"{card}/net/ens3", "<link state='down'/>")
     odd = "<link speed='fast' state='up'/>"
     add_interface(fake_host, "ens4", "pci_0000_3b_00_0", f"{card}/net/ens4", odd)
-    assert libvirt_host.read_resources().link_speed == 25_000_000_000 // 8
+    assert libvirt_host.resources.read().link_speed == 25_000_000_000 // 8
 
 
 @pytest.mark.parametrize("speed", ["", "speed='4294967295'"])
@@ -94,7 +94,7 @@ def test_links_without_a_speed_are_not_known(
 ) -> None:
     link = f"<link {speed} state='up'/>"
     add_interface(fake_host, "ens2", "pci_0000_3b_00_0", f"/sys/{NIC}/net/ens2", link)
-    assert libvirt_host.read_resources().link_speed is None
+    assert libvirt_host.resources.read().link_speed is None
 
 
 def test_while_libvirt_is_down_nothing_is_told(
@@ -102,4 +102,4 @@ def test_while_libvirt_is_down_nothing_is_told(
 ) -> None:
     fake_host.down()
     with pytest.raises(LibvirtUnavailableError):
-        libvirt_host.read_resources()
+        libvirt_host.resources.read()

@@ -14,10 +14,9 @@ from falcon.testing import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from hypeman_libvirt.metrics import Metrics
-from hypeman_libvirt.rest.auth import BearerAuth
-from hypeman_libvirt.rest.routes import App, metrics_routes, own_app
 from hypeman_libvirt.server import logs
-from tests.api.client import SECRET, bearer
+from tests.api.client import bearer
+from tests.api.whole_app import whole_app
 from tests.fake_host import FakeHost
 from tests.world import World, world_on
 
@@ -37,11 +36,7 @@ class Scraped:
     def __init__(self, world: World) -> None:
         self.world = world
         self.metrics = world.metrics
-        self.client = TestClient(logs.AccessLog(self.app(), self.metrics.observe_request))
-
-    def app(self, *, ask_for_token: bool = True) -> App:
-        routes = metrics_routes(self.metrics.render, ask_for_token=ask_for_token)
-        return own_app(self.world.service, BearerAuth(SECRET), metrics=routes)
+        self.client = TestClient(logs.AccessLog(whole_app(world), self.metrics.observe_request))
 
     def send(self, method: str, path: str, **body: object) -> None:
         self.client.simulate_request(method, path, json=body or None, headers=bearer())
@@ -130,11 +125,11 @@ def test_a_libvirt_that_is_down_is_said_and_not_an_error(
 
 
 def test_a_scrape_needs_its_own_permission_or_none_if_it_is_open(scraped: Scraped) -> None:
-    client = TestClient(scraped.app())
+    client = TestClient(whole_app(scraped.world))
     assert client.simulate_get("/metrics").status_code == 401
     only_devices = bearer(permissions=["device:read"])
     assert client.simulate_get("/metrics", headers=only_devices).status_code == 403
-    anyone = TestClient(scraped.app(ask_for_token=False))
+    anyone = TestClient(whole_app(scraped.world, metrics="open"))
     assert anyone.simulate_get("/metrics").status_code == 200
 
 

@@ -29,7 +29,7 @@ def client(fake_host: FakeHost, tmp_path: Path) -> Iterator[TestClient]:
     )
     world = open_world(settings)
     with closing(build_service(settings, world)) as service:
-        app = build_app(settings, service, world.metrics, create_auth(settings))
+        app = build_app(settings, world, service, create_auth(settings))
         yield TestClient(logs.AccessLog(app, world.metrics.observe_request))
 
 

@@ -12,8 +12,8 @@ from typing import Final
 
 from lxml.etree import _Element as Element
 
-from hypeman_libvirt.devices.capacity import Network
 from hypeman_libvirt.host.xml.document import parse_xml
+from hypeman_libvirt.resources.model import Network
 
 _APART: Final = frozenset({"private", "vepa", "passthrough", "hostdev"})
 """Modes in which each guest has a port of a card, and what it sends leaves by that."""

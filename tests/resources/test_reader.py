@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 
 from hypeman_libvirt.devices.address import PciAddress
-from hypeman_libvirt.devices.capacity import Guest, StoragePool
 from hypeman_libvirt.devices.model import (
     Assignment,
     AvailableDevice,
@@ -15,7 +14,8 @@ from hypeman_libvirt.devices.model import (
     NodeDevice,
     VgpuProfile,
 )
-from hypeman_libvirt.devices.resources import (
+from hypeman_libvirt.resources.model import Guest, StoragePool
+from hypeman_libvirt.resources.reader import (
     GpuProfile,
     PassthroughGpu,
     Resource,

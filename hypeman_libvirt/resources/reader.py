@@ -1,22 +1,22 @@
-"""What the host has, what domains took of it, and what it can do."""
+"""Counts what there is and what is taken; GPUs as slots."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
 from hypeman_libvirt.devices import rules
-from hypeman_libvirt.devices.capacity import Guest, Platform, StoragePool
 from hypeman_libvirt.devices.inventory import Inventory
 from hypeman_libvirt.devices.model import AvailableDevice, NodeDevice
-from hypeman_libvirt.devices.ports import HostView
+from hypeman_libvirt.resources.model import Guest, Platform, StoragePool
+from hypeman_libvirt.resources.ports import ResourceHost
 
 GpuMode: TypeAlias = Literal["passthrough", "vgpu"]
 
-_FOLDER: Final = "dir"
+_DIRECTORY: Final = "dir"
 """libvirt's word for a storage pool that is a directory of some file system."""
 _FRAMEBUFFER: Final = re.compile(r"-(\d+)[ABCQ](?:ME)?$")
 _SMALLEST_FRAMEBUFFER: Final = 512
@@ -111,14 +111,23 @@ class Capabilities:
 class ResourceReader:
     """Reads what the host has. Changes nothing."""
 
-    def __init__(self, host: HostView, inventory: Inventory) -> None:
-        """Read from this host; GPUs from this inventory."""
+    def __init__(
+        self, host: ResourceHost, has_vfio: Callable[[], bool | None], inventory: Inventory
+    ) -> None:
+        """Read from this host.
+
+        Args:
+            host: All but the devices.
+            has_vfio: Whether it can pass PCI devices through; None where it does not say.
+            inventory: Its GPUs.
+        """
         self._host = host
+        self._has_vfio = has_vfio
         self._inventory = inventory
 
     def resources(self) -> Resources:
         """Count what there is and what is taken."""
-        has = self._host.read_resources()
+        has = self._host.read()
         return Resources(
             cpu=count_taken(has.cpus, (each.cpus for each in has.guests)),
             memory=count_taken(has.memory, (each.memory for each in has.guests)),
@@ -130,7 +139,7 @@ class ResourceReader:
 
     def capabilities(self) -> Capabilities:
         """Say what the host can do."""
-        return Capabilities(self._host.platform(), self._host.has_vfio() is not False)
+        return Capabilities(self._host.platform(), self._has_vfio() is not False)
 
 
 def count_taken(capacity: int | None, taken: Iterable[int]) -> Resource:
@@ -145,12 +154,12 @@ def count_storage(pools: Sequence[StoragePool] | None) -> Resource:
     All report the figures of their file system, each as of its own last refresh, so they are known
     by their capacity: that of two different file systems is hardly ever the same to the byte.
     """
-    directories = [each for each in pools or () if each.kind == _FOLDER]
+    directories = [each for each in pools or () if each.kind == _DIRECTORY]
     by_capacity = {
         each.capacity: each
         for each in sorted(directories, key=lambda pool: pool.available, reverse=True)
     }
-    different = [each for each in pools or () if each.kind != _FOLDER] + [*by_capacity.values()]
+    different = [each for each in pools or () if each.kind != _DIRECTORY] + [*by_capacity.values()]
     return Resource(
         capacity=sum(each.capacity for each in different),
         allocated=sum(each.allocation for each in different),
