@@ -1,68 +1,14 @@
-"""What Prometheus is told is true, small, and what the dashboard and the alert rules ask for."""
+"""What Prometheus is told is true and small."""
 
 from __future__ import annotations
 
-import re
-import shutil
-import subprocess
-from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-import pytest
 from falcon.testing import TestClient
-from prometheus_client.parser import text_string_to_metric_families
 
 from hypeman_libvirt.metrics import Metrics
-from hypeman_libvirt.server import logs
 from tests.api.client import bearer
 from tests.api.whole_app import whole_app
 from tests.fake_host import FakeHost
-from tests.world import World, world_on
-
-if TYPE_CHECKING:
-    from hypeman_libvirt.host.libvirt_host import LibvirtHost
-
-OBSERVABILITY = Path(__file__).parents[2] / "contrib" / "observability"
-PROMTOOL = shutil.which("promtool")
-needs_promtool = pytest.mark.skipif(PROMTOOL is None, reason="needs promtool (prometheus)")
-
-Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
-
-
-class Scraped:
-    """A service with its metrics."""
-
-    def __init__(self, world: World) -> None:
-        self.world = world
-        self.metrics = world.metrics
-        self.client = TestClient(logs.AccessLog(whole_app(world), self.metrics.observe_request))
-
-    def send(self, method: str, path: str, **body: object) -> None:
-        self.client.simulate_request(method, path, json=body or None, headers=bearer())
-
-    def text(self) -> str:
-        answer = self.client.simulate_get("/metrics", headers=bearer(permissions=["resource:read"]))
-        assert answer.status_code == 200
-        return answer.text
-
-    def value(self, name: str, **labels: str) -> float | None:
-        """Return one sample; None if there is none."""
-        return samples(self.text()).get((f"hypeman_libvirt_{name}", frozenset(labels.items())))
-
-
-def samples(text: str) -> Samples:
-    return {
-        (sample.name, frozenset(sample.labels.items())): sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-    }
-
-
-@pytest.fixture
-def scraped(libvirt_host: LibvirtHost, tmp_path: Path) -> Iterator[Scraped]:
-    with world_on(libvirt_host, tmp_path) as world:
-        yield Scraped(world)
+from tests.observability.scraping import Scraped
 
 
 def test_requests_are_counted_by_route_and_status(scraped: Scraped) -> None:
@@ -138,42 +84,3 @@ def test_two_apps_in_one_process_count_for_themselves() -> None:
     one.observe_request("GET", "/devices", 200, 0.1)
     assert b'route="/devices"' in one.render()
     assert b'route="/devices"' not in other.render()
-
-
-@pytest.mark.parametrize("file", ["alerts.yaml", "dashboard.json"])
-def test_only_metrics_that_exist_are_asked_for(scraped: Scraped, file: str) -> None:
-    scraped.send("POST", "/devices", pci_address="0000:a2:00.0", name="l4-gpu")
-    scraped.send("POST", "/devices/l4-gpu/bind")
-    scraped.metrics.observe_call("detachFlags", 0.5, 55)
-    text = scraped.text()
-    existing = {name for name, _ in samples(text)}
-    existing |= {family.name for family in text_string_to_metric_families(text)}
-    asked = set(re.findall(r"\bhypeman_libvirt_\w+", (OBSERVABILITY / file).read_text()))
-    assert asked
-    assert asked <= existing
-
-
-@needs_promtool
-def test_promtool_accepts_the_rules_and_they_fire_when_they_should() -> None:
-    for command in (["check", "rules", "alerts.yaml"], ["test", "rules", "alerts_test.yaml"]):
-        done = promtool(command)
-        assert done.returncode == 0, done.stdout + done.stderr
-
-
-@needs_promtool
-def test_promtool_accepts_a_scrape(scraped: Scraped) -> None:
-    scraped.send("POST", "/devices", pci_address="0000:a2:00.0", name="l4-gpu")
-    done = promtool(["check", "metrics"], scraped.text())
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-def promtool(command: list[str], text: str = "") -> subprocess.CompletedProcess[str]:
-    assert PROMTOOL is not None
-    return subprocess.run(  # noqa: S603 - a tool of this machine
-        [PROMTOOL, *command],
-        input=text,
-        cwd=OBSERVABILITY,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
