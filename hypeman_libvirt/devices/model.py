@@ -89,6 +89,12 @@ class NodeDevice:
         link_status: What the PCIe link runs at; None where libvirt does not say.
         vgpu_profiles: Mediated device types on offer.
         path: Directory in sysfs.
+        topology: Slot and function of each bridge from the root to it, such as
+            ``pci0000:00/08.0/00.0``; None where the host does not say.
+        subsystem: ``vendor:device`` of the board; None where the service is not on the host.
+        device_serial: PCIe Device Serial Number; None where it cannot be read.
+        incarnation: Differs after each boot and each time the kernel finds the device anew; None
+            where the service is not on the host.
 
     Source: https://libvirt.org/formatnode.html
     """
@@ -112,6 +118,10 @@ class NodeDevice:
     link_status: PcieLink | None = None
     vgpu_profiles: tuple[VgpuProfile, ...] = ()
     path: str | None = None
+    topology: str | None = None
+    subsystem: str | None = None
+    device_serial: str | None = None
+    incarnation: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
