@@ -28,6 +28,7 @@ from tests.fake_xml import (
     parse,
     pci_element,
     show,
+    show_node,
 )
 
 Pool: TypeAlias = tuple[str, int, int, int]
@@ -44,6 +45,7 @@ class Node:
     parent: str
     present: bool = True
     listed: bool = True
+    refusal: tuple[int, int] | None = None  # code and domain of every read of it
 
     @property
     def name(self) -> str:
@@ -199,10 +201,12 @@ class Machine(Faults):
         """Render a node device with the driver, group and virtual functions of this moment."""
         if not node.present:
             raise failure(SYSTEM, FROM_NODEDEV, f"could not access {node.name}")
+        if node.refusal is not None:
+            raise failure(*node.refusal, f"{node.name} cannot be read")
         element = deepcopy(node.element)
         if isinstance(node, Pci):
             self._render_pci(node, element)
-        return show(element)
+        return show_node(element)
 
     def notify(self, kind: str, what: tuple[object, ...]) -> None:
         """Tell every connection what happened."""

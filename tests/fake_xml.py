@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 from copy import deepcopy
 from typing import Final, TypedDict, Unpack
+from xml.sax.saxutils import escape
 
 from lxml import etree
 from lxml.etree import _Element as Element
@@ -21,6 +22,15 @@ def parse(xml: str) -> Element:
 
 def show(element: Element) -> str:
     return etree.tostring(element, pretty_print=True, encoding="unicode")
+
+
+def show_node(element: Element) -> str:
+    """Print a node device as libvirt 9.0 does: what the card's VPD says is not escaped."""
+    xml = show(element)
+    for said in element.iterfind("capability/capability[@type='vpd']/fields/*"):
+        text, end = said.text or "", f"</{said.tag!s}>"
+        xml = xml.replace(f">{escape(text)}{end}", f">{text}{end}")
+    return xml
 
 
 def address_of(element: Element, base: int = 0) -> str:

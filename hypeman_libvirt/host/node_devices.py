@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from functools import lru_cache
-from typing import Final
+from functools import lru_cache, partial
+from typing import Final, TypeAlias
 
 import libvirt
 
@@ -17,9 +17,23 @@ from hypeman_libvirt.devices.errors import (
 )
 from hypeman_libvirt.devices.model import NodeDevice
 from hypeman_libvirt.host.connection import Connection
-from hypeman_libvirt.host.errors import FAILED, Meanings, is_gone
+from hypeman_libvirt.host.errors import (
+    FAILED,
+    READING,
+    Meanings,
+    is_gone,
+    is_lost,
+    is_unexplained,
+    translate,
+)
+from hypeman_libvirt.host.log_once import LogOnce
 from hypeman_libvirt.host.xml.node_device import parse_node_device
 from hypeman_libvirt.host.xml.node_tree import TreeNode, parse_tree_node
+
+_log = logging.getLogger(__name__)
+
+Described: TypeAlias = "tuple[str, str | libvirt.libvirtError]"
+"""Name of a node device, and its XML or why it cannot be had."""
 
 _REMEMBERED: Final = 512
 """Texts that are not parsed again; a function on two drivers in turn has two."""
@@ -45,7 +59,10 @@ class NodeDevices:
     def __init__(self, connection: Connection) -> None:
         """Ask over this connection."""
         self._connection = connection
-        self._parse_once = lru_cache(_REMEMBERED)(parse_node_device)
+        self._once = LogOnce(_log)
+        self._parse_once = lru_cache(_REMEMBERED)(
+            partial(parse_node_device, on_damage=self._warn_of_damage)
+        )
 
     def find(self, address: PciAddress) -> NodeDevice | None:
         """Look up by address: by the name that it has on most hosts, else in the whole list."""
@@ -64,18 +81,24 @@ class NodeDevices:
     def list_devices(self) -> Sequence[NodeDevice]:
         """List all, by address.
 
-        One that cannot be read is left out: libvirt copies a card's vital product data into its
-        XML, and a careless vendor must not hide all other devices.
+        One that cannot be read is left out and named in the log, for it must not hide all others.
+        Whoever asks for it by its address gets the error.
+
+        Raises:
+            DeviceError: Not one can be read.
         """
-        devices = []
-        for xml in self._describe_all(libvirt.VIR_CONNECT_LIST_NODE_DEVICES_CAP_PCI_DEV):
-            with suppress(LibvirtFailedError):
-                devices.append(self._parse(xml))
-        return sorted((each for each in devices if each is not None), key=lambda d: d.address)
+        described = self._describe_all(libvirt.VIR_CONNECT_LIST_NODE_DEVICES_CAP_PCI_DEV)
+        _demand_one(described)
+        found = [self._read_listed(name, xml) for name, xml in described]
+        return sorted((each for each in found if each is not None), key=lambda d: d.address)
 
     def list_tree(self, kinds: int = 0) -> Sequence[TreeNode]:
-        """List node devices of every kind, or of those that libvirt's flags name."""
-        return [parse_tree_node(xml) for xml in self._describe_all(kinds)]
+        """List node devices of every kind, or of those that libvirt's flags name.
+
+        Raises:
+            DeviceError: One cannot be read: it may be what the host lives on.
+        """
+        return [parse_tree_node(_demand(xml)) for _, xml in self._describe_all(kinds)]
 
     def ping(self) -> None:
         """Raise if libvirt's node devices cannot be counted.
@@ -104,6 +127,19 @@ class NodeDevices:
     def _parse(self, xml: str) -> NodeDevice | None:
         return self._parse_once(xml)
 
+    def _read_listed(self, name: str, xml: str | libvirt.libvirtError) -> NodeDevice | None:
+        try:
+            device = self._parse(_text_of(xml))
+        except LibvirtFailedError as error:
+            self._once.warn(name, "node device %s cannot be read, and is left out: %s", name, error)
+            return None
+        self._once.is_well(name)
+        return device
+
+    def _warn_of_damage(self, name: str, damage: str) -> None:
+        message = "the vital product data of node device %s are no XML, and are left out: %s"
+        self._once.warn(f"VPD of {name}", message, name, damage)
+
     def _name_of(self, address: PciAddress) -> str:
         device = self.find(address)
         if device is None:
@@ -112,8 +148,8 @@ class NodeDevices:
             )
         return device.node_name
 
-    def _describe_all(self, kinds: int) -> Sequence[str]:
-        return self._connection.read("listAllDevices", lambda c: list(_list_xml(c, kinds)))
+    def _describe_all(self, kinds: int) -> Sequence[Described]:
+        return self._connection.read("listAllDevices", lambda c: list(_list_described(c, kinds)))
 
 
 def _describe(connection: libvirt.virConnect, name: str) -> str | None:
@@ -125,10 +161,40 @@ def _describe(connection: libvirt.virConnect, name: str) -> str | None:
         raise
 
 
-def _list_xml(connection: libvirt.virConnect, kinds: int) -> Iterator[str]:
+def _list_described(connection: libvirt.virConnect, kinds: int) -> Iterator[Described]:
     for device in connection.listAllDevices(kinds):
         try:
-            yield device.XMLDesc(0)
+            yield device.name(), _read_xml(device)
         except libvirt.libvirtError as error:
-            if not is_gone(error):
+            if is_lost(error):
                 raise
+            if not is_gone(error):
+                yield device.name(), error
+
+
+def _read_xml(device: libvirt.virNodeDevice) -> str:
+    """Read the XML; once more where libvirt failed without saying why."""
+    try:
+        return device.XMLDesc(0)
+    except libvirt.libvirtError as error:
+        if not is_unexplained(error):
+            raise
+    return device.XMLDesc(0)
+
+
+def _text_of(xml: str | libvirt.libvirtError) -> str:
+    if isinstance(xml, libvirt.libvirtError):
+        raise LibvirtFailedError(f"libvirt says: {xml.get_error_message()}")
+    return xml
+
+
+def _demand(xml: str | libvirt.libvirtError) -> str:
+    if isinstance(xml, libvirt.libvirtError):
+        raise translate(xml, "XMLDesc", READING) from xml
+    return xml
+
+
+def _demand_one(described: Sequence[Described]) -> None:
+    """Raise if not a single node device can be read: then it is no fault of one."""
+    if described and all(isinstance(xml, libvirt.libvirtError) for _, xml in described):
+        _demand(described[0][1])

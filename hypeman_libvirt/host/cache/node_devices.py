@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from hypeman_libvirt.devices.address import PciAddress
+from hypeman_libvirt.devices.errors import LibvirtDeniedError, LibvirtFailedError
 from hypeman_libvirt.devices.model import NodeDevice
 from hypeman_libvirt.host.cache.event_cache import EventCache
 from hypeman_libvirt.host.connection import Announcement, Connection
@@ -67,7 +68,7 @@ class NodeDeviceCache:
         self._connection = connection
         self._node_devices = node_devices
         self._drivers = drivers
-        self._cache = EventCache(self._read_all, node_devices.find_named)
+        self._cache = EventCache(self._read_all, self._read_named)
         self._answer: tuple[Mapping[str, NodeDevice], Mapping[PciAddress, NodeDevice]] = ({}, {})
         connection.subscribe(self._hear)
 
@@ -98,9 +99,12 @@ class NodeDeviceCache:
         return list(self._by_address().values())
 
     def _hear(self, announcement: Announcement) -> None:
-        """Read all again when a PCI function comes or goes: others of its card name it."""
-        name = announcement.name
-        of_pci = announcement.kind == "node device" and name is not None and name.startswith("pci_")
+        """Read all again when a PCI function comes or goes: others of its card name it.
+
+        Likewise when a mediated device does: its parent says how many more fit.
+        """
+        name = announcement.name or ""
+        of_pci = announcement.kind == "node device" and name.startswith(("pci_", "mdev_"))
         if of_pci or announcement.kind == "connection":
             self._cache.invalidate()
 
@@ -123,6 +127,13 @@ class NodeDeviceCache:
             answer = {node.address: node for node in nodes}
             self._answer = kept, answer
         return answer
+
+    def _read_named(self, name: str) -> NodeDevice | None:
+        """Read one; one that cannot be read has no place here, and stops no answer on others."""
+        try:
+            return self._node_devices.find_named(name)
+        except (LibvirtFailedError, LibvirtDeniedError):
+            return None
 
     def _read_all(self) -> Mapping[str, NodeDevice]:
         return {node.node_name: node for node in self._node_devices.list_devices()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from typing import Final
 
 from lxml import etree
@@ -22,6 +23,35 @@ def parse_xml(xml: str) -> Element:
     Raises:
         LibvirtFailedError: It is not well-formed, or longer than libvirt sends.
     """
+    try:
+        return _parse(xml)
+    except (etree.XMLSyntaxError, ValueError) as error:
+        _log.warning("libvirt's XML cannot be parsed: %s", error)
+        raise LibvirtFailedError("libvirt answered with XML that cannot be parsed") from error
+
+
+def parse_or_recover(xml: str) -> tuple[Element, str | None]:
+    """Parse a document of libvirt's; what is not well-formed is read as far as it goes.
+
+    Returns:
+        The document, and what is wrong with it; None if nothing is.
+
+    Raises:
+        LibvirtFailedError: It is no XML at all, or longer than libvirt sends.
+    """
+    try:
+        return _parse(xml), None
+    except (etree.XMLSyntaxError, ValueError) as error:
+        damage = str(error)
+    element: Element | None = None
+    with suppress(etree.XMLSyntaxError):
+        element = _parse(xml, recover=True)
+    if element is None:
+        raise LibvirtFailedError("libvirt answered with what is no XML at all")
+    return element, damage
+
+
+def _parse(xml: str, *, recover: bool = False) -> Element:
     if len(xml) > _LONGEST:
         raise LibvirtFailedError(f"libvirt answered with {len(xml)} characters of XML, too many")
     parser = etree.XMLParser(
@@ -30,12 +60,9 @@ def parse_xml(xml: str) -> Element:
         no_network=True,
         huge_tree=False,
         remove_blank_text=True,
+        recover=recover,
     )
-    try:
-        return etree.fromstring(xml, parser)
-    except (etree.XMLSyntaxError, ValueError) as error:
-        _log.warning("libvirt's XML cannot be parsed: %s", error)
-        raise LibvirtFailedError("libvirt answered with XML that cannot be parsed") from error
+    return etree.fromstring(xml.encode(errors="replace") if recover else xml, parser)
 
 
 def read_address(element: Element) -> PciAddress:

@@ -6,14 +6,16 @@ Source: https://libvirt.org/formatnode.html; the kernel prints what libvirt copi
 from __future__ import annotations
 
 import logging
-from typing import Final
+import re
+from collections.abc import Callable
+from typing import Final, TypeAlias
 
 from lxml.etree import _Element as Element
 
 from hypeman_libvirt.devices.address import PciAddress
 from hypeman_libvirt.devices.errors import LibvirtFailedError
 from hypeman_libvirt.devices.model import NodeDevice, PcieLink, VgpuProfile
-from hypeman_libvirt.host.xml.document import parse_xml, read_address
+from hypeman_libvirt.host.xml.document import parse_or_recover, read_address
 
 _log = logging.getLogger(__name__)
 
@@ -23,21 +25,54 @@ _BRIDGES: Final = ("capability[@type='pci-bridge']", "capability[@type='cardbus-
 _GROUP: Final = "iommuGroup"
 _PHYSICAL_FUNCTION: Final = "capability[@type='phys_function']/address"
 _VIRTUAL_FUNCTIONS: Final = "capability[@type='virt_functions']/address"
+_VPD_TEXT: Final = re.compile(
+    r"^([ \t]*)<capability type=['\"]vpd['\"]>$.*?^\1</capability>$\n?", re.MULTILINE | re.DOTALL
+)
+"""The vital product data as libvirt prints it, which may be no XML.
+
+Its values have no line ends, so whatever they say, the element's end stands alone on its line.
+Source: libvirt 9.0, virPCIVPDResourceIsValidTextValue() and virNodeDeviceCapVPDFormat(), which
+does not escape them.
+"""
+_VPD: Final = "capability[@type='vpd']"
 _SERIAL: Final = "capability[@type='vpd']/fields[@access='readonly']/serial_number"
 _PROFILES: Final = "capability[@type='mdev_types']/type"
 _LINK: Final = "pci-express/link[@validity='{}']"
 
 
-def parse_node_device(xml: str) -> NodeDevice | None:
+OnDamage: TypeAlias = Callable[[str, str], None]
+"""Gets the name of a node device and what is wrong with its XML."""
+
+
+def ignore_damage(_name: str, _damage: str) -> None:
+    """Say nothing of it."""
+
+
+def parse_node_device(xml: str, on_damage: OnDamage = ignore_damage) -> NodeDevice | None:
     """Read what ``virNodeDeviceGetXMLDesc()`` returned; None of a node that is no PCI function.
+
+    Where the vital product data make it no XML, the device is read without them: libvirt 9.0
+    does not escape an asset tag like ``R&D``.
+
+    Args:
+        xml: The document.
+        on_damage: Is told when the vital product data are lost.
 
     Raises:
         LibvirtFailedError: The document is not what libvirt documents.
     """
-    device = parse_xml(xml)
+    device, damage = parse_or_recover(xml)
+    if damage is not None:
+        device, _ = parse_or_recover(_VPD_TEXT.sub("", xml))
+        on_damage(device.findtext("name", ""), damage)
     pci = device.find(_PCI)
-    if pci is None:
+    if pci is None and damage is None:
         return None
+    if pci is None:
+        raise LibvirtFailedError("libvirt answered with a node device that cannot be parsed")
+    if damage is not None:
+        for vpd in pci.findall(_VPD):
+            pci.remove(vpd)
     try:
         return _read(device, pci)
     except ValueError as error:

@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from lxml import etree
 from lxml.etree import _Element as Element
 
-from hypeman_libvirt.devices.errors import LibvirtFailedError
 from hypeman_libvirt.devices.model import NodeDevice
+from hypeman_libvirt.host.xml.document import parse_or_recover
 
 _SPEED_UNKNOWN: Final = "4294967295"
 """The kernel's -1, which libvirt prints without its sign; virtio cards report it.
@@ -55,10 +54,7 @@ def parse_tree_node(xml: str) -> TreeNode:
     Raises:
         LibvirtFailedError: It is no XML at all.
     """
-    parser = etree.XMLParser(resolve_entities=False, load_dtd=False, no_network=True, recover=True)
-    device = etree.fromstring(xml.encode(errors="replace"), parser)
-    if device is None:
-        raise LibvirtFailedError("libvirt answered with a node device that cannot be read")
+    device, _ = parse_or_recover(xml)
     block = device.findtext("capability[@type='storage']/block")
     class_code = device.findtext("capability[@type='pci']/class")
     link = device.find("capability[@type='net']/link")
