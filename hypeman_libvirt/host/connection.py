@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import closing, suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import Final, Literal, TypeAlias, TypeVar
 
 import libvirt
 
+from hypeman_libvirt.devices.errors import DeviceError
 from hypeman_libvirt.host.dialing import Dialer
 from hypeman_libvirt.host.errors import (
     READING,
@@ -23,6 +23,13 @@ from hypeman_libvirt.host.errors import (
     translate,
 )
 from hypeman_libvirt.host.event_loop import EVENT_LOOP
+from hypeman_libvirt.host.event_registration import (
+    KINDS,
+    EventRegistration,
+    Kind,
+    answers,
+    unless_lacking,
+)
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -43,16 +50,6 @@ _DIALLING: Final = 6.0
 """Seconds that one request waits for a connection; it is opened on meanwhile."""
 _PATIENCE: Final = 2.0
 """Seconds that a request waits while another one opens the connection."""
-_DOMAIN_EVENTS: Final = (
-    libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE,
-    libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED,
-    libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_ADDED,
-    libvirt.VIR_DOMAIN_EVENT_ID_METADATA_CHANGE,
-)
-_NODE_EVENTS: Final = (
-    libvirt.VIR_NODE_DEVICE_EVENT_ID_LIFECYCLE,
-    libvirt.VIR_NODE_DEVICE_EVENT_ID_UPDATE,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +61,7 @@ class Announcement:
         name: Of the domain or node device; None for a connection.
     """
 
-    kind: Literal["connection", "domain", "node device"]
+    kind: Literal["connection"] | Kind
     name: str | None = None
 
 
@@ -72,6 +69,31 @@ Listen = Callable[[Announcement], None]
 """Is called from any thread, and must return at once."""
 
 _CONNECTION: Final = Announcement("connection")
+
+
+class Session:
+    """One connection that was opened, and what it announces."""
+
+    def __init__(self, connection: libvirt.virConnect, events: EventRegistration) -> None:
+        """Take both."""
+        self.connection = connection
+        self.events = events
+
+    def let_go(self) -> None:
+        """Unregister everything, so that the last reference closes the connection.
+
+        Other threads may still be in calls on it; libvirt holds it for as long as callbacks are
+        registered.
+        """
+        self.events.unregister()
+        with suppress(libvirt.libvirtError):
+            self.connection.unregisterCloseCallback()
+
+    def close(self) -> None:
+        """Close it now."""
+        self.let_go()
+        with suppress(libvirt.libvirtError):
+            self.connection.close()
 
 
 def ignore_call(_call: str, _seconds: float, _code: int | None) -> None:
@@ -105,14 +127,12 @@ class Connection:
         self._observe = observe
         self._monotonic = monotonic
         self._keepalive = keepalive
-        self._dialer = Dialer(lambda: self._timed("open", self._dial))
+        self._dialer = Dialer(self._dial)
         self._opening = threading.Lock()
-        self._current: libvirt.virConnect | None = None
+        self._current: Session | None = None
         self._lost: libvirt.virConnect | None = None
         self._not_before = float("-inf")
         self._listeners: list[Listen] = []
-        self._callbacks: list[Callable[[], object]] = []
-        self._announced: set[tuple[str, int]] = set()
         self.losses = 0
 
     def read(self, call: str, ask: Callable[[libvirt.virConnect], T]) -> T:
@@ -131,11 +151,44 @@ class Connection:
         try:
             return self._timed(call, lambda: ask(connection))
         except libvirt.libvirtError as error:
-            if is_lost(error):
-                self._discard(connection)
-            elif not is_unexplained(error):
-                raise translate(error, call, READING) from error
-        return self._once(call, ask, READING)
+            return self._ask_again(connection, error, call, ask)
+
+    def read_part(self, call: str, ask: Callable[[libvirt.virConnect], T]) -> T | None:
+        """Read what another daemon than the one connected to may know; None while it is down.
+
+        The connection stays, for it serves everything else. It may itself have lost that daemon
+        for ever, though it is there again, so a connection of its own is asked before giving up.
+
+        Args:
+            call: The binding's method, for the log and the observer.
+            ask: Gets the connection of this moment.
+
+        Raises:
+            DeviceError: See ``errors.translate``.
+        """
+        connection = self._connect()
+        try:
+            return self._timed(call, lambda: ask(connection))
+        except libvirt.libvirtError as error:
+            if not (is_lost(error) and answers(connection)):
+                return self._ask_again(connection, error, call, ask)
+        with closing(Connection(self.uri, self._observe, self._monotonic, self._keepalive)) as own:
+            try:
+                return own.ask_once(call, ask)
+            except UNAVAILABLE[0]:
+                return None
+
+    def ask_once(self, call: str, ask: Callable[[libvirt.virConnect], T]) -> T:
+        """Read once; the connection stays, whatever comes of it.
+
+        Raises:
+            DeviceError: See ``errors.translate``.
+        """
+        connection = self._connect()
+        try:
+            return self._timed(call, lambda: ask(connection))
+        except libvirt.libvirtError as error:
+            raise translate(error, call, READING) from error
 
     def write(
         self,
@@ -159,24 +212,44 @@ class Connection:
         """Have ``listen`` called after libvirt's events, a new open and a loss."""
         with self._opening:
             self._listeners.append(listen)
-            if self._current is not None and not self._callbacks:
+            if self._current is not None:
                 self._register_events(self._current)
 
-    def announces(self, kind: Literal["domain", "node device"]) -> bool:
+    def announces(self, kind: Kind) -> bool:
         """Whether libvirt announces every change of that kind, now; subscribe first."""
-        events = _DOMAIN_EVENTS if kind == "domain" else _NODE_EVENTS
-        alive = self._current is not None and self._current is not self._lost
-        return alive and self._announced.issuperset((kind, event) for event in events)
+        session = self._current
+        alive = session is not None and session.connection is not self._lost
+        return session is not None and alive and session.events.announces(kind)
+
+    def announced(self) -> Mapping[str, bool]:
+        """Say of each kind whether libvirt announces its changes now."""
+        return {kind: self.announces(kind) for kind in KINDS}
+
+    def unannounced(self) -> Mapping[str, DeviceError]:
+        """Say why libvirt does not announce what its driver could; empty if nothing failed."""
+        session = self._current
+        return {} if session is None else session.events.refused
 
     def close(self) -> None:
         """Close the connection, once nothing uses it any more."""
         with self._opening:
-            connection, self._current = self._current, None
+            session, self._current = self._current, None
             self._dialer.abandon()
-            if connection is not None:
-                self._unregister(connection)
-                with suppress(libvirt.libvirtError):
-                    connection.close()
+            if session is not None:
+                session.close()
+
+    def _ask_again(
+        self,
+        connection: libvirt.virConnect,
+        error: libvirt.libvirtError,
+        call: str,
+        ask: Callable[[libvirt.virConnect], T],
+    ) -> T:
+        if is_lost(error):
+            self._discard(connection)
+        elif not is_unexplained(error):
+            raise translate(error, call, READING) from error
+        return self._once(call, ask, READING)
 
     def _once(
         self,
@@ -205,43 +278,73 @@ class Connection:
 
     def _connect(self) -> libvirt.virConnect:
         """Return the connection, or open one. While one thread opens, others wait only briefly."""
-        current = self._current
-        if current is not None and current is not self._lost:
-            return current
+        session = self._current
+        if session is not None and session.connection is not self._lost:
+            if self._listeners and session.events.is_due():
+                self._register_late(session)
+            return session.connection
         if not self._opening.acquire(timeout=_PATIENCE):
             raise UNAVAILABLE[0](UNAVAILABLE[1])
         try:
-            if self._current is not None and self._current is self._lost:
+            if self._current is not None and self._current.connection is self._lost:
                 self._drop(self._current)
-            return self._current or self._open()
+            return (self._current or self._open()).connection
         finally:
             self._opening.release()
 
-    def _open(self) -> libvirt.virConnect:
+    def _open(self) -> Session:
         if self._monotonic() < self._not_before:
             raise UNAVAILABLE[0](UNAVAILABLE[1])
         EVENT_LOOP.start()
         try:
-            connection = self._dialer.open(_DIALLING)
+            session = self._dialer.open(_DIALLING)
         except TimeoutError:
             raise UNAVAILABLE[0](UNAVAILABLE[1]) from None
         except libvirt.libvirtError as error:
             self._not_before = self._monotonic() + _PAUSE
             raise translate(error, "open", READING) from error
-        self._current = connection
         if self._listeners:
-            self._register_events(connection)
-            self._announce(_CONNECTION)
-        return connection
+            self._announce(_CONNECTION)  # before anybody takes it for one that announces
+        self._current = session
+        return session
 
-    def _dial(self) -> libvirt.virConnect:
-        """Open, and notice a dead connection soon; drivers in this process cannot die."""
-        connection = libvirt.open(self.uri)
-        with _unless_lacking():
-            connection.setKeepAlive(*self._keepalive)
-        with _unless_lacking():
-            connection.registerCloseCallback(self._on_close, None)
-        return connection
+    def _dial(self) -> Session:
+        """Open, notice a dead connection soon, and register events before it is used.
+
+        Drivers in this process cannot die.
+        """
+        connection = self._timed("open", lambda: libvirt.open(self.uri))
+        session = Session(
+            connection, EventRegistration(connection, self._on_event, self._monotonic)
+        )
+        try:
+            with unless_lacking():
+                connection.setKeepAlive(*self._keepalive)
+            with unless_lacking():
+                connection.registerCloseCallback(self._on_close, None)
+            if self._listeners:
+                session.events.register()
+        except libvirt.libvirtError:
+            session.close()
+            raise
+        return session
+
+    def _register_late(self, session: Session) -> None:
+        """Register what libvirt refused before; whoever comes meanwhile does not wait for it."""
+        if self._opening.acquire(blocking=False):
+            try:
+                if session is self._current:
+                    self._register_events(session)
+            finally:
+                self._opening.release()
+
+    def _register_events(self, session: Session) -> None:
+        """Register on a connection that is in use, and have all read again that was not told."""
+        try:
+            session.events.register()
+        except libvirt.libvirtError:
+            self._drop(session)
+        self._announce(_CONNECTION)
 
     def _on_close(self, connection: libvirt.virConnect, reason: int, _opaque: object) -> None:
         """Only note it: libvirt allows nothing slow in its callbacks, and no unregistering."""
@@ -251,54 +354,18 @@ class Connection:
 
     def _discard(self, connection: libvirt.virConnect) -> None:
         with self._opening:
-            if self._current is connection:
-                self._drop(connection)
+            if self._current is not None and self._current.connection is connection:
+                self._drop(self._current)
 
-    def _drop(self, connection: libvirt.virConnect) -> None:
-        """Let go of a dead connection without closing it.
-
-        Other threads may still be in calls on it, so the last reference to it closes it. libvirt
-        holds one for as long as callbacks are registered.
-        """
+    def _drop(self, session: Session) -> None:
+        """Let go of a dead connection without closing it."""
         self.losses += 1
         self._current = self._lost = None
-        self._unregister(connection)
+        session.let_go()
 
-    def _unregister(self, connection: libvirt.virConnect) -> None:
-        callbacks, self._callbacks = self._callbacks, []
-        self._announced.clear()
-        for unregister in [*callbacks, connection.unregisterCloseCallback]:
-            with suppress(libvirt.libvirtError):
-                unregister()
-
-    def _register_events(self, connection: libvirt.virConnect) -> None:
-        for event in _DOMAIN_EVENTS:
-            with _unless_lacking():
-                number = connection.domainEventRegisterAny(None, event, self._on_domain, None)
-                self._callbacks.append(partial(connection.domainEventDeregisterAny, number))
-                self._announced.add(("domain", event))
-        for event in _NODE_EVENTS:
-            with _unless_lacking():
-                number = connection.nodeDeviceEventRegisterAny(None, event, self._on_node, None)
-                self._callbacks.append(partial(connection.nodeDeviceEventDeregisterAny, number))
-                self._announced.add(("node device", event))
-
-    def _on_domain(self, _: libvirt.virConnect, domain: libvirt.virDomain, *_more: object) -> None:
-        self._announce(Announcement("domain", domain.name()))
-
-    def _on_node(self, _: libvirt.virConnect, node: libvirt.virNodeDevice, *_more: object) -> None:
-        self._announce(Announcement("node device", node.name()))
+    def _on_event(self, kind: Kind, name: str) -> None:
+        self._announce(Announcement(kind, name))
 
     def _announce(self, announcement: Announcement) -> None:
         for listen in self._listeners:
             listen(announcement)
-
-
-@contextmanager
-def _unless_lacking() -> Iterator[None]:
-    """Do without what the driver does not have; any other error is one."""
-    try:
-        yield
-    except libvirt.libvirtError as error:
-        if error.get_error_code() != libvirt.VIR_ERR_NO_SUPPORT:
-            raise

@@ -6,27 +6,36 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
+from typing import Generic, Protocol, TypeVar
 
-import libvirt
+
+class Closing(Protocol):
+    """What can be closed."""
+
+    def close(self) -> object:
+        """Close it."""
 
 
-class Dialer:
+Dialled = TypeVar("Dialled", bound=Closing)
+
+
+class Dialer(Generic[Dialled]):
     """Opens one connection at a time, in a thread of its own.
 
     ``libvirt.open`` knows no deadline: a libvirtd that was stopped takes the connection and never
     says a word. For one caller at a time.
     """
 
-    def __init__(self, dial: Callable[[], libvirt.virConnect]) -> None:
+    def __init__(self, dial: Callable[[], Dialled]) -> None:
         """Open nothing yet.
 
         Args:
             dial: Opens a connection, however long that takes.
         """
         self._dial = dial
-        self._pending: Future[libvirt.virConnect] | None = None
+        self._pending: Future[Dialled] | None = None
 
-    def open(self, patience: float) -> libvirt.virConnect:
+    def open(self, patience: float) -> Dialled:
         """Return a connection; the one that an earlier call did not wait for, if there is one.
 
         Args:
@@ -34,7 +43,7 @@ class Dialer:
 
         Raises:
             TimeoutError: It takes longer.
-            libvirt.libvirtError: It failed.
+            Exception: What ``dial`` raised.
         """
         pending = self._pending or self._start()
         with suppress(TimeoutError):
@@ -51,20 +60,19 @@ class Dialer:
             self._pending.add_done_callback(_close)
             self._pending = None
 
-    def _start(self) -> Future[libvirt.virConnect]:
-        future: Future[libvirt.virConnect] = Future()
+    def _start(self) -> Future[Dialled]:
+        future: Future[Dialled] = Future()
         # No executor: the interpreter would wait for its threads at the end.
         threading.Thread(target=self._run, args=(future,), daemon=True).start()
         return future
 
-    def _run(self, future: Future[libvirt.virConnect]) -> None:
+    def _run(self, future: Future[Dialled]) -> None:
         try:
             future.set_result(self._dial())
         except BaseException as error:  # noqa: BLE001 - whoever waits raises it
             future.set_exception(error)
 
 
-def _close(dialled: Future[libvirt.virConnect]) -> None:
-    with suppress(libvirt.libvirtError):
-        if dialled.exception() is None:
-            dialled.result().close()
+def _close(dialled: Future[Dialled]) -> None:
+    with suppress(Exception):  # nobody is left to be told
+        dialled.result().close()

@@ -18,13 +18,16 @@ class _EventLoop:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Start it once; before the first connection, or keepalive and events fail.
+        """Start it, and again should its thread have ended.
+
+        That is before the first connection, or keepalive and events fail.
 
         Source: https://libvirt.org/html/libvirt-libvirt-event.html
         """
         with self._lock:
             if self._thread is None:
                 libvirt.virEventRegisterDefaultImpl()
+            if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=_run, name="libvirt-events", daemon=True)
                 self._thread.start()
 
@@ -33,8 +36,8 @@ def _run() -> None:
     while True:
         try:
             libvirt.virEventRunDefaultImpl()
-        except libvirt.libvirtError as error:
-            _log.warning("libvirt's event loop stumbled: code %s", error.get_error_code())
+        except Exception:  # noqa: BLE001 - without the loop keepalive and events end for ever
+            _log.exception("libvirt's event loop failed; it goes on")
             time.sleep(_PAUSE)
 
 

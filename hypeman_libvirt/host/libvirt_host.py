@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TypeAlias
 
@@ -85,6 +85,14 @@ class LibvirtHost:
     def count_losses(self) -> int:
         """Return how many times the shared connection was lost."""
         return self._connection.losses
+
+    def announced(self) -> Mapping[str, bool]:
+        """Say of domains and node devices whether libvirt announces their changes now."""
+        return self._connection.announced()
+
+    def unannounced(self) -> Mapping[str, DeviceError]:
+        """Say why libvirt does not announce what its driver could; subscribe and read first."""
+        return self._connection.unannounced()
 
     def key(self) -> str:
         """Return the UUID in the capabilities, else the URI: test hosts have none."""

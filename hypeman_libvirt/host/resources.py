@@ -9,7 +9,11 @@ from typing import Final
 import libvirt
 from lxml.etree import _Element as Element
 
-from hypeman_libvirt.devices.errors import LibvirtDeniedError, NotSupportedError
+from hypeman_libvirt.devices.errors import (
+    LibvirtDeniedError,
+    LibvirtFailedError,
+    NotSupportedError,
+)
 from hypeman_libvirt.host.connection import Connection
 from hypeman_libvirt.host.errors import is_gone
 from hypeman_libvirt.host.node_devices import NodeDevices
@@ -70,17 +74,20 @@ class ResourceFacts:
         return Platform(shown, hypervisors, self._read_network())
 
     def _read_network(self) -> Network | None:
-        """Read the network of libvirt's that new domains are on unless somebody says another."""
+        """Read the network of libvirt's that new domains are on unless somebody says another.
+
+        None where there is no driver or daemon for networks, or no right to look.
+        """
         try:
-            xml = self._connection.read("networkLookupByName", _describe_default_network)
+            xml = self._connection.read_part("networkLookupByName", _describe_default_network)
         except (NotSupportedError, LibvirtDeniedError):
             return None
         return parse_network(xml) if xml else None
 
     def _read_pools(self) -> Sequence[StoragePool] | None:
-        """Read storage pools; None where the driver has none, or the service may not look."""
+        """Read storage pools; None where there is no driver or daemon, or no right to look."""
         try:
-            return self._connection.read("listAllStoragePools", lambda c: list(_list_pools(c)))
+            return self._connection.read_part("listAllStoragePools", lambda c: list(_list_pools(c)))
         except (NotSupportedError, LibvirtDeniedError):
             return None
 
@@ -88,9 +95,13 @@ class ResourceFacts:
         """Add up cards whose link is up; a virtual function shares the link of its card."""
         cards = self._node_devices.list_devices()
         virtual = [each.path for each in cards if each.physical_function]
+        try:
+            nodes = self._node_devices.list_tree(libvirt.VIR_CONNECT_LIST_NODE_DEVICES_CAP_NET)
+        except LibvirtFailedError:
+            return None
         speeds = [
             node.link_speed
-            for node in self._node_devices.list_tree(libvirt.VIR_CONNECT_LIST_NODE_DEVICES_CAP_NET)
+            for node in nodes
             if node.link == "up"
             and node.link_speed is not None
             and node.parent != _NOT_A_CARD

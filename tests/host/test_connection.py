@@ -228,3 +228,85 @@ def test_each_call_is_observed(fake_host: FakeHost) -> None:
         ("getCapabilities", 0.0, 88),
         ("numOfDevices", 0.0, None),
     ]
+
+
+EVENTS = ("domainEventRegisterAny", "nodeDeviceEventRegisterAny")
+
+
+def subscribed(fake_host: FakeHost, clock: StoppedClock | None = None) -> Connection:
+    connection = Connection(fake_host.uri, monotonic=clock or StoppedClock())
+    connection.subscribe(lambda _: None)
+    return connection
+
+
+@pytest.mark.parametrize("call", EVENTS)
+@pytest.mark.parametrize(("code", "domain"), [(88, 55), (38, 7), (1, 7), (1, 0), (38, 0)])
+def test_a_connection_that_does_not_announce_is_used_and_does_not_say_that_it_does(
+    fake_host: FakeHost, call: str, code: int, domain: int
+) -> None:
+    fake_host.refuse(call, code, domain)
+    connection = subscribed(fake_host)
+    assert fake_host.uuid in ask(connection)
+    of_domains = call == EVENTS[0]
+    assert connection.announces("domain") is not of_domains
+    assert connection.announces("node device") is of_domains
+    assert set(connection.unannounced()) == {"domain" if of_domains else "node device"}
+    assert (fake_host.calls["open"], connection.losses) == (1, 0)
+
+
+def test_subscribing_to_a_connection_in_use_fails_no_more_than_opening_one(
+    fake_host: FakeHost,
+) -> None:
+    connection = Connection(fake_host.uri)
+    ask(connection)
+    fake_host.refuse(EVENTS[1], 88)
+    connection.subscribe(lambda _: None)
+    assert [connection.announces(kind) for kind in ("domain", "node device")] == [True, False]
+
+
+def test_a_connection_that_breaks_between_open_and_register_is_never_used(
+    fake_host: FakeHost,
+) -> None:
+    clock = StoppedClock()
+    connection = subscribed(fake_host, clock)
+    fake_host.before_call = lambda call: (
+        fake_host.drop_connections(unnoticed=True) if call == EVENTS[1] else None
+    )
+    with pytest.raises(LibvirtUnavailableError):
+        ask(connection)
+    assert not connection.announces("domain")
+    assert fake_host.open_connections == 0
+    fake_host.before_call = lambda _: None
+    clock.now += 1.0
+    assert fake_host.uuid in ask(connection)
+    assert connection.announces("domain")
+
+
+def test_what_was_read_before_the_events_were_registered_is_read_again(
+    fake_host: FakeHost,
+) -> None:
+    connection = Connection(fake_host.uri)
+    heard: list[tuple[str, bool]] = []
+    connection.subscribe(
+        lambda announcement: heard.append((announcement.kind, connection.announces("domain")))
+    )
+    fake_host.refuse(EVENTS[1], 88)
+    ask(connection)
+    assert heard == [("connection", False)]  # it is invalid before anybody relies on events
+
+
+def test_events_that_were_refused_are_registered_once_libvirt_allows_it(
+    fake_host: FakeHost,
+) -> None:
+    clock = StoppedClock()
+    fake_host.refuse(EVENTS[1], 38, 7)
+    connection = subscribed(fake_host, clock)
+    ask(connection)
+    fake_host.allow(EVENTS[1])
+    ask(connection)
+    assert not connection.announces("node device")
+    clock.now += 30.0
+    ask(connection)
+    assert connection.announces("node device")
+    assert not connection.unannounced()
+    assert fake_host.calls["open"] == 1

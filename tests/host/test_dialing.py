@@ -12,12 +12,12 @@ A_WHILE = 300.0
 
 
 @pytest.fixture
-def dialer(fake_host: FakeHost) -> Dialer:
+def dialer(fake_host: FakeHost) -> Dialer[libvirt.virConnect]:
     return Dialer(lambda: libvirt.open(fake_host.uri))
 
 
 def test_a_libvirtd_that_hangs_is_not_waited_for_and_not_dialled_twice(
-    dialer: Dialer, fake_host: FakeHost
+    dialer: Dialer[libvirt.virConnect], fake_host: FakeHost
 ) -> None:
     hang = fake_host.hang("open")
     for _ in range(2):
@@ -31,7 +31,7 @@ def test_a_libvirtd_that_hangs_is_not_waited_for_and_not_dialled_twice(
 
 
 def test_a_libvirtd_that_is_down_says_so_at_once_and_is_dialled_again(
-    dialer: Dialer, fake_host: FakeHost
+    dialer: Dialer[libvirt.virConnect], fake_host: FakeHost
 ) -> None:
     fake_host.down()
     with pytest.raises(libvirt.libvirtError):

@@ -103,3 +103,36 @@ def test_while_libvirt_is_down_nothing_is_told(
     fake_host.down()
     with pytest.raises(LibvirtUnavailableError):
         libvirt_host.resources.read()
+
+
+@pytest.mark.parametrize("domain", [libvirt.VIR_FROM_RPC])
+@pytest.mark.parametrize("code", [libvirt.VIR_ERR_SYSTEM_ERROR, libvirt.VIR_ERR_INTERNAL_ERROR])
+def test_without_the_daemon_of_a_part_the_part_is_left_out_and_the_connection_stays(
+    fake_host: FakeHost, libvirt_host: LibvirtHost, code: int, domain: int
+) -> None:
+    for call in ("listAllStoragePools", "networkLookupByName"):
+        fake_host.refuse(call, code, domain)
+    for _ in range(2):
+        assert libvirt_host.resources.read().pools is None
+        assert libvirt_host.resources.platform().network is None
+    assert libvirt_host.count_losses() == 0
+    assert fake_host.open_connections == 1
+
+
+def test_a_daemon_that_came_back_is_seen_though_the_connection_lost_it_for_ever(
+    fake_host: FakeHost, libvirt_host: LibvirtHost
+) -> None:
+    fake_host.pools = [("dir", 100, 60, 40)]
+    fake_host.refuse("listAllStoragePools", 1, libvirt.VIR_FROM_RPC, times=1)
+    assert libvirt_host.resources.read().pools == [StoragePool("dir", 100, 60, 40)]
+    assert libvirt_host.count_losses() == 0
+
+
+def test_a_connection_that_broke_is_opened_again_for_a_part_too(
+    fake_host: FakeHost, libvirt_host: LibvirtHost
+) -> None:
+    fake_host.pools = [("dir", 100, 60, 40)]
+    libvirt_host.key()
+    fake_host.drop_connections(unnoticed=True)
+    assert libvirt_host.resources.read().pools == [StoragePool("dir", 100, 60, 40)]
+    assert libvirt_host.count_losses() == 1
