@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import atexit
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -85,6 +85,7 @@ class World:
             stream that is silent for a minute.
         metrics: Counts what the service and its host do.
         count_losses: Connections to libvirt that were lost so far.
+        announced: Whether libvirt announces changes, by what changes.
         close: Closes what was opened for it.
     """
 
@@ -100,6 +101,7 @@ class World:
     heartbeat: float = 15.0
     metrics: Metrics = field(default_factory=lambda: Metrics(__version__))
     count_losses: Callable[[], int] = lambda: 0
+    announced: Callable[[], Mapping[str, bool]] = dict
     close: Callable[[], None] = lambda: None
 
 
@@ -122,6 +124,7 @@ def open_world(settings: Settings) -> World:
             registry=registry,
             metrics=metrics,
             count_losses=host.count_losses,
+            announced=host.announced,
             close=opened.pop_all().close,
         )
 
@@ -171,7 +174,7 @@ def build_service(settings: Settings, world: World) -> DeviceService:
         on_change=on_change,
         on_close=close,
     )
-    world.metrics.watch(service, world.count_losses)
+    world.metrics.watch(service, world.count_losses, world.announced)
     return service
 
 

@@ -81,14 +81,20 @@ class Metrics:
             outcome = "success" if status < 400 else "failure"  # noqa: PLR2004 - HTTP's own
             self._operations.labels(operation, outcome).observe(seconds)
 
-    def watch(self, service: DeviceService, count_losses: Callable[[], int]) -> None:
+    def watch(
+        self,
+        service: DeviceService,
+        count_losses: Callable[[], int],
+        announced: Callable[[], Mapping[str, bool]],
+    ) -> None:
         """Report on this service's host at each scrape.
 
         Args:
             service: Whose devices.
             count_losses: Connections to libvirt that were lost so far.
+            announced: Whether libvirt announces changes, by what changes.
         """
-        self._registry.register(_HostCollector(service, count_losses, self._version))
+        self._registry.register(_HostCollector(service, count_losses, announced, self._version))
 
     def render(self) -> bytes:
         """Return everything in Prometheus' text format."""
@@ -99,10 +105,15 @@ class _HostCollector(Collector):
     """Looks at the host once for each scrape."""
 
     def __init__(
-        self, service: DeviceService, count_losses: Callable[[], int], version: str
+        self,
+        service: DeviceService,
+        count_losses: Callable[[], int],
+        announced: Callable[[], Mapping[str, bool]],
+        version: str,
     ) -> None:
         self._service = service
         self._count_losses = count_losses
+        self._announced = announced
         self._version = version
 
     def describe(self) -> Iterable[Metric]:
@@ -128,6 +139,10 @@ class _HostCollector(Collector):
         except DeviceError as error:
             looked = [_gauge("up", _UP, {(error.code,): 0}, ("reason",))]
         yield from looked
+        announced: dict[tuple[str, ...], int] = {
+            (what.replace(" ", "_"),): int(each) for what, each in self._announced().items()
+        }
+        yield _gauge("libvirt_events_announced", _ANNOUNCED, announced, ("of",))
 
     def _look(self) -> Iterator[Metric]:
         yield _gauge("up", _UP, {("",): 1}, ("reason",))
@@ -142,6 +157,7 @@ class _HostCollector(Collector):
         yield _gauge("iommu_groups", "IOMMU groups of the host.", counts, ("viable",))
 
 
+_ANNOUNCED: Final = "1 if libvirt announces changes; while 0, each answer asks it anew."
 _EITHER: Final = ("true", "false")
 _UP: Final = "1 if libvirt and the registry answer, else 0 with the error's code as reason."
 

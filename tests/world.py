@@ -77,6 +77,7 @@ def world_on(host: LibvirtHost, directory: Path, *, deadline: float = 10.0) -> I
         heartbeat=0.2,
         metrics=world.metrics,
         count_losses=lambda: world.losses,
+        announced=host.announced,
         close=registry.close,
     )
     world.service = bootstrap.build_service(settings, world.base)

@@ -125,6 +125,7 @@ def _ask_libvirt(facts: Facts) -> Iterator[Finding]:
         return
     yield check_node_devices(found)
     yield check_domains(found)
+    yield check_events(found)
     yield check_iommu(found, facts.machine)
     yield check_vfio(found, facts.machine)
     yield check_host_uuid(found, facts.machine)
@@ -160,6 +161,16 @@ def check_domains(found: Libvirt) -> Finding:
             "domains", "error", found.domains.message, "virsh list --all; the log says more"
         )
     return Finding("domains", "ok", "domains can be read")
+
+
+def check_events(found: Libvirt) -> Finding:
+    """libvirt announces what changes, so that answers need not ask it anew."""
+    if not found.unannounced:
+        return Finding("events", "ok", "libvirt announces changes, or its driver never does")
+    whys = [f"of a {what} ({why.message})" for what, why in sorted(found.unannounced.items())]
+    denied = any(isinstance(why, LibvirtDeniedError) for why in found.unannounced.values())
+    message = f"libvirt does not announce changes {' nor '.join(whys)}: every answer asks it anew"
+    return Finding("events", "warning", message, _RIGHTS if denied else _RESTART)
 
 
 def check_iommu(found: Libvirt, machine: Machine | None) -> Finding:

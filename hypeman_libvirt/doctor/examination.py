@@ -49,6 +49,7 @@ def examine(settings: Settings, host: LibvirtHost, machine: Machine | None, now:
 
 
 def _read_libvirt(host: LibvirtHost) -> Libvirt:
+    host.subscribe(lambda: None)  # as the service does, so that libvirt may refuse it
     key, version = host.key(), host.version()
     nodes = _catch(host.list_node_devices)
     grouped = 0
@@ -63,6 +64,7 @@ def _read_libvirt(host: LibvirtHost) -> Libvirt:
         grouped=grouped,
         domains=domains if isinstance(domains, DeviceError) else None,
         has_vfio=None if isinstance(has_vfio, DeviceError) else has_vfio,
+        unannounced=host.unannounced(),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, TypeAlias
 
@@ -67,6 +67,7 @@ class Libvirt:
         grouped: How many of them are in an IOMMU group.
         domains: The error when they cannot be read; None when they can.
         has_vfio: What the domain capabilities say; None when they do not.
+        unannounced: Why libvirt does not announce what its driver could, by what changes.
     """
 
     uri: str
@@ -76,6 +77,7 @@ class Libvirt:
     grouped: int
     domains: DeviceError | None
     has_vfio: bool | None
+    unannounced: Mapping[str, DeviceError] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
+import pytest
+
 from tests.api.client import Api, Streamed, bearer, code_of
 from tests.api.document import schema_errors
 from tests.fake_host import FakeHost
@@ -87,3 +89,18 @@ def test_a_stream_ends_with_the_service(api: Api, world: World) -> None:
         assert next(stream.body).startswith(b":")
         world.service.event_feed.close()
         assert [chunk for chunk in stream.body if not chunk.startswith(b":")] == []
+
+
+@pytest.mark.parametrize("call", ["domainEventRegisterAny", "nodeDeviceEventRegisterAny"])
+@pytest.mark.parametrize(("code", "domain"), [(88, 55), (38, 7)])
+def test_events_that_libvirt_refuses_stop_neither_answers_nor_the_stream(
+    api: Api, fake_host: FakeHost, call: str, code: int, domain: int
+) -> None:
+    fake_host.refuse(call, code, domain)
+    api.post("/devices", {"pci_address": L4, "name": "l4-gpu"})
+    with api.stream("/devices/events", bearer()) as stream:
+        fake_host.drop_connections()  # so that the thread that looks registers anew
+        fake_host.virsh_attach("vm-off", L4, live=False)
+        _, event, _ = next(events_in(stream))
+        assert event == "attached"
+        assert api.get("/devices/l4-gpu").json["attached_to"] == fake_host.guest("vm-off").uuid

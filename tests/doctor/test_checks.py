@@ -153,6 +153,16 @@ def test_an_error_names_its_cure(facts: Facts, question: str, found: str, cure: 
         (replace(WELL, exposed=["/etc/secret"]), "files", "chmod 600 /etc/secret"),
         (replace(WELL, listen="0.0.0.0:80", listens_locally=False), "listen", "contrib/proxy"),
         (with_libvirt(version="8.0.0"), "libvirt", "apt-get upgrade"),
+        (
+            with_libvirt(unannounced={"domain": LibvirtDeniedError("no")}),
+            "events",
+            "hypeman-libvirt.rules",
+        ),
+        (
+            with_libvirt(unannounced={"node device": LibvirtUnavailableError("no")}),
+            "events",
+            "virtnodedevd",
+        ),
         (with_machine(firmware_uuid=""), "host_uuid", "host_uuid_source"),
         (
             replace(WELL, registry=replace(REGISTRY, strangers={"old": 3})),

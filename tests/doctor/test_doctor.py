@@ -148,3 +148,11 @@ def test_what_a_uuid_that_is_gone_had_is_adopted(
     registry = SqlRegistry(doctor.registry)
     assert registry.find(fake_host.uuid, "l4-gpu") is not None
     registry.close()
+
+
+def test_events_that_libvirt_refuses_are_a_warning(doctor: Doctor, fake_host: FakeHost) -> None:
+    assert doctor.findings()["events"][0] == "ok"
+    fake_host.refuse("nodeDeviceEventRegisterAny", 88)
+    severity, cure = doctor.findings()["events"]
+    assert severity == "warning"
+    assert "hypeman-libvirt.rules" in cure

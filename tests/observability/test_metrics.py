@@ -84,3 +84,9 @@ def test_two_apps_in_one_process_count_for_themselves() -> None:
     one.observe_request("GET", "/devices", 200, 0.1)
     assert b'route="/devices"' in one.render()
     assert b'route="/devices"' not in other.render()
+
+
+def test_whether_libvirt_announces_changes_is_told(scraped: Scraped, fake_host: FakeHost) -> None:
+    fake_host.refuse("nodeDeviceEventRegisterAny", 88)
+    assert scraped.value("libvirt_events_announced", of="domain") == 1
+    assert scraped.value("libvirt_events_announced", of="node_device") == 0
