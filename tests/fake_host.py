@@ -32,6 +32,7 @@ from tests.fake_errors import (
     failure,
     libvirtError,
 )
+from tests.fake_files import FilesOnDisk
 from tests.fake_machine import TEST_POOL, Machine, Pci
 from tests.fake_xml import (
     DomainFacts,
@@ -98,6 +99,24 @@ class FakeHost(Machine):
         self.names: dict[str, str] = {}  # of domains that are gone as well, for their events
         self._sessions: list[Callable[[bool], None]] = []
         self._next_domain_id = 0
+        self._files: FilesOnDisk | None = None
+
+    def keep_files(self, directory: Path) -> FilesOnDisk:
+        """Keep each domain's files in the directory from now on, as the libvirt of a host does."""
+        self._files = FilesOnDisk(directory / "definitions", directory / "states")
+        for guest in self.guests.values():
+            self.save(guest)
+        return self._files
+
+    def save(self, guest: Guest) -> None:
+        """Replace a domain's files: libvirt does before its call returns, and before events."""
+        if self._files is not None:
+            there = guest.uuid in self.guests
+            self._files.save(
+                guest.name,
+                defined=there and guest.config is not None,
+                running=there and guest.active,
+            )
 
     def add_domain(
         self,
@@ -118,6 +137,7 @@ class FakeHost(Machine):
             self.start(guest)
         if not persistent:
             guest.config = None
+            self.save(guest)
         return guest
 
     def load(self, path: Path) -> None:
@@ -239,6 +259,7 @@ class FakeHost(Machine):
             guest = self.guests.setdefault(key, Guest(key, name, element))
             guest.config = element
             self.names[key] = name
+        self.save(guest)
         self.notify("lifecycle", (guest.uuid, 0, 0))
         return guest
 
@@ -254,6 +275,7 @@ class FakeHost(Machine):
             self._next_domain_id += 1
             live.set("id", str(self._next_domain_id))
             guest.live, guest.state = live, RUNNING
+        self.save(guest)
         self.notify("lifecycle", (guest.uuid, 2, 0))
 
     def stop(self, guest: Guest) -> None:
@@ -265,6 +287,7 @@ class FakeHost(Machine):
             self._release(guest, guest.detached_by_libvirt)
             if guest.config is None:
                 del self.guests[guest.uuid]
+        self.save(guest)
         self.notify("lifecycle", (guest.uuid, 5, 0))
 
     def undefine(self, guest: Guest) -> None:
@@ -273,6 +296,7 @@ class FakeHost(Machine):
             guest.config = None
             if not guest.active:
                 del self.guests[guest.uuid]
+        self.save(guest)
         self.notify("lifecycle", (guest.uuid, 1, 0))
 
     def attach(self, guest: Guest, xml: str, live: bool, config: bool) -> None:
@@ -287,9 +311,11 @@ class FakeHost(Machine):
             with self.pci_work:
                 guest.detached_by_libvirt |= self._prepare([hostdev])
             guest.live = live_after
+            self.save(guest)
             self.notify("device_added", (guest.uuid, f"hostdev_{source_of(hostdev)}"))
         if config_after is not None:
             guest.config = config_after
+            self.save(guest)
 
     def detach(self, guest: Guest, xml: str, live: bool, config: bool) -> None:
         """virDomainDetachDeviceFlags: returns 0 also when the guest does not let go."""
@@ -306,9 +332,11 @@ class FakeHost(Machine):
             guest.live = without(guest.live, address)
             with self.pci_work:
                 self._release(guest, guest.detached_by_libvirt & {address})
+            self.save(guest)
             self.notify("device_removed", (guest.uuid, f"hostdev_{address}"))
         if config:
             guest.config = without(guest.config, address)
+            self.save(guest)
 
     def _user_of(self, address: str) -> Guest | None:
         return next((g for g in self.guests.values() if address in held(g.live)), None)

@@ -552,6 +552,7 @@ class virDomain:
             for affected, definition in ((live, self._guest.live), (config, self._guest.config)):
                 if affected and definition is not None:
                     _set_metadata(definition, metadata, str(key), str(uri))
+            host.save(self._guest)
             host.notify("metadata", (self._guest.uuid, VIR_DOMAIN_METADATA_ELEMENT, uri))
             return 0
 

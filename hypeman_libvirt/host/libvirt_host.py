@@ -16,15 +16,20 @@ from hypeman_libvirt.devices.errors import (
 )
 from hypeman_libvirt.devices.model import Assignment, Domain, HostUse, MetadataEntry, NodeDevice
 from hypeman_libvirt.devices.ports import AssignmentsByDevice, HostChanges, HostView, RemovalWatch
-from hypeman_libvirt.host.cache.domain_config_files import (
-    DomainConfigFiles,
-    domain_config_directory,
+from hypeman_libvirt.host.assignments import DomainReader, Records, trace_nothing
+from hypeman_libvirt.host.cache.assignment_index import AssignmentIndex
+from hypeman_libvirt.host.cache.domain_files import (
+    DomainDirectories,
+    DomainFiles,
+    domain_directories,
 )
 from hypeman_libvirt.host.cache.domains import DomainCache
 from hypeman_libvirt.host.cache.node_devices import NodeDeviceCache, SysfsDrivers
 from hypeman_libvirt.host.connection import FOR_READS, Connection, Observe, ignore_call
+from hypeman_libvirt.host.domain_lookup import DomainLookup
 from hypeman_libvirt.host.domains import Domains
 from hypeman_libvirt.host.node_devices import NodeDevices
+from hypeman_libvirt.host.removal import watch_removal
 from hypeman_libvirt.host.resources import ResourceFacts
 from hypeman_libvirt.host.test_driver import (
     TestDriverDomains,
@@ -57,7 +62,7 @@ class LibvirtHost:
         self,
         connection: Connection,
         node_devices: NodeDevices,
-        domains: Domains,
+        domains: DomainLookup,
         open_changes: OpenChanges,
         shown: HostView | None = None,
     ) -> None:
@@ -65,6 +70,7 @@ class LibvirtHost:
         self._connection = connection
         self._node_devices = node_devices
         self._domains = domains
+        self._metadata = Domains(connection)
         self._open_changes = open_changes
         self.shown: HostView = shown or self
         self._uuid: str | None = None
@@ -123,18 +129,15 @@ class LibvirtHost:
 
     def read_assignments(self, devices: Collection[HostDeviceId]) -> AssignmentsByDevice:
         """Say which domains have any of these devices, running ones first."""
-        listed = self._domains.list_assignments()
-        return {device: listed[device] for device in devices if device in listed}
+        return self._domains.read_assignments(devices)
 
     def read_domain_assignments(self, domain: Domain) -> Sequence[Assignment]:
         """Say what this one domain has."""
-        read = self._domains.read_assignments(domain.name)
-        return read.assignments if read else ()
+        return self._domains.read_domain_assignments(domain)
 
     def watch_removal(self, domain: Domain) -> AbstractContextManager[RemovalWatch]:
-        """Announce nothing yet: the caller polls the domain."""
-        del domain
-        return nullcontext(_NoWatch())
+        """Listen for unplugged devices of the domain."""
+        return watch_removal(self._connection, domain)
 
     def list_uses(self, devices: Collection[NodeDevice]) -> Sequence[HostUse]:
         """Say what the host itself does with these devices."""
@@ -166,7 +169,7 @@ class LibvirtHost:
 
     def read_metadata(self, domain: Domain) -> Sequence[MetadataEntry]:
         """Return our entries in the domain's metadata."""
-        return self._domains.read_metadata(domain)
+        return self._metadata.read_metadata(domain)
 
     def hostdev_xml(self, addresses: Sequence[PciAddress]) -> str:
         """Return a ``<hostdev>``, or ``<devices>`` of several; one card in a proposed slot."""
@@ -188,13 +191,6 @@ class LibvirtHost:
         self._connection.close()
 
 
-class _NoWatch:
-    """A watch that hears nothing."""
-
-    def wait(self, seconds: float) -> None:
-        """Hear nothing."""
-
-
 class CachedHost(LibvirtHost):
     """A libvirt host that keeps what it has read for as long as it is true."""
 
@@ -202,7 +198,7 @@ class CachedHost(LibvirtHost):
         self,
         connection: Connection,
         node_devices: NodeDevices,
-        domains: Domains,
+        domains: DomainLookup,
         open_changes: OpenChanges,
         caches: Caches,
     ) -> None:
@@ -266,24 +262,28 @@ def _pci_functions(devices: Sequence[HostDeviceId]) -> Sequence[PciAddress]:
     return addresses
 
 
-def open_host(uri: str, observe: Observe = ignore_call) -> LibvirtHost:
+def open_host(
+    uri: str, observe: Observe = ignore_call, directories: DomainDirectories | None = None
+) -> LibvirtHost:
     """Return the host of a URI; libvirt is not asked before it is needed.
 
     Args:
         uri: https://libvirt.org/uri.html; the embedded host is ``demo_uri()``.
         observe: Is told of each call to libvirt.
+        directories: Where its libvirt keeps domains, if that is not where a local one does.
     """
     connection = Connection(uri, observe, keepalive=FOR_READS)
     if is_test_driver(uri):
         return _open_demo(connection)
-    node_devices, domains = NodeDevices(connection), Domains(connection)
-    directory = domain_config_directory(uri, os.environ) if is_local(uri) else None
+    node_devices, reader = NodeDevices(connection), DomainReader(connection)
+    local = domain_directories(uri, os.environ) if is_local(uri) else None
     caches = None
-    if directory is not None:
+    if local is not None:
         caches = (
             NodeDeviceCache(connection, node_devices, SysfsDrivers()),
-            DomainCache(connection, domains, DomainConfigFiles(directory).look),
+            DomainCache(connection, reader, trace_nothing, DomainFiles(local.definitions).read),
         )
+    lookup = DomainLookup(reader, _read_all(reader, directories or local), trace_nothing)
 
     @contextmanager
     def open_changes() -> Iterator[HostChanges]:
@@ -293,23 +293,33 @@ def open_host(uri: str, observe: Observe = ignore_call) -> LibvirtHost:
         finally:
             own.close()
 
-    return _assemble(connection, node_devices, domains, open_changes, caches)
+    return _assemble(connection, node_devices, lookup, open_changes, caches)
+
+
+def _read_all(reader: DomainReader, directories: DomainDirectories | None) -> Callable[[], Records]:
+    """Return what reads all domains: only those that changed, where files prove the others."""
+    if directories is None:
+        return reader.read_all
+    definitions, states = DomainFiles(directories.definitions), DomainFiles(directories.states)
+    return AssignmentIndex(reader, definitions, states).read
 
 
 def _open_demo(connection: Connection) -> LibvirtHost:
     """Change over the shared connection, since the test driver's state is in its connection."""
-    node_devices = TestDriverNodeDevices(connection)
-    domains = TestDriverDomains(connection, node_devices)
-    domain_cache = DomainCache(connection, domains, look=None)
+    node_devices, reader = TestDriverNodeDevices(connection), DomainReader(connection)
+    domain_cache = DomainCache(connection, reader, trace_nothing, look=None)
     caches = NodeDeviceCache(connection, node_devices, node_devices), domain_cache
-    changes = LibvirtChanges(node_devices, domains, domain_cache)
-    return _assemble(connection, node_devices, domains, lambda: nullcontext(changes), caches)
+    changes = LibvirtChanges(
+        node_devices, TestDriverDomains(connection, node_devices), domain_cache
+    )
+    lookup = DomainLookup(reader, reader.read_all, trace_nothing)
+    return _assemble(connection, node_devices, lookup, lambda: nullcontext(changes), caches)
 
 
 def _assemble(
     connection: Connection,
     node_devices: NodeDevices,
-    domains: Domains,
+    domains: DomainLookup,
     open_changes: OpenChanges,
     caches: Caches | None,
 ) -> LibvirtHost:

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote, unquote, urlsplit
 
-from hypeman_libvirt.devices.address import HostDeviceId, PciAddress
+from hypeman_libvirt.devices.address import PciAddress
 from hypeman_libvirt.devices.errors import DeviceNotFoundError, InUseError, LibvirtFailedError
-from hypeman_libvirt.devices.model import Assignment, Domain, NodeDevice
+from hypeman_libvirt.devices.model import Domain, NodeDevice
 from hypeman_libvirt.devices.rules import on_vfio
+from hypeman_libvirt.host.assignments import DomainReader
 from hypeman_libvirt.host.connection import Connection
 from hypeman_libvirt.host.domains import Domains
 from hypeman_libvirt.host.node_devices import NodeDevices
@@ -54,11 +55,11 @@ class TestDriverNodeDevices(NodeDevices):
             LibvirtFailedError: The file cannot be read.
         """
         super().__init__(connection)
-        self._domains = Domains(connection)
+        self._reader = DomainReader(connection)
         self._lock = threading.Lock()
         self._at_boot = _read_drivers(connection.uri)
-        self._drivers: dict[HostDeviceId, str | None] = dict(self._at_boot)
-        self._taken: dict[HostDeviceId, str | None] = {}
+        self._drivers: dict[PciAddress, str | None] = dict(self._at_boot)
+        self._taken: dict[PciAddress, str | None] = {}
         _log.warning(
             "%s is libvirt's test driver: drivers, bind and unbind are kept in memory only",
             connection.uri,
@@ -83,14 +84,13 @@ class TestDriverNodeDevices(NodeDevices):
 
     def follow_domains(self) -> None:
         """Do with managed devices what libvirt does when a domain takes or returns them."""
-        assignments = self._domains.list_assignments().items()
-        used = {address for address, held_by in assignments if any(each.live for each in held_by)}
+        used = self._used()
         with self._lock:
-            for address in used - set(self._taken):
+            for address in set(used) - set(self._taken):
                 if not on_vfio(self._drivers.get(address)):
                     self._taken[address] = self._drivers.get(address)
                     self._drivers[address] = _VFIO
-            for address in set(self._taken) - used:
+            for address in set(self._taken) - set(used):
                 self._drivers[address] = self._taken.pop(address)
 
     def _parse(self, xml: str) -> NodeDevice | None:
@@ -108,15 +108,19 @@ class TestDriverNodeDevices(NodeDevices):
             raise DeviceNotFoundError(
                 f"no PCI device {address} on this host; GET /devices/available lists them"
             )
-        user = self._find_user(address)
+        user = self._used().get(address)
         if user is not None:
-            raise InUseError(f"{address} is in use by domain {user.domain.name}; detach it first")
+            raise InUseError(f"{address} is in use by domain {user}; detach it first")
         with self._lock:
             self._drivers[address] = driver
 
-    def _find_user(self, address: PciAddress) -> Assignment | None:
-        assignments = self._domains.list_assignments().get(address, ())
-        return next((assignment for assignment in assignments if assignment.live), None)
+    def _used(self) -> Mapping[PciAddress, str]:
+        """Return what running domains have, and which one has it."""
+        return {
+            held.address: name
+            for name, record in self._reader.read_all().items()
+            for held in (record.live.held if record.live else ())
+        }
 
 
 class TestDriverDomains(Domains):
@@ -138,7 +142,7 @@ class TestDriverDomains(Domains):
         self._node_devices.follow_domains()
 
 
-def _read_drivers(uri: str) -> Mapping[HostDeviceId, str | None]:
+def _read_drivers(uri: str) -> Mapping[PciAddress, str | None]:
     path = unquote(urlsplit(uri).path)
     if path in _BUILT_IN:
         return {}

@@ -11,10 +11,10 @@ import pytest
 
 from hypeman_libvirt.devices.address import PciAddress
 from hypeman_libvirt.devices.errors import LibvirtUnavailableError
+from hypeman_libvirt.host.assignments import DomainReader, trace_nothing
 from hypeman_libvirt.host.cache.domains import DomainCache
 from hypeman_libvirt.host.cache.node_devices import NodeDeviceCache
 from hypeman_libvirt.host.connection import Announcement, Connection
-from hypeman_libvirt.host.domains import Domains
 from hypeman_libvirt.host.node_devices import NodeDevices
 from tests.fake_host import FakeHost
 
@@ -65,7 +65,9 @@ class KeptWorld:
         connection = Connection(host.uri)
         self.connection = connection
         self.nodes = NodeDeviceCache(connection, NodeDevices(connection), Kernel(host))
-        self.domains = DomainCache(connection, Domains(connection), self.files.look)
+        self.domains = DomainCache(
+            connection, DomainReader(connection), trace_nothing, self.files.look
+        )
         connection.subscribe(self._hear)  # the last, so that the others have heard it already
 
     def settle(self, kind: str, name: str | None = None) -> None:

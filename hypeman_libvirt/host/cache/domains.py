@@ -1,40 +1,55 @@
-"""Who holds which PCI function, without asking for every domain's XML each time."""
+"""Which domains have which device, for answers that only show it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from itertools import chain
 
 from hypeman_libvirt.devices.ports import AssignmentsByDevice
-from hypeman_libvirt.host.cache.domain_config_files import Stamps
+from hypeman_libvirt.host.assignments import (
+    DomainReader,
+    DomainRecord,
+    NewTrace,
+    Records,
+    by_device,
+    list_assignments,
+)
+from hypeman_libvirt.host.cache.domain_files import Stamps
 from hypeman_libvirt.host.cache.event_cache import EventCache
 from hypeman_libvirt.host.connection import Announcement, Connection
-from hypeman_libvirt.host.domains import DomainAssignments, Domains, by_address
 
 
 class DomainCache:
-    """Holders by address, read once and kept true.
+    """Assignments by device, read once and kept true.
 
-    libvirt announces what happens to running domains and which are defined and undefined; changes
-    within a definition show in its file. Where either is not to be had, libvirt is asked.
+    Nothing here decides over a change, since an event may still be on its way. libvirt announces
+    what happens to running domains and which are defined and undefined; changes within a
+    definition show in its file. Where either is not to be had, libvirt is asked.
     """
 
     def __init__(
-        self, connection: Connection, domains: Domains, look: Callable[[], Stamps | None] | None
+        self,
+        connection: Connection,
+        reader: DomainReader,
+        new_trace: NewTrace,
+        look: Callable[[], Stamps | None] | None,
     ) -> None:
         """Listen on the connection, and read nothing yet.
 
         Args:
             connection: Announces changes of domains.
-            domains: Asks libvirt over it.
+            reader: Asks libvirt over it.
+            new_trace: Begins to trace what domains use down to PCI functions.
             look: The definitions' files, None if they cannot be seen now. No ``look`` at all
                 where nobody but this process can change a definition.
         """
         self._connection = connection
-        self._domains = domains
+        self._reader = reader
+        self._new_trace = new_trace
         self._look = look
-        self._cache = EventCache(domains.read_all_assignments, domains.read_assignments)
+        self._cache: EventCache[DomainRecord] = EventCache(reader.read_all, reader.read_named)
         self._seen: Stamps = {}
-        self._answer: tuple[Mapping[str, DomainAssignments], AssignmentsByDevice] = ({}, {})
+        self._answer: tuple[Records, AssignmentsByDevice] = ({}, {})
         connection.subscribe(self._hear)
 
     def invalidate(self, name: str | None = None) -> None:
@@ -42,15 +57,21 @@ class DomainCache:
         self._cache.invalidate(name)
 
     def list_assignments(self) -> AssignmentsByDevice:
-        """Say which domains hold which address, active ones first."""
-        kept = self._values() if self._may_keep() else None
-        if kept is None or not self._connection.announces("domain"):  # known once connected
-            return self._domains.list_assignments()
+        """Say which domains have which device, active ones first."""
+        records = self._values() if self._may_keep() else None
+        if records is None or not self._connection.announces("domain"):  # known once connected
+            return self._assignments_of(self._reader.read_all())
         read, answer = self._answer
-        if read is not kept:
-            answer = by_address(kept.values())
-            self._answer = kept, answer
+        if read is not records:
+            answer = self._assignments_of(records)
+            self._answer = records, answer
         return answer
+
+    def _assignments_of(self, records: Records) -> AssignmentsByDevice:
+        trace = self._new_trace()
+        return by_device(
+            chain.from_iterable(list_assignments(each, trace) for each in records.values())
+        )
 
     def _hear(self, announcement: Announcement) -> None:
         if announcement.kind != "node device":
@@ -68,10 +89,10 @@ class DomainCache:
             self._seen = stamps
         return True
 
-    def _values(self) -> Mapping[str, DomainAssignments] | None:
+    def _values(self) -> Records | None:
         """Return all domains; None if these are not their files."""
         values = self._cache.values()
         if self._look is None or values is self._answer[0]:
             return values
-        persistent = {name for name, each in values.items() if each.persistent}
+        persistent = {name for name, each in values.items() if each.domain.persistent}
         return values if persistent <= self._seen.keys() else None

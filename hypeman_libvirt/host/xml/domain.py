@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from lxml import etree
 from lxml.etree import _Element as Element
@@ -39,12 +39,14 @@ class Held:
         managed: libvirt binds it to vfio-pci at start and gives it back at stop.
         guest_address: In the guest; None until libvirt gave it one.
         xml: The element, as libvirt takes it to detach the device.
+        kind: Which element it is.
     """
 
     address: PciAddress
     managed: bool
     guest_address: PciAddress | None
     xml: str
+    kind: Literal["hostdev", "interface"]
 
 
 class DomainXml:
@@ -136,6 +138,18 @@ def build_hostdev(
     return show_xml(hostdev)
 
 
+def without_alias(xml: str) -> str:
+    """Return the element of a running domain as libvirt takes it to attach the device again.
+
+    An alias that libvirt has chosen belongs to the device that is going; users' begin with ``ua-``.
+    """
+    element = parse_xml(xml)
+    alias = element.find("alias")
+    if alias is not None and not alias.get("name", "").startswith("ua-"):
+        element.remove(alias)
+    return show_xml(element)
+
+
 def join_devices(elements: Sequence[str]) -> str:
     """Write one device as it is, and several into one document, each on a line of its own.
 
@@ -188,6 +202,7 @@ def _read_held(source: Element) -> Held:
         managed=device.get("managed") == "yes",
         guest_address=None if guest is None else read_address(guest),
         xml=show_xml(device),
+        kind="interface" if device.tag == "interface" else "hostdev",
     )
 
 
