@@ -47,7 +47,7 @@ def test_a_device_that_was_unregistered_meanwhile_is_not_attached(
     world: World, fake_host: FakeHost
 ) -> None:
     """The look-up was before the end of the registration, the claim is after it."""
-    hang = fake_host.hang("listAllDomains")
+    hang = fake_host.hang("lookupByName")
     refused: list[BaseException] = []
 
     def attach() -> None:
