@@ -19,7 +19,7 @@ from hypeman_libvirt.doctor.facts import Finding
 from hypeman_libvirt.doctor.machine import read_machine
 from hypeman_libvirt.host.libvirt_host import open_host
 from hypeman_libvirt.host.test_driver import demo_uri
-from hypeman_libvirt.host.usage.local_view import is_local
+from hypeman_libvirt.host.usage.local_host import is_local
 from hypeman_libvirt.settings import SettingsError, load_settings
 
 _STATUS: Final = {"ok": 0, "warning": 1, "error": 2}

@@ -23,6 +23,8 @@ AssignmentKind: TypeAlias = Literal[
     "scsi_host",
     "usb",
     "vdpa",
+    "macvtap",
+    "char_device",
 ]
 _DIRECT: Final[frozenset[AssignmentKind]] = frozenset({"hostdev", "interface", "nvme_disk"})
 EventType: TypeAlias = Literal[
@@ -165,7 +167,8 @@ class Assignment:
         kind: ``hostdev``: ``<hostdev type='pci'>``. ``interface``: ``<interface type='hostdev'>``.
             ``mdev``: ``<hostdev type='mdev'>``, of the mediated device itself and of its parent.
             ``nvme_disk``: ``<disk type='nvme'>``. The others are reached through a controller:
-            ``block_disk``, ``scsi``, ``scsi_host``, ``usb`` and ``vdpa``.
+            ``block_disk``, ``scsi``, ``scsi_host``, ``usb``, ``vdpa``, ``macvtap`` (a share of a
+            network interface) and ``char_device`` (such as a GPU's render node).
         via: How the domain lives on a device that it does not have itself, for people, such as
             ``disk vda on /dev/nvme0n1p2``; None where it has the device itself.
     """

@@ -36,8 +36,8 @@ from hypeman_libvirt.host.test_driver import (
     TestDriverNodeDevices,
     is_test_driver,
 )
-from hypeman_libvirt.host.usage.host_usage import HostUses
-from hypeman_libvirt.host.usage.local_view import LocalView, is_local
+from hypeman_libvirt.host.usage.host_usage import HostUsage
+from hypeman_libvirt.host.usage.local_host import LocalHost, is_local
 from hypeman_libvirt.host.xml.document import parse_xml
 from hypeman_libvirt.host.xml.domain import join_devices
 from hypeman_libvirt.host.xml.guest_slots import build_functions
@@ -74,8 +74,8 @@ class LibvirtHost:
         self._open_changes = open_changes
         self.shown: HostView = shown or self
         self._uuid: str | None = None
-        local = LocalView() if is_local(connection.uri) else None
-        self._uses = HostUses(node_devices.list_tree, local)
+        local = LocalHost() if is_local(connection.uri) else None
+        self._uses = HostUsage(node_devices.list_tree, local)
         self.resources = ResourceFacts(connection, node_devices)
 
     @property

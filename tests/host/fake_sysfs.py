@@ -13,6 +13,8 @@ VIRTUAL = "/sys/devices/virtual"
 FILESYSTEMS = (
     "nodev\tsysfs\nnodev\ttmpfs\nnodev\toverlay\nnodev\tzfs\nnodev\tnfs4\n\text4\n\txfs\n\tbtrfs\n"
 )
+TARGET = "21000024ff7ee5a4"
+"""A port of an NVMe target, and its node."""
 SWAPS = "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n"
 
 
@@ -87,12 +89,59 @@ class FakeSysfs:
         self.link(f"{subsystem}/nvme{number}", f"{pci}/nvme/nvme{number}")
         return self.add_disk(f"nvme{number}n1", subsystem)
 
-    def mount(self, point: str, source: str, kind: str = "ext4", number: str | None = None) -> None:
+    def add_hba(self, host: int, pci: str, port: str) -> None:
+        """Add a port of Fibre Channel, as the transport class of the kernel shows it."""
+        directory = f"{pci}/host{host}/fc_host/host{host}"
+        self.write(f"{directory}/port_name", f"0x{port}\n")
+        self.link(f"/sys/class/fc_host/host{host}", directory)
+
+    def add_nvme_over_fc(self, number: int, port: str) -> str:
+        """Add a controller that is reached by a port of ours, and its namespace."""
+        controller = f"{VIRTUAL}/nvme-fabrics/ctl/nvme{number}"
+        subsystem = f"{VIRTUAL}/nvme-subsystem/nvme-subsys{number}"
+        self.write(f"{controller}/transport", "fc\n")
+        addresses = f"traddr=nn-0x{TARGET}:pn-0x{TARGET},host_traddr=nn-0x{port}:pn-0x{port}\n"
+        self.write(f"{controller}/address", addresses)
+        self.link(f"{subsystem}/nvme{number}", controller)
+        return self.add_disk(f"nvme{number}n1", subsystem)
+
+    def record(self, disk: str, *lines: str) -> None:
+        """Let udev know of a block device, in lines such as ``E:ID_FS_TYPE=ext4``."""
+        self.write(f"/run/udev/data/b{self.number(disk)}", "\n".join(["I:1", *lines, ""]))
+
+    def label_zfs(self, disk: str, pool: str | None) -> None:
+        label = [] if pool is None else [f"E:ID_FS_LABEL={pool}"]
+        self.record(disk, "E:ID_FS_TYPE=zfs_member", *label)
+
+    def set_up_loop(self, name: str, path: str) -> str:
+        self.add_disk(name, f"{VIRTUAL}/block")
+        self.write(f"{self._devices[name]}/loop/backing_file", f"{path}\n")
+        return name
+
+    def add_share(self, driver: str, pci: str, number: int, tag: str | None = None) -> str:
+        """Add a device by which a hypervisor shares a directory; 9p shows its tag itself."""
+        device = f"{pci}/virtio{number}"
+        self.write(f"{device}/features", "1\n")
+        if tag is not None:
+            self.write(f"{device}/mount_tag", f"{tag}\0\n")
+        self.link(f"/sys/bus/virtio/drivers/{driver}/virtio{number}", device)
+        return device
+
+    def mount(
+        self,
+        point: str,
+        source: str,
+        kind: str = "ext4",
+        number: str | None = None,
+        options: str = "rw",
+    ) -> None:
         """Mount a block device by name, or whatever the source says."""
         if source in self._devices:
             number = number or self.number(source)
             source = f"/dev/{source}"
-        line = f"27 1 {number or '0:40'} / {point} rw,relatime shared:1 - {kind} {source} rw\n"
+        line = (
+            f"27 1 {number or '0:40'} / {point} rw,relatime shared:1 - {kind} {source} {options}\n"
+        )
         self._append("/proc/self/mountinfo", line)
 
     def swap_on(self, path: str, kind: str = "partition") -> None:

@@ -10,8 +10,8 @@ import pytest
 
 from hypeman_libvirt.devices.address import PciAddress
 from hypeman_libvirt.devices.model import HostUse, NodeDevice
-from hypeman_libvirt.host.usage.host_usage import HostUses
-from hypeman_libvirt.host.usage.local_view import LocalView, is_local
+from hypeman_libvirt.host.usage.host_usage import HostUsage
+from hypeman_libvirt.host.usage.local_host import LocalHost, is_local
 from hypeman_libvirt.host.usage.rtnetlink import Interface
 from hypeman_libvirt.host.xml.node_tree import TreeNode
 from tests.host.fake_sysfs import VIRTUAL, FakeSysfs
@@ -55,11 +55,11 @@ def host(tmp_path: Path) -> FakeSysfs:
 
 
 def ask_remote(device: NodeDevice, *tree: TreeNode) -> Sequence[HostUse]:
-    return HostUses(lambda: tree, None).list_uses([device])
+    return HostUsage(lambda: tree, None).list_uses([device])
 
 
 def ask(host: FakeSysfs, device: NodeDevice, *tree: TreeNode) -> Sequence[HostUse]:
-    return HostUses(lambda: tree, LocalView(host.root, host.read_interfaces)).list_uses([device])
+    return HostUsage(lambda: tree, LocalHost(host.root, host.read_interfaces)).list_uses([device])
 
 
 def interface_node(link: str | None) -> TreeNode:
@@ -132,15 +132,15 @@ def test_the_host_does_nothing_with_what_is_on_vfio(host: FakeSysfs, driver: str
     def refuse() -> Sequence[TreeNode]:
         raise AssertionError("nobody asks")
 
-    uses = HostUses(refuse, LocalView(host.root, host.read_interfaces))
+    uses = HostUsage(refuse, LocalHost(host.root, host.read_interfaces))
     assert uses.list_uses([replace(DISK, driver=driver)]) == ()
 
 
 def test_all_devices_of_a_group_are_answered_for(host: FakeSysfs) -> None:
     host.add_pci("0000:09:00.0", vendor_id="1234", device_id="1111")
     host.write(f"{VGA.path}/boot_vga", "1\n")
-    view = LocalView(host.root, host.read_interfaces)
-    uses = HostUses(list, view).list_uses([DISK, NVME, VGA])
+    view = LocalHost(host.root, host.read_interfaces)
+    uses = HostUsage(list, view).list_uses([DISK, NVME, VGA])
     assert uses == [
         HostUse(DISK.address, "vda3 carries /"),
         HostUse(VGA.address, "it is the boot VGA"),

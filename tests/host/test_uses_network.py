@@ -11,8 +11,8 @@ import pytest
 
 from hypeman_libvirt.devices.address import PciAddress
 from hypeman_libvirt.devices.model import HostUse, NodeDevice
-from hypeman_libvirt.host.usage.host_usage import HostUses
-from hypeman_libvirt.host.usage.local_view import LocalView
+from hypeman_libvirt.host.usage.host_usage import HostUsage
+from hypeman_libvirt.host.usage.local_host import LocalHost
 from hypeman_libvirt.host.usage.rtnetlink import Interface
 from hypeman_libvirt.host.xml.node_tree import TreeNode
 from tests.host.fake_sysfs import FakeSysfs
@@ -31,7 +31,7 @@ def host(tmp_path: Path) -> FakeSysfs:
 
 
 def ask(host: FakeSysfs, tree: Sequence[TreeNode] = (CHILD,)) -> Sequence[HostUse]:
-    return HostUses(lambda: tree, LocalView(host.root, host.read_interfaces)).list_uses([NODE])
+    return HostUsage(lambda: tree, LocalHost(host.root, host.read_interfaces)).list_uses([NODE])
 
 
 def test_a_link_that_is_up_without_anything_on_it_is_idle(host: FakeSysfs) -> None:
@@ -105,8 +105,8 @@ def test_a_hidden_interface_whose_link_libvirt_calls_down_is_idle(host: FakeSysf
 
 
 def test_a_network_device_without_a_driver_has_no_interface_to_lose(host: FakeSysfs) -> None:
-    view = LocalView(host.root, host.read_interfaces)
-    assert HostUses(list, view).list_uses([replace(NODE, driver=None)]) == []
+    view = LocalHost(host.root, host.read_interfaces)
+    assert HostUsage(list, view).list_uses([replace(NODE, driver=None)]) == []
 
 
 @pytest.mark.parametrize("error", [errno.EAFNOSUPPORT, errno.EPERM])
@@ -115,7 +115,7 @@ def test_a_sandbox_without_netlink_leaves_libvirt_s_own_view(host: FakeSysfs, er
         raise OSError(error, "no netlink")
 
     host.add_interface(Interface(2, "eth0"), NIC)
-    (use,) = HostUses(lambda: [CHILD], LocalView(host.root, refuse)).list_uses([NODE])
+    (use,) = HostUsage(lambda: [CHILD], LocalHost(host.root, refuse)).list_uses([NODE])
     assert not use.known
 
 

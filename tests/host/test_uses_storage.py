@@ -9,8 +9,8 @@ import pytest
 
 from hypeman_libvirt.devices.address import PciAddress
 from hypeman_libvirt.devices.model import HostUse, NodeDevice
-from hypeman_libvirt.host.usage.host_usage import HostUses
-from hypeman_libvirt.host.usage.local_view import LocalView
+from hypeman_libvirt.host.usage.host_usage import HostUsage
+from hypeman_libvirt.host.usage.local_host import LocalHost
 from hypeman_libvirt.host.xml.node_tree import TreeNode
 from tests.host.fake_sysfs import VIRTUAL, FakeSysfs
 
@@ -35,7 +35,7 @@ def ask(
         path=path,
         class_code=0x010802,
     )
-    return HostUses(lambda: tree, LocalView(host.root, host.read_interfaces)).list_uses([device])
+    return HostUsage(lambda: tree, LocalHost(host.root, host.read_interfaces)).list_uses([device])
 
 
 def words(uses: Sequence[HostUse]) -> Sequence[str]:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from hypeman_libvirt.host.usage.nvme import list_adapters, list_controllers
 from hypeman_libvirt.host.usage.sysfs import LocalFiles
+from hypeman_libvirt.host.usage.udev import read_block_record
+from hypeman_libvirt.host.usage.zfs import pool_below, pool_on
 from hypeman_libvirt.host.xml.node_tree import is_inside
 
 _VIRTUAL = "/sys/devices/virtual/"
-_NVME_SUBSYSTEM = re.compile(r"(/sys/devices/virtual/nvme-subsystem/[^/]+)/")
-_NVME_CONTROLLER = re.compile(r"nvme\d+")
 _WITHOUT_HARDWARE = re.compile(r"(loop|nbd|ram|rbd|zram)\d")
 
 
@@ -28,6 +29,10 @@ class BlockDevice:
         lower: Names of those it is made of, or that it is a partition of.
         holders: Names of those that are made of it.
         is_partition: It is a partition of a disk.
+        file: The file that a loop device was set up on; empty for others.
+        links: udev's symbolic links to it, relative to ``/dev``.
+        pool: The ZFS pool that it carries a part of, see ``zfs.pool_on``; None without.
+        in_pool: The ZFS pool that it is a volume of; None without.
     """
 
     name: str
@@ -37,6 +42,10 @@ class BlockDevice:
     lower: tuple[str, ...]
     holders: tuple[str, ...]
     is_partition: bool
+    file: str = ""
+    links: tuple[str, ...] = ()
+    pool: str | None = None
+    in_pool: str | None = None
 
     @property
     def is_untraceable(self) -> bool:
@@ -73,12 +82,17 @@ class BlockDevices:
         """Look up by a path in ``/dev``, be it a symbolic link."""
         if not path.startswith("/dev/"):
             return None
-        name = PurePosixPath(path).name
-        if path.startswith("/dev/mapper/") and name in self._by_label:
-            return self._by_label[name]
-        return self._by_name.get(name) or self._by_name.get(
-            PurePosixPath(self._files.resolve(path)).name
+        label = path.removeprefix("/dev/mapper/")
+        return (
+            self._by_label.get(label)
+            or self._by_name.get(_name_of(path))
+            or self._by_name.get(_name_of(self._files.resolve(path)))
+            or self._find_linked(path.removeprefix("/dev/"))
         )
+
+    def list_all(self) -> Collection[BlockDevice]:
+        """Return all of them."""
+        return self._by_name.values()
 
     def list_inside(self, directory: str) -> Sequence[BlockDevice]:
         """Return those on the hardware that has this directory in sysfs, by name."""
@@ -90,44 +104,70 @@ class BlockDevices:
 
     def list_bases(self, device: BlockDevice) -> frozenset[BlockDevice]:
         """Follow what the device is made of down to where that ends: on hardware, if it does."""
-        lower = [self._by_name[name] for name in device.lower if name in self._by_name]
+        lower = self._list_lower(device)
         if device.places or not lower:
             return frozenset({device})
         return frozenset().union(*(self.list_bases(below) for below in lower))
+
+    def list_pool(self, pool: str) -> frozenset[BlockDevice]:
+        """Return those that carry a ZFS pool; none where udev knows of none."""
+        return frozenset(each for each in self.list_all() if each.pool == pool)
+
+    def _find_linked(self, link: str) -> BlockDevice | None:
+        """Look up a symbolic link of udev's in udev's own records, where ``/dev`` lacks it."""
+        return next((each for each in self.list_all() if link in each.links), None)
+
+    def _list_lower(self, device: BlockDevice) -> Collection[BlockDevice]:
+        if device.in_pool is not None:
+            return self.list_pool(device.in_pool)
+        return [self._by_name[name] for name in device.lower if name in self._by_name]
+
+
+def _name_of(path: str) -> str:
+    """Name what lies in ``/dev`` as the kernel does in sysfs: ``cciss!c0d0``."""
+    return path.removeprefix("/dev/").replace("/", "!")
 
 
 def _read(files: LocalFiles, name: str) -> BlockDevice:
     directory = files.resolve(f"/sys/class/block/{name}")
     is_partition = files.exists(f"{directory}/partition")
-    lower = [*files.names(f"{directory}/slaves"), *_backing(files, directory)]
+    backing = _backing(files, directory)
+    number = files.text(f"{directory}/dev")
+    record = read_block_record(files, number)
+    lower = [*files.names(f"{directory}/slaves"), *filter(None, [_device_name(files, backing)])]
     if is_partition:
         lower.append(PurePosixPath(directory).parent.name)
     return BlockDevice(
         name=name,
-        number=files.text(f"{directory}/dev"),
+        number=number,
         label=files.text(f"{directory}/dm/name"),
         places=_places(files, directory),
         lower=tuple(lower),
         holders=tuple(files.names(f"{directory}/holders")),
         is_partition=is_partition,
+        file="" if backing.startswith("/dev/") else backing,
+        links=record.links,
+        pool=pool_on(record),
+        in_pool=pool_below(record),
     )
 
 
-def _backing(files: LocalFiles, directory: str) -> Sequence[str]:
-    """Name the block device that a loop device was set up on; none when it is a file."""
-    path = files.text(f"{directory}/loop/backing_file")
-    return [PurePosixPath(files.resolve(path)).name] if path.startswith("/dev/") else []
+def _backing(files: LocalFiles, directory: str) -> str:
+    """Return the path that a loop device was set up on, or that zram writes idle pages to.
+
+    Source: the kernel's drivers/block/loop.c and Documentation/admin-guide/blockdev/zram.rst.
+    """
+    path = files.text(f"{directory}/loop/backing_file") or files.text(f"{directory}/backing_dev")
+    return "" if path == "none" else path.removesuffix(" (deleted)")
+
+
+def _device_name(files: LocalFiles, path: str) -> str:
+    return _name_of(files.resolve(path)) if path.startswith("/dev/") else ""
 
 
 def _places(files: LocalFiles, directory: str) -> tuple[str, ...]:
-    """Find the hardware; with NVMe multipath that is every controller of the subsystem.
-
-    Source: the kernel's nvme_init_subsystem(), which links the controllers there.
-    """
-    if not directory.startswith(_VIRTUAL):
-        return (directory,)
-    subsystem = _NVME_SUBSYSTEM.match(directory)
-    if subsystem is None:
-        return ()
-    names = filter(_NVME_CONTROLLER.fullmatch, files.names(subsystem[1]))
-    return tuple(files.resolve(f"{subsystem[1]}/{name}") for name in names)
+    """Find the hardware; of NVMe that is what every controller of the disk lies on."""
+    controllers = list_controllers(files, directory)
+    if controllers:
+        return tuple(place for each in controllers for place in list_adapters(files, each))
+    return () if directory.startswith(_VIRTUAL) else (directory,)

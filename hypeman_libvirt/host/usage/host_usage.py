@@ -6,16 +6,20 @@ from collections.abc import Callable, Collection, Sequence
 
 from hypeman_libvirt.devices.model import HostUse, NodeDevice
 from hypeman_libvirt.devices.rules import on_vfio
-from hypeman_libvirt.host.usage.local_view import LocalHost, LocalView
+from hypeman_libvirt.host.usage.console import list_console_uses
+from hypeman_libvirt.host.usage.guest_usage import UntracedDevice, may_carry
+from hypeman_libvirt.host.usage.local_host import LocalHost, LocalHostSnapshot
+from hypeman_libvirt.host.xml.node_device import is_of_class
 from hypeman_libvirt.host.xml.node_tree import TreeNode, is_inside, list_below
 
 _LINK_DOWN = frozenset({"down", "lowerlayerdown", "notpresent"})
 _NETWORK_CLASS = "02"
+_VGA_CLASS = "0300"
 _NVME_CLASS = "0108"
 _NVME_SUBSYSTEMS = "/sys/devices/virtual/nvme-subsystem"
 
 
-class HostUses:
+class HostUsage:
     """Says what the host itself does with its PCI devices.
 
     On the libvirt host the kernel is asked. From elsewhere libvirt's node device tree shows which
@@ -23,7 +27,7 @@ class HostUses:
     """
 
     def __init__(
-        self, list_tree: Callable[[], Sequence[TreeNode]], local: LocalView | None
+        self, list_tree: Callable[[], Sequence[TreeNode]], local: LocalHost | None
     ) -> None:
         """Take who lists libvirt's node devices of all kinds, and the local view if there is one.
 
@@ -34,8 +38,15 @@ class HostUses:
         self._list_tree = list_tree
         self._local = local
 
-    def list_uses(self, devices: Collection[NodeDevice]) -> Sequence[HostUse]:
+    def list_uses(
+        self, devices: Collection[NodeDevice], untraced: Collection[UntracedDevice] = ()
+    ) -> Sequence[HostUse]:
         """Say what the host does with these devices; with one on vfio it does nothing.
+
+        Args:
+            devices: Asked about.
+            untraced: What running domains use without it being known where that lies: it may be
+                on any device of that kind.
 
         Raises: whatever ``list_tree`` raises.
         """
@@ -43,25 +54,50 @@ class HostUses:
         if not asked:
             return ()
         tree = self._list_tree()
-        here = None if self._local is None else self._local.look()
-        return [use for device in asked for use in _list_uses(device, tree, here)]
+        here = None if self._local is None else self._local.read()
+        return [
+            use
+            for device in asked
+            for use in (*_list_uses(device, tree, here), *_list_untraced(device, here, untraced))
+        ]
 
 
 def _list_uses(
-    device: NodeDevice, tree: Sequence[TreeNode], here: LocalHost | None
+    device: NodeDevice, tree: Sequence[TreeNode], here: LocalHostSnapshot | None
 ) -> Sequence[HostUse]:
     below = list_below(tree, device)
     if here is None or device.path is None or not here.has(device):
-        return [*_guess_storage(device, below, tree), *_guess_network(device, below)]
+        return [
+            *_guess_storage(device, below, tree),
+            *_guess_network(device, below),
+            *_guess_console(device, tree),
+        ]
     return [
         *_list_storage_uses(device, below, tree, here),
         *_list_network_uses(device, below, here),
-        *here.list_vga_uses(device),
+        *list_console_uses(here.files, device.address, device.path),
+    ]
+
+
+def _list_untraced(
+    device: NodeDevice, here: LocalHostSnapshot | None, untraced: Collection[UntracedDevice]
+) -> Sequence[HostUse]:
+    """Say what guests may have on it. Where mounts are not seen, no disk is taken to be idle."""
+    storage = None if here is None or device.path is None else here.storage
+    has_disks = storage is not None and storage.has_disks(device.path or "")
+    return [
+        HostUse(
+            device.address,
+            f"{each.device.via} of domain {each.domain} cannot be traced, and may lie on it",
+            known=False,
+        )
+        for each in untraced
+        if may_carry(device, each.device, has_disks=has_disks)
     ]
 
 
 def _list_storage_uses(
-    device: NodeDevice, below: Sequence[TreeNode], tree: Sequence[TreeNode], here: LocalHost
+    device: NodeDevice, below: Sequence[TreeNode], tree: Sequence[TreeNode], here: LocalHostSnapshot
 ) -> Sequence[HostUse]:
     if here.storage is None or device.path is None:
         return _guess_storage(device, below, tree)
@@ -69,7 +105,7 @@ def _list_storage_uses(
 
 
 def _list_network_uses(
-    device: NodeDevice, below: Sequence[TreeNode], here: LocalHost
+    device: NodeDevice, below: Sequence[TreeNode], here: LocalHostSnapshot
 ) -> Sequence[HostUse]:
     """Say what the interfaces are for; guess of those that are in another network namespace."""
     if here.network is None or device.path is None:
@@ -87,7 +123,7 @@ def _list_network_uses(
 
 def _guess_nothing_seen(device: NodeDevice) -> Sequence[HostUse]:
     """Say of a network device that its interfaces may be in another network namespace."""
-    if not _is_of_class(device.class_code, _NETWORK_CLASS):
+    if not is_of_class(device.class_code, _NETWORK_CLASS):
         return []
     what = "no network interface of it can be seen from here, it may be in another namespace"
     return [HostUse(device.address, what, known=False)]
@@ -122,15 +158,19 @@ def _guess_network(device: NodeDevice, nodes: Sequence[TreeNode]) -> Sequence[Ho
     ]
 
 
+def _guess_console(device: NodeDevice, tree: Sequence[TreeNode]) -> Sequence[HostUse]:
+    """Say of the only VGA device that it may be the console; boot_vga is in sysfs alone."""
+    vgas = [node for node in tree if is_of_class(node.class_code, _VGA_CLASS)]
+    if len(vgas) != 1 or not is_of_class(device.class_code, _VGA_CLASS):
+        return []
+    what = "it is the only VGA device of the host, and may be its console"
+    return [HostUse(device.address, what, known=False)]
+
+
 def _has_nvme(device: NodeDevice, below: Sequence[TreeNode]) -> bool:
     """Whether it is or has an NVMe controller: one behind Intel VMD lies below another device.
 
     With multipath libvirt hangs the disks of all controllers on ``computer``.
     """
     classes = [device.class_code, *(node.class_code for node in below)]
-    return any(_is_of_class(code, _NVME_CLASS) for code in classes)
-
-
-def _is_of_class(class_code: int | None, prefix: str) -> bool:
-    """Compare the base class, or base class and subclass: the first hex digits of the code."""
-    return class_code is not None and f"{class_code:06x}".startswith(prefix)
+    return any(is_of_class(code, _NVME_CLASS) for code in classes)

@@ -1,17 +1,19 @@
-"""What the host keeps on block devices: mounted file systems, swap, ZFS pools."""
+"""What this host has mounted, and on which block devices that lies."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from typing import Final
 
 from hypeman_libvirt.host.usage.block_devices import BlockDevice, BlockDevices
-from hypeman_libvirt.host.usage.sysfs import LocalFiles
+from hypeman_libvirt.host.usage.zfs import ZFS
+from hypeman_libvirt.host.xml.node_tree import is_inside
 
-_OCTAL = re.compile(r"\\([0-7]{3})")
-_ZFS = "zfs"
+_OCTAL: Final = re.compile(r"\\([0-7]{3})")
+_OVERLAY: Final = "overlay"
+_LAYERS: Final = frozenset({"lowerdir", "upperdir"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,7 @@ class Mount:
         point: Where it is mounted.
         kind: Such as ``ext4``.
         source: What was mounted, such as ``/dev/sda1``; bcachefs joins several with ``:``.
+        options: Of the file system, such as ``rw`` or ``logdev=/dev/sdb1``.
 
     Source: proc_pid_mountinfo(5).
     """
@@ -31,19 +34,22 @@ class Mount:
     point: str
     kind: str
     source: str
+    options: tuple[str, ...] = ()
 
+    @property
+    def pool(self) -> str:
+        """The ZFS pool that it lies on; empty for other kinds."""
+        return self.source.partition("/")[0] if self.kind == ZFS else ""
 
-@dataclass(frozen=True, slots=True)
-class Load:
-    """Something that the host keeps on block devices.
+    @property
+    def layers(self) -> Sequence[str]:
+        """The directories that an overlay is made of; none for other kinds.
 
-    Attributes:
-        what: For people: a mount point, or ``swap``.
-        on: The block devices directly below; empty when they cannot be told.
-    """
-
-    what: str
-    on: frozenset[BlockDevice]
+        Source: the kernel's Documentation/filesystems/overlayfs.rst.
+        """
+        pairs = [option.partition("=") for option in self.options]
+        paths = [path for key, _, path in pairs if key in _LAYERS]
+        return [each for path in paths for each in path.split(":") if self.kind == _OVERLAY]
 
 
 def parse_mounts(text: str) -> Iterator[Mount]:
@@ -52,101 +58,55 @@ def parse_mounts(text: str) -> Iterator[Mount]:
         front, separator, back = line.partition(" - ")
         if separator:
             number, _, point = front.split(" ")[2:5]
-            kind, source = back.split(" ")[:2]
-            yield Mount(number, _unescape(point), kind, _unescape(source))
+            kind, source, *options = back.split(" ")
+            listed = (unescape(option) for option in " ".join(options).split(","))
+            yield Mount(number, unescape(point), kind, unescape(source), tuple(listed))
 
 
-def list_loads(
-    mounts: Collection[Mount], files: LocalFiles, blocks: BlockDevices
-) -> Sequence[Load]:
-    """Gather all that block devices carry, however the kernel tells of it."""
-    file_systems = _list_file_systems(files, blocks)
-    mounted = _list_mounted(mounts, blocks, file_systems, _parse_disk_kinds(files))
-    seen = frozenset[BlockDevice]().union(*(load.on for load in mounted))
-    elsewhere = [load for load in file_systems if not load.on & seen]
-    return [*mounted, *elsewhere, *_list_swaps(files, blocks), *_list_pools(files)]
+class Mounts:
+    """What is mounted at one moment, the later over the earlier."""
+
+    def __init__(self, mounts: Sequence[Mount], blocks: BlockDevices) -> None:
+        """Take the mounts in the kernel's order."""
+        self.listed = mounts
+        self._blocks = blocks
+
+    def find_holding(self, path: str, without: Collection[Mount] = ()) -> Mount | None:
+        """Return the mount that a file lies on; None where none of these is above it."""
+        above = [
+            mount
+            for mount in self.listed
+            if mount not in without and is_inside(path, mount.point.rstrip("/"))
+        ]
+        return max(reversed(above), key=lambda mount: len(mount.point), default=None)
+
+    def find_devices(self, mount: Mount, without: Collection[Mount] = ()) -> frozenset[BlockDevice]:
+        """Find what a mount lies on; nothing where it is no block device or cannot be traced."""
+        by_number = self._blocks.find(mount.number)
+        if by_number is not None:
+            return frozenset({by_number})
+        if mount.pool:
+            return self._blocks.list_pool(mount.pool)
+        if mount.layers:
+            return self._find_layers(mount, {*without, mount})
+        return frozenset(filter(None, map(self._blocks.find_file, mount.source.split(":"))))
+
+    def find_parts(self, mount: Mount) -> frozenset[BlockDevice]:
+        """Find further devices that the options name, such as the log of XFS.
+
+        Source: the kernel's Documentation/admin-guide/xfs.rst, logdev and rtdev.
+        """
+        paths = (option.partition("=")[2] for option in mount.options)
+        return frozenset(filter(None, map(self._blocks.find_file, paths)))
+
+    def _find_layers(self, mount: Mount, seen: Collection[Mount]) -> frozenset[BlockDevice]:
+        """Follow an overlay to what its directories lie on, which may be overlays."""
+        below = [self.find_holding(path, seen) for path in mount.layers]
+        return frozenset[BlockDevice]().union(
+            *(self.find_devices(each, seen) for each in below if each is not None)
+        )
 
 
-def find_devices(mount: Mount, blocks: BlockDevices) -> frozenset[BlockDevice]:
-    """Find what was mounted; nothing where it is no block device."""
-    by_number = blocks.find(mount.number)
-    if by_number is not None:
-        return frozenset({by_number})
-    return frozenset(filter(None, map(blocks.find_file, mount.source.split(":"))))
-
-
-def _list_mounted(
-    mounts: Collection[Mount],
-    blocks: BlockDevices,
-    file_systems: Collection[Load],
-    disk_kinds: Collection[str],
-) -> Sequence[Load]:
-    loads = []
-    for mount in mounts:
-        devices = find_devices(mount, blocks)
-        whole = [system.on for system in file_systems if system.on & devices]
-        if devices or mount.kind in disk_kinds:
-            loads.append(Load(mount.point, devices.union(*whole)))
-    return loads
-
-
-def _parse_disk_kinds(files: LocalFiles) -> frozenset[str]:
-    """Name the kinds of file system that lie on disks; ZFS does without saying so.
-
-    Source: proc_filesystems(5).
-    """
-    lines = files.text("/proc/filesystems").splitlines()
-    return frozenset({line.strip() for line in lines if not line.startswith("nodev")} | {_ZFS})
-
-
-def _list_file_systems(files: LocalFiles, blocks: BlockDevices) -> Sequence[Load]:
-    """List what the kernel has mounted for anyone, in other mount namespaces too.
-
-    ext4, f2fs and xfs show the block device's name; btrfs and bcachefs, which can lie on several,
-    a directory for each file system.
-
-    Source: the kernel's Documentation/ABI/testing/sysfs-fs-{ext4,f2fs,xfs} and btrfs_sysfs(5).
-    """
-    loads = []
-    for kind in files.names("/sys/fs"):
-        for entry in files.names(f"/sys/fs/{kind}"):
-            names = {entry, *_list_members(files, f"/sys/fs/{kind}/{entry}")}
-            devices = frozenset(filter(None, map(blocks.find_named, names)))
-            if devices:
-                loads.append(Load(f"a mounted {kind} file system", devices))
-    return loads
-
-
-def _list_members(files: LocalFiles, directory: str) -> Sequence[str]:
-    of_bcachefs = [files.link(f"{directory}/{name}/block") for name in files.names(directory)]
-    return [
-        *files.names(f"{directory}/devices"),
-        *(PurePosixPath(link).name for link in of_bcachefs),
-    ]
-
-
-def _list_swaps(files: LocalFiles, blocks: BlockDevices) -> Sequence[Load]:
-    """List swap on block devices; a swap file lies on a file system that is mounted.
-
-    Where the service has a ``/dev`` of its own the path is cut short, to ``/dm-1`` for one.
-
-    Source: proc_swaps(5).
-    """
-    rows = [line.split() for line in files.text("/proc/swaps").splitlines()[1:]]
-    paths = [_unescape(row[0]).removesuffix(" (deleted)") for row in rows if "partition" in row]
-    found = (
-        blocks.find_file(path) or blocks.find_named(PurePosixPath(path).name) for path in paths
-    )
-    return [Load("swap", frozenset(filter(None, [device]))) for device in found]
-
-
-def _list_pools(files: LocalFiles) -> Sequence[Load]:
-    """List imported ZFS pools, mounted or not; on which disks, only ZFS itself says."""
-    directory = "/proc/spl/kstat/zfs"
-    pools = [name for name in files.names(directory) if files.names(f"{directory}/{name}")]
-    return [Load(f"the ZFS pool {pool}", frozenset()) for pool in pools]
-
-
-def _unescape(text: str) -> str:
+def unescape(text: str) -> str:
     """Undo the kernel's octal escapes of white space and backslash."""
     return _OCTAL.sub(lambda match: chr(int(match[1], 8)), text)

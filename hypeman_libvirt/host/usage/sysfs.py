@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
+
+from hypeman_libvirt.devices.address import PciAddress
+from hypeman_libvirt.devices.errors import InvalidPciAddressError
 
 
 class LocalFiles:
@@ -49,3 +53,22 @@ class LocalFiles:
 
     def _below_root(self, path: str) -> Path:
         return self._root / path.lstrip("/")
+
+
+def list_endpoints(path: str) -> frozenset[PciAddress]:
+    """Return the PCI functions that a directory in sysfs lies on, without the bridges above them.
+
+    Behind Intel VMD that is the disk's controller, and the VMD.
+
+    Source: the kernel's pci_setup_device() and pci_create_root_bus(), which name the directories.
+    """
+    addresses = [*map(_read_address, path.split("/")), None]
+    pairs = pairwise(addresses)
+    return frozenset(each for each, below in pairs if each is not None and below is None)
+
+
+def _read_address(name: str) -> PciAddress | None:
+    try:
+        return PciAddress.parse(name)
+    except InvalidPciAddressError:
+        return None

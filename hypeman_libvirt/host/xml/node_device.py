@@ -81,6 +81,11 @@ def parse_node_device(xml: str, on_damage: OnDamage = ignore_damage) -> NodeDevi
         raise LibvirtFailedError(f"libvirt describes {name} in a way that is unknown") from error
 
 
+def is_of_class(class_code: int | None, prefix: str) -> bool:
+    """Compare the base class, or base class and subclass: the first hex digits of the code."""
+    return class_code is not None and f"{class_code:06x}".startswith(prefix)
+
+
 def _read(device: Element, pci: Element) -> NodeDevice:
     group = pci.find(_GROUP)
     physical = pci.find(_PHYSICAL_FUNCTION)

@@ -10,12 +10,15 @@ from lxml.etree import _Element as Element
 
 from hypeman_libvirt.devices.model import NodeDevice
 from hypeman_libvirt.host.xml.document import parse_or_recover
+from hypeman_libvirt.host.xml.guest_devices import UsbSource
 
 _SPEED_UNKNOWN: Final = "4294967295"
 """The kernel's -1, which libvirt prints without its sign; virtio cards report it.
 
 Source: include/uapi/linux/ethtool.h, SPEED_UNKNOWN.
 """
+
+_UUID_LENGTH: Final = 36
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,10 @@ class TreeNode:
         interface: Network interface such as ``eth0``; None for other kinds.
         link: libvirt's word for the state of the interface's link; None where it does not say.
         link_speed: Of the interface, Mbit/s; None where libvirt does not say.
+        paths: What it is called in ``/dev``, links of udev's included.
+        scsi_host: Number of a SCSI host adapter; None for other kinds.
+        usb: Place and ids of a USB device; None for other kinds.
+        mdev: UUID of a mediated device, lower case; None for other kinds.
 
     Source: https://libvirt.org/formatnode.html
     """
@@ -43,6 +50,10 @@ class TreeNode:
     interface: str | None = None
     link: str | None = None
     link_speed: int | None = None
+    paths: frozenset[str] = frozenset()
+    scsi_host: int | None = None
+    usb: UsbSource | None = None
+    mdev: str | None = None
 
 
 def parse_tree_node(xml: str) -> TreeNode:
@@ -67,7 +78,45 @@ def parse_tree_node(xml: str) -> TreeNode:
         interface=device.findtext("capability[@type='net']/interface"),
         link=None if link is None else link.get("state"),
         link_speed=_read_speed(link),
+        paths=_read_paths(device),
+        scsi_host=_read_number(device, "capability[@type='scsi_host']/host"),
+        usb=_read_usb(device),
+        mdev=_read_mdev(device),
     )
+
+
+def _read_paths(device: Element) -> frozenset[str]:
+    """Read what lies in ``/dev``; for vDPA libvirt has an element of its own."""
+    places = ("devnode", "capability[@type='vdpa']/chardev")
+    return frozenset(each.text for place in places for each in device.iterfind(place) if each.text)
+
+
+def _read_usb(device: Element) -> UsbSource | None:
+    usb = device.find("capability[@type='usb_device']")
+    if usb is None:
+        return None
+    vendor, product = (usb.find(tag) for tag in ("vendor", "product"))
+    return UsbSource(
+        _read_number(usb, "bus"), _read_number(usb, "device"), _read_id(vendor), _read_id(product)
+    )
+
+
+def _read_id(element: Element | None) -> str | None:
+    return None if element is None else element.get("id", "").removeprefix("0x").lower()
+
+
+def _read_mdev(device: Element) -> str | None:
+    """Read the UUID; before 7.3 libvirt has it in the name only, after ``mdev_``."""
+    mdev = device.find("capability[@type='mdev']")
+    if mdev is None:
+        return None
+    in_name = device.findtext("name", "").removeprefix("mdev_").replace("_", "-")[:_UUID_LENGTH]
+    return (mdev.findtext("uuid") or in_name).lower()
+
+
+def _read_number(element: Element, path: str) -> int | None:
+    text = element.findtext(path) or ""
+    return int(text) if text.isascii() and text.isdecimal() else None
 
 
 def _read_speed(link: Element | None) -> int | None:

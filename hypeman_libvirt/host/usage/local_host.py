@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
-from hypeman_libvirt.devices.model import HostUse, NodeDevice
+from hypeman_libvirt.devices.model import NodeDevice
+from hypeman_libvirt.host.usage.block_devices import BlockDevices
 from hypeman_libvirt.host.usage.network import LocalNetwork
 from hypeman_libvirt.host.usage.rtnetlink import Interface, read_interfaces
 from hypeman_libvirt.host.usage.storage import LocalStorage, read_storage
@@ -28,7 +29,7 @@ def is_local(uri: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class LocalHost:
+class LocalHostSnapshot:
     """The host at one moment.
 
     Attributes:
@@ -46,17 +47,9 @@ class LocalHost:
         facts = [self.files.text(f"{device.path}/{name}") for name in ("vendor", "device")]
         return facts == [f"0x{device.vendor_id}", f"0x{device.device_id}"]
 
-    def list_vga_uses(self, device: NodeDevice) -> Sequence[HostUse]:
-        """Say so of the graphics card that the firmware chose for the console.
 
-        Source: the kernel's Documentation/ABI/testing/sysfs-bus-pci, boot_vga.
-        """
-        is_boot_vga = self.files.text(f"{device.path}/boot_vga") == "1"
-        return [HostUse(device.address, "it is the boot VGA")] if is_boot_vga else []
-
-
-class LocalView:
-    """Looks at the host that the service runs on."""
+class LocalHost:
+    """The host that the service runs on."""
 
     def __init__(
         self,
@@ -64,16 +57,16 @@ class LocalView:
         read_interfaces: Callable[[], Sequence[Interface]] = read_interfaces,
     ) -> None:
         """Take the place of ``/sys`` and ``/proc``, and who to ask for the interfaces."""
-        self._root = root
+        self.files = LocalFiles(root)
         self._read_interfaces = read_interfaces
 
-    def look(self) -> LocalHost:
+    def read(self) -> LocalHostSnapshot:
         """Read the host as it is now."""
-        files = LocalFiles(self._root)
-        return LocalHost(files, read_storage(files), self._read_network(files))
+        storage = read_storage(self.files, BlockDevices(self.files))
+        return LocalHostSnapshot(self.files, storage, self._read_network())
 
-    def _read_network(self, files: LocalFiles) -> LocalNetwork | None:
+    def _read_network(self) -> LocalNetwork | None:
         try:
-            return LocalNetwork(self._read_interfaces(), files)
+            return LocalNetwork(self._read_interfaces(), self.files)
         except OSError:
             return None
