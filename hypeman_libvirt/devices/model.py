@@ -91,6 +91,7 @@ class NodeDevice:
         link_status: What the PCIe link runs at; None where libvirt does not say.
         vgpu_profiles: Mediated device types on offer.
         path: Directory in sysfs.
+        parent: libvirt's name of what it hangs on; None at the root.
         topology: Slot and function of each bridge from the root to it, such as
             ``pci0000:00/08.0/00.0``; None where the host does not say.
         subsystem: ``vendor:device`` of the board; None where the service is not on the host.
@@ -120,6 +121,7 @@ class NodeDevice:
     link_status: PcieLink | None = None
     vgpu_profiles: tuple[VgpuProfile, ...] = ()
     path: str | None = None
+    parent: str | None = None
     topology: str | None = None
     subsystem: str | None = None
     device_serial: str | None = None

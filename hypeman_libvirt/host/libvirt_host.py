@@ -28,7 +28,8 @@ from hypeman_libvirt.host.cache.node_devices import NodeDeviceCache, SysfsDriver
 from hypeman_libvirt.host.connection import FOR_READS, Connection, Observe, ignore_call
 from hypeman_libvirt.host.domain_lookup import DomainLookup
 from hypeman_libvirt.host.domains import Domains
-from hypeman_libvirt.host.node_devices import NodeDevices
+from hypeman_libvirt.host.local_markings import LocalMarkings
+from hypeman_libvirt.host.node_devices import NodeDevices, as_it_is
 from hypeman_libvirt.host.removal import watch_removal
 from hypeman_libvirt.host.resources import ResourceFacts
 from hypeman_libvirt.host.test_driver import (
@@ -275,7 +276,8 @@ def open_host(
     connection = Connection(uri, observe, keepalive=FOR_READS)
     if is_test_driver(uri):
         return _open_demo(connection)
-    node_devices, reader = NodeDevices(connection), DomainReader(connection)
+    complete = LocalMarkings().complete if is_local(uri) else as_it_is
+    node_devices, reader = NodeDevices(connection, complete), DomainReader(connection)
     local = domain_directories(uri, os.environ) if is_local(uri) else None
     caches = None
     if local is not None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Final, TypeAlias
 
@@ -27,6 +28,7 @@ from hypeman_libvirt.host.errors import (
     translate,
 )
 from hypeman_libvirt.host.log_once import LogOnce
+from hypeman_libvirt.host.topology import topology_by_parents
 from hypeman_libvirt.host.xml.node_device import parse_node_device
 from hypeman_libvirt.host.xml.node_tree import TreeNode, parse_tree_node
 
@@ -53,12 +55,22 @@ _BIND_MEANINGS: Final[Meanings] = {
 }
 
 
+Complete: TypeAlias = Callable[[NodeDevice], NodeDevice]
+"""Adds to a node device what is known of it from elsewhere."""
+
+
+def as_it_is(node: NodeDevice) -> NodeDevice:
+    """Add nothing."""
+    return node
+
+
 class NodeDevices:
     """libvirt's node devices over one connection."""
 
-    def __init__(self, connection: Connection) -> None:
-        """Ask over this connection."""
+    def __init__(self, connection: Connection, complete: Complete = as_it_is) -> None:
+        """Ask over this connection, and let ``complete`` add what libvirt does not say."""
         self._connection = connection
+        self._complete = complete
         self._once = LogOnce(_log)
         self._parse_once = lru_cache(_REMEMBERED)(
             partial(parse_node_device, on_damage=self._warn_of_damage)
@@ -125,7 +137,16 @@ class NodeDevices:
         )
 
     def _parse(self, xml: str) -> NodeDevice | None:
-        return self._parse_once(xml)
+        node = self._parse_once(xml)
+        if node is None:
+            return None
+        if node.topology is None:
+            node = replace(node, topology=topology_by_parents(node, self._find_parent))
+        return self._complete(node)
+
+    def _find_parent(self, node_name: str) -> NodeDevice | None:
+        xml = self._connection.read("nodeDeviceLookupByName", lambda c: _describe(c, node_name))
+        return None if xml is None else self._parse_once(xml)
 
     def _read_listed(self, name: str, xml: str | libvirt.libvirtError) -> NodeDevice | None:
         try:

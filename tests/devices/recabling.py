@@ -13,16 +13,8 @@ from dataclasses import dataclass, field, replace
 from random import Random
 
 from hypeman_libvirt.devices.address import PciAddress
-from hypeman_libvirt.devices.identity import (
-    Known,
-    Markings,
-    Seen,
-    Verdict,
-    confirm,
-    fingerprint_all,
-    judge,
-    update,
-)
+from hypeman_libvirt.devices.fingerprint import Markings, Seen, confirm, fingerprint_all, update
+from hypeman_libvirt.devices.identity import Known, Verdict, judge
 from hypeman_libvirt.devices.model import NodeDevice
 
 Judge = Callable[[Collection[Known], Seen], Mapping[str, Verdict]]

@@ -11,18 +11,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hypeman_libvirt.devices.address import PciAddress
-from hypeman_libvirt.devices.identity import (
+from hypeman_libvirt.devices.fingerprint import (
     SHARED,
     Fingerprint,
-    Known,
     Markings,
     Seen,
-    Verdict,
     confirm,
     fingerprint_all,
-    judge,
     update,
 )
+from hypeman_libvirt.devices.identity import Known, Verdict, judge
 from hypeman_libvirt.devices.model import NodeDevice
 from tests.devices.recabling import Judge, play
 

@@ -15,6 +15,7 @@ from lxml.etree import _Element as Element
 from hypeman_libvirt.devices.address import PciAddress
 from hypeman_libvirt.devices.errors import LibvirtFailedError
 from hypeman_libvirt.devices.model import NodeDevice, PcieLink, VgpuProfile
+from hypeman_libvirt.host.topology import topology_of_path
 from hypeman_libvirt.host.xml.document import parse_or_recover, read_address
 
 _log = logging.getLogger(__name__)
@@ -109,6 +110,8 @@ def _read(device: Element, pci: Element) -> NodeDevice:
         link_status=_link(pci, "sta"),
         vgpu_profiles=tuple(_profile(each) for each in pci.iterfind(_PROFILES)),
         path=_text(device, "path"),
+        parent=_text(device, "parent"),
+        topology=topology_of_path(_text(device, "path")),
     )
 
 
