@@ -8,8 +8,8 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from heapq import nsmallest
 from pathlib import Path
 from typing import Any, Final
@@ -180,10 +180,9 @@ def serve(settings: Settings) -> None:
             idle_timeout=settings.idle_timeout,
         )
         _stop_on_signals(server)
-        _announce(settings, listener)
-        server.run()
-    if isinstance(place := split_listen(settings.listen), Path):
-        place.unlink(missing_ok=True)
+        with remove_own_socket(settings.listen):
+            _announce(settings, listener)
+            server.run()
     _log.info("stopped")
 
 
@@ -200,6 +199,27 @@ def listen(where: str) -> socket.socket:
         raise SettingsError(
             f"cannot listen on {where}: {error.strerror}; choose another address with --listen"
         ) from error
+
+
+@contextmanager
+def remove_own_socket(where: str) -> Iterator[None]:
+    """Remove a Unix socket at the end, unless it is that of a service that was started meanwhile.
+
+    Args:
+        where: As of ``listen``, which has bound it.
+    """
+    place = split_listen(where)
+    if not isinstance(place, Path):
+        yield
+        return
+    bound = os.open(place, os.O_PATH)  # so that no other file gets its inode's number
+    try:
+        yield
+    finally:
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(bound), place.lstat()):
+                place.unlink()
+        os.close(bound)
 
 
 def notify_systemd(state: str, address: str | None) -> None:

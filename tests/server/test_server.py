@@ -6,12 +6,13 @@ import socket
 import stat
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 import pytest
 
-from hypeman_libvirt.server.serve import listen, notify_systemd
+from hypeman_libvirt.server.serve import listen, notify_systemd, remove_own_socket
 from hypeman_libvirt.settings import SettingsError
 from tests.server.running import RunningServer
 
@@ -189,6 +190,32 @@ def test_the_socket_of_a_running_service_is_left_alone(tmp_path: Path) -> None:
         listener.listen()
         with pytest.raises(SettingsError, match="Address already in use"):
             listen(where)
+
+
+def test_a_service_that_ends_removes_its_socket(tmp_path: Path) -> None:
+    path = tmp_path / "hypeman.sock"
+    with listen(f"unix:{path}"), remove_own_socket(f"unix:{path}"):
+        assert path.is_socket()
+    assert not path.exists()
+
+
+def test_a_service_that_ends_leaves_the_socket_of_its_successor(tmp_path: Path) -> None:
+    path = tmp_path / "hypeman.sock"
+    where = f"unix:{path}"
+    first = listen(where)
+    with ExitStack() as successor:
+        with remove_own_socket(where):
+            first.close()  # and finishes its requests, while the next one starts
+            successor.enter_context(listen(where)).listen()
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(os.fspath(path))
+
+
+def test_a_socket_that_somebody_else_removed_is_no_error(tmp_path: Path) -> None:
+    path = tmp_path / "hypeman.sock"
+    with listen(f"unix:{path}"), remove_own_socket(f"unix:{path}"):
+        path.unlink()
+    assert not path.exists()
 
 
 def test_a_file_in_place_of_the_socket_is_left_alone(tmp_path: Path) -> None:
