@@ -18,7 +18,7 @@ from hypeman_libvirt.devices.model import Registration
 from hypeman_libvirt.registry.errors import reason
 from hypeman_libvirt.registry.opening import open_engine, serialize
 from hypeman_libvirt.registry.schema import host_drivers, registrations
-from hypeman_libvirt.registry.sqlite import LOCK_TIMEOUT, Version
+from hypeman_libvirt.registry.sqlite import LOCK_TIMEOUT, Version, files_of
 
 _TABLE = registrations.c
 _log: Final = logging.getLogger(__name__)
@@ -90,7 +90,9 @@ class SqlRegistry:
             RegistryOpenError: It cannot be used; it was left as it was.
         """
         self._engine = open_engine(str(location), lock_timeout)
-        self._version = Version(self._engine) if self._engine.dialect.name == "sqlite" else None
+        on_sqlite = self._engine.dialect.name == "sqlite"
+        self._version = Version(self._engine) if on_sqlite else None
+        self._files = files_of(self._engine) if on_sqlite else None
         self._kept_version: tuple[int, int] | None = None
         self._first_of = lru_cache(_REMEMBERED)(self._read_first)
         self._list_of = lru_cache(1)(self._read_list)
@@ -223,6 +225,8 @@ class SqlRegistry:
                 yield connection
         except SQLAlchemyError as error:
             raise _unavailable("written", error) from error
+        if self._files is not None:
+            self._files.check()  # a commit into a file that is gone is none
 
 
 def _unavailable(what: str, error: SQLAlchemyError) -> RegistryUnavailableError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import sqlite3
 import threading
@@ -13,13 +14,18 @@ from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import Engine, PoolProxiedConnection, QueuePool, create_engine, event
-from sqlalchemy.exc import DisconnectionError, SQLAlchemyError
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.exc import SQLAlchemyError
 
+from hypeman_libvirt.devices.errors import RegistryUnavailableError
 from hypeman_libvirt.registry.errors import RegistryOpenError, reason
+from hypeman_libvirt.registry.files import RegistryFiles
+
+_log: Final = logging.getLogger(__name__)
 
 LOCK_TIMEOUT: Final = 5.0
 """Seconds that a connection waits for another one's lock."""
+
+_FILES: Final = "hypeman_registry_files"
 
 _SETTLED: Final = 2_500_000_000
 """Nanoseconds after which a file's time of change is final: some file systems count seconds."""
@@ -64,10 +70,18 @@ def alone(path: Path) -> Iterator[None]:
     except OSError as error:
         raise _refusal(path, f"{path.parent}: {error.strerror}") from error
     try:
-        fcntl.flock(directory, fcntl.LOCK_EX)
+        _lock(directory, path.parent)
         yield
     finally:
         os.close(directory)
+
+
+def _lock(descriptor: int, directory: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        _log.warning("waiting for who holds %s locked; lslocks says who does", directory)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
 
 
 def check(path: Path) -> None:
@@ -91,32 +105,34 @@ def engine(path: Path, lock_timeout: float) -> Engine:
 
     Transactions are begun in words (``BEGIN IMMEDIATE``), so that reading takes no write lock.
     """
+    files = RegistryFiles(path)
 
     def connect() -> sqlite3.Connection:
+        files.check()
         with ExitStack() as undo:
             connection = undo.enter_context(closing(_connect(path, "rw", lock_timeout)))
             connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchall()
+            files.opened(connection)
             undo.pop_all()
             return connection
 
-    made = create_engine("sqlite://", creator=connect, poolclass=QueuePool, max_overflow=-1)
-    event.listen(made, "connect", lambda _, record: record.info.update(file=_identity(path)))
-    event.listen(made, "checkout", lambda _, record, __: _demand_same(record, _identity(path)))
+    made = create_engine(
+        "sqlite://",
+        creator=connect,
+        poolclass=QueuePool,
+        max_overflow=-1,
+        execution_options={_FILES: files},
+    )
+    event.listen(made, "checkout", lambda connection, *_: files.check(connection))
+    event.listen(made, "close", lambda connection, _: files.closing(connection))
     return made
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
-
-
-def _demand_same(record: ConnectionPoolEntry, identity: tuple[int, int] | None) -> None:
-    """Drop a connection whose file was taken away: SQLite would go on writing into nowhere."""
-    if record.info["file"] != identity:
-        raise DisconnectionError("the registry's file is another one than was opened, or gone")
+def files_of(engine: Engine) -> RegistryFiles:
+    """Return the files of an engine that ``engine`` has made."""
+    files: RegistryFiles = engine.get_execution_options()[_FILES]
+    return files
 
 
 class Version:
@@ -138,6 +154,7 @@ class Version:
             now: Nanoseconds since 1970.
         """
         self._engine = engine
+        self._files = files_of(engine)
         self._now = now
         self._lock = threading.Lock()
         self._connection: PoolProxiedConnection | None = None
@@ -146,7 +163,12 @@ class Version:
         self._known: tuple[tuple[int, int, int], tuple[int, int]] | None = None
 
     def read(self) -> tuple[int, int] | None:
-        """Return what is different after each change; None where it cannot be known."""
+        """Return what is different after each change; None where it cannot be known.
+
+        Raises:
+            RegistryUnavailableError: A file is another one than was opened, or gone.
+        """
+        self._check()
         stamp, known = self._stamp(), self._known
         if known is not None and known[0] == stamp:
             return known[1]
@@ -164,6 +186,16 @@ class Version:
         """Close the connection."""
         with self._lock:
             self._drop()
+
+    def _check(self) -> None:
+        try:
+            self._files.check()
+        except RegistryUnavailableError:
+            with self._lock:
+                held = self._connection and self._connection.dbapi_connection
+                if isinstance(held, sqlite3.Connection):
+                    self._files.check(held)  # which saves what it sees
+            raise
 
     def _stamp(self) -> tuple[int, int, int] | None:
         """Return what every write to the log changes; None if the next one may not."""
