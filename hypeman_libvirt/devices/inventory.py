@@ -190,7 +190,6 @@ def _report(
     registered: Mapping[PciAddress, Registration],
     assignments: AssignmentsByDevice,
 ) -> GroupReport:
-    in_the_way = rules.obstacles(nodes)
     return GroupReport(
         number,
         tuple(
@@ -201,8 +200,15 @@ def _report(
             )
             for node in nodes
         ),
-        viable=not in_the_way,
-        reason=f"on a host driver: {', '.join(map(rules.describe, in_the_way))}"
-        if in_the_way
-        else None,
+        viable=not rules.obstacles(nodes),
+        reason=_reason(nodes),
+        status=rules.group_status(nodes),
     )
+
+
+def _reason(group: Sequence[NodeDevice]) -> str | None:
+    """Say why a guest cannot have the group now; None where it can."""
+    if not any(map(rules.is_endpoint, group)):
+        return "only bridges, which stay with the host"
+    in_the_way = rules.obstacles(group)
+    return f"on a host driver: {', '.join(map(rules.describe, in_the_way))}" if in_the_way else None

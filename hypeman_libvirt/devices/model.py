@@ -12,6 +12,7 @@ from hypeman_libvirt.devices.address import HostDeviceId, MdevUuid, PciAddress
 Scope: TypeAlias = Literal["device", "group"]
 DeviceType: TypeAlias = Literal["gpu", "pci"]
 DeviceState: TypeAlias = Literal["present", "missing", "changed"]
+GroupStatus: TypeAlias = Literal["viable", "needs_bind", "never"]
 Severity: TypeAlias = Literal["ok", "warning", "error"]
 AssignmentKind: TypeAlias = Literal[
     "hostdev",
@@ -326,12 +327,15 @@ class GroupReport:
         members: By address.
         viable: No member is on a host driver, which is what the kernel asks for.
         reason: Who stands in the way, for people; None when viable.
+        status: ``needs_bind`` where binding its endpoints makes it viable, ``never`` where what is
+            in the way stays with the host, or where there is no endpoint.
     """
 
     number: int
     members: tuple[GroupMember, ...]
     viable: bool
     reason: str | None
+    status: GroupStatus = "viable"
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from hypeman_libvirt.devices.model import (
     Device,
     DeviceState,
     DeviceType,
+    GroupStatus,
     NodeDevice,
     Registration,
 )
@@ -92,6 +93,14 @@ def obstacles(
 ) -> Sequence[NodeDevice]:
     """Members that stand in the way once the devices in ``taking`` are on vfio-pci."""
     return [node for node in group if node.address not in taking and is_obstacle(node)]
+
+
+def group_status(group: Sequence[NodeDevice]) -> GroupStatus:
+    """Whether a guest could have the group: now, once its endpoints are bound, or never."""
+    endpoints = [node.address for node in group if is_endpoint(node)]
+    if not endpoints or obstacles(group, endpoints):
+        return "never"
+    return "needs_bind" if obstacles(group) else "viable"
 
 
 def kind(node: NodeDevice) -> str:

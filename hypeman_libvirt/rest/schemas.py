@@ -13,7 +13,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 
 from hypeman_libvirt.devices import errors, model, rules
-from hypeman_libvirt.devices.model import DeviceState, DeviceType, EventType, Scope, Severity
+from hypeman_libvirt.devices.model import (
+    DeviceState,
+    DeviceType,
+    EventType,
+    GroupStatus,
+    Scope,
+    Severity,
+)
 
 
 class RequestBody(BaseModel):
@@ -102,6 +109,7 @@ class DeviceOut(BaseModel):
     name: str
     tags: dict[str, str] | SkipJsonSchema[None] = None
     state: DeviceState
+    attached_domain: str | SkipJsonSchema[None] = None
 
     @classmethod
     def of(cls, device: model.Device) -> DeviceOut:
@@ -128,6 +136,7 @@ class DeviceOut(BaseModel):
                 "name": registration.name,
                 **tags,
                 "state": rules.device_state(device),
+                **_domain(device.assignment),
             }
         )
 
@@ -147,6 +156,7 @@ class FunctionOut(BaseModel):
     numa_node: int | None
     registered_as: str | None
     attached_to: str | None
+    attached_domain: str | SkipJsonSchema[None] = None
 
     @classmethod
     def facts(cls, function: model.AvailableDevice | model.GroupMember) -> dict[str, object]:
@@ -165,6 +175,7 @@ class FunctionOut(BaseModel):
             "numa_node": node.numa_node,
             "registered_as": function.registration and function.registration.name,
             "attached_to": _instance(function.assignment),
+            **_domain(function.assignment),
         }
 
 
@@ -198,6 +209,7 @@ class IommuGroupOut(BaseModel):
     iommu_group: int
     viable: bool
     reason: str | None
+    status: GroupStatus
     members: list[GroupMemberOut]
 
     @classmethod
@@ -207,6 +219,7 @@ class IommuGroupOut(BaseModel):
             iommu_group=report.number,
             viable=report.viable,
             reason=report.reason,
+            status=report.status,
             members=[GroupMemberOut.of(member) for member in report.members],
         )
 
@@ -275,3 +288,7 @@ def _write(body: BaseModel) -> bytes:
 
 def _instance(assignment: model.Assignment | None) -> str | None:
     return assignment.domain.instance if assignment else None
+
+
+def _domain(assignment: model.Assignment | None) -> dict[str, str]:
+    return {"attached_domain": assignment.domain.name} if assignment else {}
