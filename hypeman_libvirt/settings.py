@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 import ipaddress
 import os
+import re
 import stat
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
@@ -20,10 +22,17 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-DEFAULT_CONFIG: Final = Path("/etc/hypeman-libvirt/config.toml")
+from hypeman_libvirt import defaults
+from hypeman_libvirt.file_access import explain_denial, is_there
+
 _ENV_PREFIX: Final = "HYPEMAN_LIBVIRT_"
-_SYSTEM_REGISTRY: Final = "/var/lib/libvirt/hypeman/registry.db"
+_SECRET_VARIABLE: Final = "JWT_SECRET"  # noqa: S105 - a name, and the one without the prefix
 _HIGHEST_PORT: Final = 65535
+_SHORTEST: Final = 32
+"""Bytes of a secret for HS256. Source: RFC 7518, section 3.2."""
+_PEM: Final = "-----BEGIN "
+_NEW_SECRET: Final = "openssl rand -hex 32"  # noqa: S105 - a command
+_PASSWORD: Final = re.compile(r"(?i)([?&]password=)[^&]*")
 _UNSIGNED: Final = (
     "no JWT secret, and without one anybody could sign tokens. Set JWT_SECRET or jwt_secret_file, "
     "for instance: export JWT_SECRET=$(openssl rand -hex 32). On a loopback address or a Unix "
@@ -87,27 +96,28 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix=_ENV_PREFIX, extra="forbid", hide_input_in_errors=True
     )
+    packaged_secret: ClassVar[Path | None] = None
+    """The secret that the package made; load_settings looks for it."""
+    file_with_secret: ClassVar[Path | None] = None
+    """The settings file, where the secret itself stands in it."""
 
     listen: Annotated[str, AfterValidator(_checked_listen)] = Field(
         default="127.0.0.1:8080",
-        description="Where to serve: host:port, [IPv6 address]:port or unix:/path.",
+        description=defaults.LISTEN,
     )
     uri: str | None = Field(
         default=None,
         min_length=1,
-        description="libvirt URI of the host. Default: an embedded demo host.",
+        description=defaults.URI,
     )
     registry: str | None = Field(
         default=None,
         min_length=1,
-        description=(
-            f"SQLite file or SQLAlchemy URL of the registry. Default: {_SYSTEM_REGISTRY}; for a "
-            "test or session URI $XDG_STATE_HOME/hypeman-libvirt/registry.db."
-        ),
+        description=defaults.REGISTRY,
     )
     auth: Literal["jwt", "off"] = Field(
         default="jwt",
-        description="jwt: bearer tokens. off: nobody is asked; local addresses only.",
+        description=defaults.AUTH,
     )
     jwt_secret: SecretStr | None = Field(
         default=None,
@@ -117,8 +127,8 @@ class Settings(BaseSettings):
     jwt_secret_file: Path | None = Field(
         default=None,
         description=(
-            "File with the secret, where JWT_SECRET is not set. "
-            "Default: systemd's credential jwt-secret."
+            "File with the secret, where JWT_SECRET is not set. Default: systemd's credential "
+            f"{defaults.SECRET_FILE}, else {defaults.ETC / defaults.SECRET_FILE}."
         ),
     )
     operation_timeout: float = Field(
@@ -195,39 +205,56 @@ class Settings(BaseSettings):
         if self.uri is None or _is_of_one_user(self.uri):
             state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
             return str(Path(state) / "hypeman-libvirt" / "registry.db")
-        return _SYSTEM_REGISTRY
+        return defaults.SYSTEM_REGISTRY
 
     @property
     def shown_registry(self) -> str:
         """Where the registry is, for people: without a password."""
-        location = self.registry_location
+        location = _PASSWORD.sub(r"\1***", self.registry_location)
         parts = urlsplit(location)
         return location.replace(f":{parts.password}@", ":***@") if parts.password else location
 
     @property
+    def registry_file(self) -> Path | None:
+        """The file of a registry in SQLite; None for one behind a URL."""
+        return None if "://" in self.registry_location else Path(self.registry_location)
+
+    def check_registry_file(self) -> None:
+        """Let pass a registry that this user may read, one behind a URL, and one not yet made.
+
+        Raises:
+            SettingsError: The file, or a directory above it, is closed to this user.
+        """
+        file = self.registry_file
+        if file is not None and is_there(file) and not os.access(file, os.R_OK):
+            raise SettingsError(f"the registry: {explain_denial(file)}")
+
+    @property
     def exposed_files(self) -> list[Path]:
-        """The secret's and the registry's file, where others can read them or a group write.
+        """Files with the secret or the registry, where others can read them or a group write.
 
         A group may read: that is how root gives a secret to a service.
         """
-        secret = None if self.auth == "off" or self.jwt_secret else self._secret_file
-        registry = None if "://" in self.registry_location else Path(self.registry_location)
-        return [file for file in (secret, registry) if file and _is_exposed(file)]
+        secret = None if self.auth == "off" or self.jwt_secret else self.secret_file
+        files = (secret, self.file_with_secret, self.registry_file)
+        return [file for file in files if file and _is_exposed(file)]
 
     @property
-    def _secret_file(self) -> Path | None:
-        return self.jwt_secret_file or _credential()
+    def secret_file(self) -> Path | None:
+        """Where the secret is read from when it is no setting itself; None without any file."""
+        return self.jwt_secret_file or _credential() or self.packaged_secret
 
     def secret(self) -> str:
-        """Return the secret that tokens are signed with; never an empty one.
+        """Return the secret that tokens are signed with; never one that could be guessed.
 
         Raises:
-            SettingsError: There is none, or its file cannot be read.
+            SettingsError: There is none, it is too short or a key, or its file cannot be read.
         """
         given = self.jwt_secret.get_secret_value() if self.jwt_secret else ""
-        secret = given or _secret_in(self._secret_file)
+        secret = given or _secret_in(self.secret_file)
         if not secret.strip():
             raise SettingsError(_UNSIGNED)
+        _check_secret(secret, "given" if given else f"in {self.secret_file}")
         return secret
 
     @classmethod
@@ -245,25 +272,30 @@ class Settings(BaseSettings):
 
 
 def load_settings(
-    config: Path | None = None, flags: Mapping[str, object] | None = None
+    config: Path | None = None,
+    flags: Mapping[str, object] | None = None,
+    etc: Path = defaults.ETC,
 ) -> Settings:
     """Read flags, environment and file into one.
 
     Args:
         config: TOML file that must exist; None for the default one, which may be missing.
         flags: By the field's name; None for one that was not given.
+        etc: Directory of the default file and of the secret that the package makes.
 
     Raises:
         SettingsError: A value is wrong, a key of the file unknown, or the file unreadable.
     """
-    file = config or DEFAULT_CONFIG
-    _check_readable(file, required=config is not None)
+    file, packaged = config or etc / "config.toml", etc / defaults.SECRET_FILE
+    written = _read(file, required=config is not None)
     given: dict[str, Any] = {
         name: value for name, value in (flags or {}).items() if value is not None
     }
 
     class FileSettings(Settings):
         model_config = SettingsConfigDict(toml_file=file)
+        packaged_secret: ClassVar[Path | None] = packaged if is_there(packaged) else None
+        file_with_secret: ClassVar[Path | None] = file if "jwt_secret" in written else None
 
     try:
         return FileSettings(**given)
@@ -271,12 +303,39 @@ def load_settings(
         raise SettingsError("\n".join(_explain(each, file) for each in error.errors())) from None
 
 
-def _check_readable(file: Path, *, required: bool) -> None:
+def unknown_variables(environment: Iterable[str]) -> Iterator[str]:
+    """Name, in a sentence each, variables that look like a setting and are none."""
+    names = [field.upper() for field in Settings.model_fields]
+    for variable in sorted(environment):
+        prefix, name = variable[: len(_ENV_PREFIX)].upper(), variable[len(_ENV_PREFIX) :].upper()
+        if prefix == _ENV_PREFIX and (name not in names or name == _SECRET_VARIABLE):
+            nearest = difflib.get_close_matches(name, names, 1, 0.0)[0]
+            meant = nearest if nearest == _SECRET_VARIABLE else _ENV_PREFIX + nearest
+            yield f"{variable} is no setting and was ignored; did you mean {meant}?"
+
+
+def _check_secret(secret: str, where: str) -> None:
+    if secret.lstrip().startswith(_PEM):
+        raise SettingsError(
+            f"the JWT secret {where} is a PEM key, and whoever has its public half could sign "
+            f"tokens with that; this service signs with a shared secret: {_NEW_SECRET}"
+        )
+    if (size := len(secret.encode())) < _SHORTEST:
+        raise SettingsError(
+            f"the JWT secret {where} has {size} bytes and could be guessed; {_SHORTEST} are the "
+            f"least. {_NEW_SECRET} makes a good one; tokens have to be made anew with it"
+        )
+
+
+def _read(file: Path, *, required: bool) -> Mapping[str, object]:
     try:
-        tomllib.loads(file.read_text())
+        return tomllib.loads(file.read_text())
     except FileNotFoundError:
         if required:
             raise SettingsError(f"there is no settings file {file}; check --config") from None
+        return {}
+    except PermissionError:
+        raise SettingsError(f"settings file: {explain_denial(file)}") from None
     except OSError as error:
         raise SettingsError(f"settings file {file} cannot be read: {error.strerror}") from None
     except ValueError as error:
@@ -291,7 +350,7 @@ def _explain(error: ErrorDetails, file: Path) -> str:
     problem = error["msg"].removeprefix("Value error, ")
     if not name:
         return problem
-    variable = "JWT_SECRET" if name == "jwt_secret" else _ENV_PREFIX + name.upper()
+    variable = _SECRET_VARIABLE if name == "jwt_secret" else _ENV_PREFIX + name.upper()
     return f"setting {name}: {problem} (see the flags, {variable} and {file})"
 
 
@@ -306,8 +365,8 @@ def _credential() -> Path | None:
     Source: systemd.exec(5), LoadCredential=.
     """
     directory = os.environ.get("CREDENTIALS_DIRECTORY")
-    credential = Path(directory) / "jwt-secret" if directory else None
-    return credential if credential and credential.exists() else None
+    credential = Path(directory) / defaults.SECRET_FILE if directory else None
+    return credential if credential and is_there(credential) else None
 
 
 def _is_exposed(file: Path) -> bool:
@@ -322,5 +381,7 @@ def _secret_in(file: Path | None) -> str:
         return ""
     try:
         return file.read_text().rstrip("\r\n")
+    except PermissionError:
+        raise SettingsError(f"the JWT secret: {explain_denial(file)}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"the JWT secret in {file} cannot be read: {error}") from None

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 
 import alembic  # noqa: F401 - as large as ours before it does anything
+import click  # noqa: F401
 import cuid2  # noqa: F401
 import falcon
-import httpx  # noqa: F401
 import jwt  # noqa: F401
 import libvirt  # noqa: F401
 import lxml.etree  # noqa: F401
@@ -18,7 +18,6 @@ import rich  # noqa: F401
 import sqlalchemy
 import sqlalchemy.dialects.sqlite  # noqa: F401
 import structlog  # noqa: F401
-import typer  # noqa: F401
 import waitress
 import yaml  # noqa: F401
 

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, Final, Self
-from urllib.parse import quote
+from typing import Any, Final
+from urllib.parse import quote, urlencode
 
-import httpx
+from hypeman_libvirt.cli.endpoint import Endpoint, read_base_url
 
-_TIMEOUT: Final = httpx.Timeout(10.0, read=120.0)
+_OPENING: Final = 10.0
+"""Seconds to open a connection."""
+_READING: Final = 120.0
 """Seconds; an operation may take as long as libvirt does."""
 _SILENCE: Final = 60.0
 """Seconds without a sign of life after which a stream of events is taken for dead."""
 _PAUSE: Final = 1.0
 """Seconds before a stream that ended is opened again."""
+_IGNORED: Final = "X-Ignored-Fields"
+
+Connect = Callable[[Endpoint, float], http.client.HTTPConnection]
+"""Opens a connection to an endpoint, in so many seconds."""
 
 
 class RefusedError(Exception):
@@ -53,6 +61,13 @@ class ServerEvent:
     data: dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    status: int
+    ignored: str | None
+    body: bytes
+
+
 class ApiClient:
     """Asks the service at a URL."""
 
@@ -60,46 +75,52 @@ class ApiClient:
         self,
         base_url: str,
         api_key: str | None,
-        transport: httpx.BaseTransport | None = None,
+        *,
+        warn: Callable[[str], None] = lambda _: None,
+        timeout: float = _READING,
+        connect: Connect = Endpoint.connect,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         """Open no connection yet.
 
         Args:
-            base_url: Such as ``http://127.0.0.1:8080``.
+            base_url: See ``endpoint.read_base_url``.
             api_key: The bearer token; None where none is asked for.
-            transport: Of httpx; None for the network.
+            warn: Is told of fields that the service did not know.
+            timeout: Seconds that an answer may take.
+            connect: Opens connections.
             sleep: Waits before a stream is opened again.
+
+        Raises:
+            WrongBaseUrlError: The URL is none.
         """
         self._base_url = base_url
+        self._endpoint = read_base_url(base_url)
+        self._warn = warn
+        self._timeout = timeout
+        self._connect = connect
         self._sleep = sleep
-        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        self._http = httpx.Client(
-            base_url=base_url, headers=headers, timeout=_TIMEOUT, transport=transport
-        )
-
-    def __enter__(self) -> Self:
-        """Return itself."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close the connections."""
-        self._http.close()
+        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
 
     def get(self, path: str, **query: str | None) -> Any:  # noqa: ANN401 - JSON
         """Read."""
-        given = {name: value for name, value in query.items() if value is not None}
-        return self._ask("GET", path, params=given)
+        return _as_json(self._ask("GET", _with_query(path, query)), self._unreachable)
+
+    def get_text(self, path: str, **query: str | None) -> str:
+        """Read what is no JSON."""
+        return self._ask("GET", _with_query(path, query)).decode(errors="replace")
 
     def post(self, path: str, **body: object) -> Any:  # noqa: ANN401 - JSON
         """Change; fields that are None are left out."""
-        given = {name: value for name, value in body.items() if value is not None}
-        return self._ask("POST", path, json=given)
+        return _as_json(self._ask("POST", path, body), self._unreachable)
+
+    def patch(self, path: str, **body: object) -> Any:  # noqa: ANN401 - JSON
+        """Change what is named; fields that are None stay as they are."""
+        return _as_json(self._ask("PATCH", path, body), self._unreachable)
 
     def delete(self, path: str, **query: str | None) -> None:
         """Remove."""
-        given = {name: value for name, value in query.items() if value is not None}
-        self._ask("DELETE", path, params=given)
+        self._ask("DELETE", _with_query(path, query))
 
     def events(self, last_event_id: str | None) -> Iterator[ServerEvent]:
         """Follow events for ever; a stream that breaks goes on where it ended.
@@ -120,33 +141,65 @@ class ApiClient:
             except UnreachableError:
                 continue
 
-    def _ask(self, method: str, path: str, **options: Any) -> Any:  # noqa: ANN401
-        try:
-            answer = self._http.request(method, path, **options)
-        except (httpx.TransportError, httpx.InvalidURL) as error:
-            raise self._unreachable(error) from error
-        _check(answer)
-        try:
-            return answer.json() if answer.content else None
-        except ValueError as error:
-            raise self._unreachable("its answer is no JSON") from error
+    def _ask(self, method: str, path: str, body: Mapping[str, object] | None = None) -> bytes:
+        given = {name: value for name, value in (body or {}).items() if value is not None}
+        raw = None if body is None else json.dumps(given, separators=(",", ":")).encode()
+        headers = {"Content-Type": "application/json"} if raw is not None else {}
+        with closing(self._connect(self._endpoint, _OPENING)) as connection:
+            try:
+                answer = self._send(connection, method, path, raw, headers, self._timeout)
+                read = _Answer(answer.status, answer.getheader(_IGNORED), answer.read())
+            except (OSError, http.client.HTTPException) as error:
+                raise self._unreachable(_why(error, self._timeout)) from error
+        self._check(path, read)
+        if read.ignored:
+            self._warn(f"the service ignored what it does not know: {read.ignored}")
+        return read.body
 
     def _stream(self, last_event_id: str | None) -> Iterator[ServerEvent]:
         headers = {"Last-Event-ID": last_event_id} if last_event_id else {}
-        try:
-            with self._http.stream(
-                "GET", "/devices/events", headers=headers, timeout=_SILENCE
-            ) as answer:
-                if not answer.is_success:
-                    answer.read()
-                _check(answer)
-                yield from read_events(answer.iter_lines())
-        except (httpx.TransportError, httpx.InvalidURL) as error:
-            raise self._unreachable(error) from error
+        path = "/devices/events"
+        with closing(self._connect(self._endpoint, _OPENING)) as connection:
+            try:
+                answer = self._send(connection, "GET", path, None, headers, _SILENCE)
+                if answer.status != http.client.OK:
+                    self._check(path, _Answer(answer.status, None, answer.read()))
+                yield from read_events(line.decode(errors="replace") for line in answer)
+            except ValueError as error:
+                raise self._unreachable("its events are no JSON") from error
+            except (OSError, http.client.HTTPException) as error:
+                raise self._unreachable(_why(error, _SILENCE)) from error
 
-    def _unreachable(self, why: object) -> UnreachableError:
+    def _send(
+        self,
+        connection: http.client.HTTPConnection,
+        method: str,
+        path: str,
+        body: bytes | None,
+        headers: Mapping[str, str],
+        timeout: float,
+    ) -> http.client.HTTPResponse:
+        connection.connect()
+        if connection.sock is not None:
+            connection.sock.settimeout(timeout)
+        where = self._endpoint.prefix + path
+        connection.request(method, where, body, {**self._headers, **headers})
+        return connection.getresponse()
+
+    def _check(self, path: str, answer: _Answer) -> None:
+        if http.client.OK <= answer.status < http.client.MULTIPLE_CHOICES:
+            return
+        try:
+            body: Mapping[str, Any] = json.loads(answer.body)
+            details = [f"  {each['message']}" for each in body.get("details", ())]
+            raise RefusedError(str(body["code"]), str(body["message"]), details)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            said = f"{self._base_url} answered {path} with {answer.status}, not as this API does"
+            raise UnreachableError(f"{said}; check --base-url") from error
+
+    def _unreachable(self, why: str) -> UnreachableError:
         return UnreachableError(
-            f"no service answers at {self._base_url}: {why}; is it running? "
+            f"no service answers at {self._base_url}: {why}. "
             "Name another place with --base-url or HYPEMAN_BASE_URL"
         )
 
@@ -163,21 +216,36 @@ def read_events(lines: Iterable[str]) -> Iterator[ServerEvent]:
     """
     fields: dict[str, str] = {}
     for line in lines:
-        name, _, value = line.partition(":")
-        if line and name:
+        name, _, value = line.rstrip("\r\n").partition(":")
+        if name:
             fields[name] = value.removeprefix(" ")
-        elif not line and "data" in fields:
+        elif not line.strip("\r\n") and "data" in fields:
             yield ServerEvent(fields.get("id", ""), json.loads(fields["data"]))
             fields = {}
 
 
-def _check(answer: httpx.Response) -> None:
-    if answer.is_success:
-        return
+def _with_query(path: str, query: Mapping[str, str | None]) -> str:
+    given = {name: value for name, value in query.items() if value is not None}
+    return f"{path}?{urlencode(given)}" if given else path
+
+
+def _as_json(body: bytes, fail: Callable[[str], UnreachableError]) -> Any:  # noqa: ANN401 - JSON
     try:
-        body: Mapping[str, Any] = answer.json()
-        details = [f"  {each['message']}" for each in body.get("details", ())]
-        raise RefusedError(body["code"], body["message"], details)
-    except (ValueError, KeyError, TypeError) as error:
-        told = f"{answer.request.url} answered {answer.status_code}, and not as this API does"
-        raise UnreachableError(f"{told}; check --base-url") from error
+        return json.loads(body) if body else None
+    except ValueError as error:
+        raise fail("its answer is no JSON") from error
+
+
+def _why(error: Exception, timeout: float) -> str:
+    """Say in words why there was no answer."""
+    if isinstance(error, TimeoutError):
+        return f"it said nothing for {timeout:g} seconds; what was asked for may still happen"
+    if isinstance(error, ConnectionRefusedError):
+        return "nobody listens there; is it running?"
+    if isinstance(error, FileNotFoundError):
+        return "there is no such socket; is it running?"
+    if isinstance(error, PermissionError):
+        return "this user may not open its socket; use sudo, or the group of the socket"
+    if isinstance(error, OSError):
+        return error.strerror or str(error) or "the connection broke"
+    return f"its answer is no HTTP ({type(error).__name__})"

@@ -1,4 +1,4 @@
-"""``hypeman-libvirt devices``: the API for people, in the words of hypeman's CLI.
+"""``hypeman-libvirt devices``: the API for people, in the words of hypeman's CLI: what it reads.
 
 Exit status: 0 done; 1 the service refused, and its message is on stderr; 2 the command line is
 wrong; 3 no service answers.
@@ -6,18 +6,35 @@ wrong; 3 no service answers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Annotated, Any, Final
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Final
 
-import typer
+import click
 
-from hypeman_libvirt.cli.api_client import ApiClient, RefusedError, UnreachableError, device_path
+from hypeman_libvirt.cli import parameters
+from hypeman_libvirt.cli.completion import complete_any, complete_domain, complete_group
+from hypeman_libvirt.cli.groups import Group
 from hypeman_libvirt.cli.output import print_facts, print_json, print_table
-from hypeman_libvirt.devices.model import Scope
+from hypeman_libvirt.cli.parameters import read_tags
+from hypeman_libvirt.cli.printable import printable
+from hypeman_libvirt.cli.service import Service, pass_service, service_options
+from hypeman_libvirt.cli.wording import in_flags
 
-_LISTED: Final = ("id", "name", "type", "pci_address", "bound_to_vfio", "attached_to", "state")
-_AVAILABLE: Final = ("pci_address", "vendor", "device", "iommu_group", "current_driver")
+if TYPE_CHECKING:
+    from hypeman_libvirt.cli.api_client import ApiClient
+
+_LISTED: Final = (
+    "id",
+    "name",
+    "type",
+    "pci_address",
+    "bound_to_vfio",
+    "attached_to",
+    "domain",
+    "state",
+)
+_AVAILABLE: Final = ("pci_address", "vendor", "device", "iommu_group", "current_driver", "domain")
 _MEMBERS: Final = (
     "iommu_group",
     "viable",
@@ -25,238 +42,198 @@ _MEMBERS: Final = (
     "device",
     "current_driver",
     "registered_as",
-    "attached_to",
+    "domain",
+    "reason",
 )
 _EVENT: Final = ("at", "type", "pci_address", "name", "current_driver", "attached_to")
-
-commands = typer.Typer(
-    help="Register, bind and attach devices over the service's HTTP API.\n\n"
-    "Exit status: 0 done; 1 the service refused; 2 wrong usage; 3 no service answers.",
-    no_args_is_help=True,
+_VIABLE: Final = {"viable": "yes", "needs_bind": "after bind", "never": "never"}
+_ADDRESS: Final = re.compile(
+    r"(?:pci_)?[0-9a-f]{4,8}[:_][0-9a-f]{2}[:_][0-9a-f]{2}[._][0-9a-f]", re.IGNORECASE
+)
+_NO_IOMMU: Final = (
+    "this host has no IOMMU group, so nothing can be passed through: the IOMMU is off or missing; "
+    "hypeman-libvirt doctor, on the host, says which and what to do"
 )
 
-BaseUrl = Annotated[
-    str, typer.Option(envvar="HYPEMAN_BASE_URL", help="Where the service is.", show_default=True)
-]
-ApiKey = Annotated[
-    str | None,
-    typer.Option(envvar="HYPEMAN_API_KEY", help="Bearer token.", show_default=False),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
-Device = Annotated[
-    str,
-    typer.Argument(help="Id, name, PCI address or node device name.", show_default=False),
-]
-InScope = Annotated[
-    Scope, typer.Option(help="The device alone, or every endpoint of its IOMMU group.")
-]
-Force = Annotated[
-    bool, typer.Option("--force", help="Even if the host lives on the device. It is logged.")
-]
-Tags = Annotated[list[str] | None, typer.Option("--tag", help="key=value; may be repeated.")]
 
+@click.group("devices", cls=Group)
+@service_options
+@click.pass_context
+def commands(context: click.Context, base_url: str, api_key: str | None) -> None:
+    """Register, bind and attach devices over the service's HTTP API.
 
-@commands.callback()
-def _connect(
-    context: typer.Context,
-    base_url: BaseUrl = "http://127.0.0.1:8080",
-    api_key: ApiKey = None,
-) -> None:
-    """Keep where to ask; the connection is opened by the command."""
-    context.obj = (base_url, api_key)
+    hypeman's spellings work, too: device for devices, ls, rm and show for list, delete and get.
+
+    Exit status: 0 done; 1 the service refused; 2 wrong usage; 3 no service answers.
+    """
+    context.obj = Service(base_url, api_key)
 
 
 @commands.command()
-def available(context: typer.Context, as_json: Json = False) -> None:
+@parameters.as_json
+@pass_service
+def available(service: Service, as_json: bool) -> None:
     """List what can be passed through, registered or not."""
-    with _asking(context) as api:
+    with service.asking() as api:
         listed = api.get("/devices/available")
-    _print(listed, as_json, _AVAILABLE, map(_named, listed))
+        why = None if listed or as_json else _why_nothing(api)
+    _print(listed, as_json, _AVAILABLE, map(_named, listed), why)
 
 
 @commands.command("list")
-def list_devices(context: typer.Context, tag: Tags = None, as_json: Json = False) -> None:
+@parameters.tag
+@parameters.as_json
+@pass_service
+def list_devices(service: Service, tag: tuple[str, ...], as_json: bool) -> None:
     """List registered devices."""
-    query = {f"tags[{key}]": value for key, value in _tags(tag).items()}
-    with _asking(context) as api:
+    query = {f"tags[{key}]": value for key, value in read_tags(tag).items()}
+    with service.asking() as api:
         listed = api.get("/devices", **query)
-    _print(listed, as_json, _LISTED, listed)
+    found = "no device has these tags" if tag else "no device is registered"
+    empty = f"{found}; hypeman-libvirt devices available lists what can be"
+    _print(listed, as_json, _LISTED, map(_held, listed), empty)
 
 
 @commands.command()
-def register(
-    context: typer.Context,
-    pci_address: Annotated[str, typer.Argument(help="Such as 0000:a2:00.0.", show_default=False)],
-    name: Annotated[str | None, typer.Option(help="Default: made of the address.")] = None,
-    tag: Tags = None,
-    bind: Annotated[Scope | None, typer.Option(help="Bind it to vfio-pci as well.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Register a device under a name."""
-    with _asking(context) as api:
-        device = api.post(
-            "/devices", pci_address=pci_address, name=name, tags=_tags(tag) or None, bind=bind
-        )
-    _tell(device, as_json, f"registered {device['name']} (ID: {device['id']})")
+@parameters.device
+@parameters.as_json
+@pass_service
+def get(service: Service, device: str, as_json: bool) -> None:
+    """Show a registered device: by id, name, PCI address or node device name."""
+    from hypeman_libvirt.cli.api_client import device_path
+
+    with service.asking() as api:
+        registered = api.get(device_path(device))
+    print_json(registered) if as_json else print_facts(registered)
 
 
 @commands.command()
-def get(context: typer.Context, device: Device, as_json: Json = False) -> None:
-    """Show a registered device."""
-    with _asking(context) as api:
-        found = api.get(device_path(device))
-    print_json(found) if as_json else print_facts(found)
-
-
-@commands.command()
+@click.argument("device", shell_complete=complete_any)
+@click.option("--instance", shell_complete=complete_domain, help="Also ask about this domain.")
+@parameters.in_scope
+@parameters.as_json
+@pass_service
 def preflight(
-    context: typer.Context,
-    device: Device,
-    instance: Annotated[str | None, typer.Option(help="Also ask about this domain.")] = None,
-    scope: InScope = "device",
-    as_json: Json = False,
+    service: Service, device: str, instance: str | None, scope: str, as_json: bool
 ) -> None:
-    """Say whether passthrough would work, and what stands in the way."""
-    with _asking(context) as api:
-        answer = api.get(device_path(device, "preflight"), instance=instance, scope=scope)
-    rows = [{**each, "next_step": each["hint"]} for each in answer["checks"]]
+    """Say whether passthrough would work, and what stands in the way.
+
+    DEVICE is registered, or a PCI address that is not registered yet.
+    """
+    with service.asking() as api:
+        answer = _preflight(api, device, instance, scope)
+    rows = [
+        {
+            **each,
+            "message": in_flags(each["message"]),
+            "next_step": each["hint"] and in_flags(each["hint"]),
+        }
+        for each in answer["checks"]
+    ]
     _print(answer, as_json, ("id", "severity", "message", "next_step"), rows)
-    raise typer.Exit(0 if answer["ready"] else 1)
+    raise click.exceptions.Exit(0 if answer["ready"] else 1)
+
+
+def _preflight(api: ApiClient, device: str, instance: str | None, scope: str) -> Any:  # noqa: ANN401
+    from hypeman_libvirt.cli.api_client import RefusedError, device_path
+
+    try:
+        return api.get(device_path(device, "preflight"), instance=instance, scope=scope)
+    except RefusedError as error:
+        if error.code != "not_found" or not _ADDRESS.fullmatch(device):
+            raise
+    # A node device name becomes its address, the only form that this path takes.
+    parts = device.removeprefix("pci_").replace("_", ":").replace(".", ":").split(":")
+    address = f"{':'.join(parts[:3])}.{parts[3]}"
+    return api.get("/devices/preflight", pci_address=address, instance=instance, scope=scope)
 
 
 @commands.command()
-def bind(
-    context: typer.Context,
-    device: Device,
-    scope: InScope = "device",
-    force: Force = False,
-    as_json: Json = False,
-) -> None:
-    """Take the device from its host driver and give it to vfio-pci."""
-    body = {"scope": scope, "force": force or None}
-    _change(context, device, "bind", body, as_json, "{name} is on vfio-pci")
+@parameters.device
+@parameters.in_scope
+@parameters.as_json
+@pass_service
+def hostdev(service: Service, device: str, scope: str, as_json: bool) -> None:
+    """Print the <hostdev> element that virsh attach-device takes."""
+    from hypeman_libvirt.cli.api_client import device_path
+
+    with service.asking() as api:
+        xml = api.get_text(device_path(device, "hostdev.xml"), scope=scope)
+    if as_json:
+        print_json({"hostdev_xml": xml})
+    else:
+        click.echo("\n".join(printable(line) for line in xml.splitlines()))
 
 
 @commands.command()
-def unbind(
-    context: typer.Context, device: Device, scope: InScope = "device", as_json: Json = False
-) -> None:
-    """Give the device back to its host driver."""
-    _change(context, device, "unbind", {"scope": scope}, as_json, "{name} is off vfio-pci")
+@click.argument("number", type=click.IntRange(0), required=False, shell_complete=complete_group)
+@parameters.as_json
+@pass_service
+def groups(service: Service, number: int | None, as_json: bool) -> None:
+    """List IOMMU groups with their members.
 
-
-@commands.command()
-def attach(
-    context: typer.Context,
-    device: Device,
-    instance: Annotated[str, typer.Argument(help="Domain: UUID, name or instance id.")],
-    scope: InScope = "device",
-    force: Force = False,
-    as_json: Json = False,
-) -> None:
-    """Give the device to a domain."""
-    body = {"instance": instance, "scope": scope, "force": force or None}
-    _change(context, device, "attach", body, as_json, "{name} is attached to {attached_to}")
-
-
-@commands.command()
-def detach(context: typer.Context, device: Device, as_json: Json = False) -> None:
-    """Take the device out of the domain that holds it."""
-    _change(context, device, "detach", {}, as_json, "{name} is free")
-
-
-@commands.command()
-def delete(
-    context: typer.Context,
-    device: Device,
-    unbind: Annotated[Scope | None, typer.Option(help="Give it back to the host as well.")] = None,
-) -> None:
-    """Unregister a device."""
-    with _asking(context) as api:
-        api.delete(device_path(device), unbind=unbind)
-    typer.echo(f"deleted {device}")
-
-
-@commands.command()
-def groups(
-    context: typer.Context,
-    number: Annotated[int | None, typer.Argument(help="One group only.")] = None,
-    as_json: Json = False,
-) -> None:
-    """List IOMMU groups with their members."""
-    with _asking(context) as api:
+    VIABLE says whether a guest could have the group: yes, now; after bind, once its devices are
+    on vfio-pci; never, for the reason that stands there.
+    """
+    with service.asking() as api:
         answer = api.get("/iommu-groups" if number is None else f"/iommu-groups/{number}")
     reports = answer if number is None else [answer]
     rows = [
-        {**_named(member), "viable": report["viable"]}
+        {**_held(_named(member)), "viable": _viable(report), "reason": report["reason"]}
         for report in reports
         for member in report["members"]
     ]
-    _print(answer, as_json, _MEMBERS, rows)
+    _print(answer, as_json, _MEMBERS, rows, _NO_IOMMU)
 
 
 @commands.command()
-def events(
-    context: typer.Context,
-    since: Annotated[str | None, typer.Option(help="Id of the last event that was seen.")] = None,
-    as_json: Json = False,
-) -> None:
+@click.option("--since", help="Id of the last event that was seen.")
+@parameters.as_json
+@pass_service
+def events(service: Service, since: str | None, as_json: bool) -> None:
     """Follow what happens to devices, whoever causes it, until Ctrl-C."""
-    with _asking(context) as api:
+    with service.asking() as api:
         for event in api.events(since):
             if as_json:
                 print_json({"event_id": event.id, **event.data})
             else:
-                typer.echo("  ".join(str(event.data[each] or "-") for each in _EVENT))
-
-
-def _change(
-    context: typer.Context, device: str, what: str, body: dict[str, Any], as_json: bool, told: str
-) -> None:
-    with _asking(context) as api:
-        changed = api.post(device_path(device, what), **body)
-    _tell(changed, as_json, told.format_map(changed))
-
-
-def _tell(answer: object, as_json: bool, told: str) -> None:
-    print_json(answer) if as_json else typer.echo(told)
+                shown = (str(event.data.get(each) or "-") for each in _EVENT)
+                click.echo("  ".join(map(printable, shown)))
 
 
 def _print(
     answer: object,
     as_json: bool,
-    columns: Sequence[str],
-    rows: Any,  # noqa: ANN401 - JSON
+    columns: tuple[str, ...],
+    rows: Iterable[dict[str, Any]],
+    empty: str | None = None,
 ) -> None:
-    print_json(answer) if as_json else print_table(columns, rows)
+    """Print JSON or a table; of an empty list, why it is empty, on stderr."""
+    if as_json:
+        print_json(answer)
+    elif answer or empty is None:
+        print_table(columns, rows)
+    else:
+        click.echo(empty, err=True)
+
+
+def _why_nothing(api: ApiClient) -> str:
+    if api.get("/iommu-groups"):
+        return "no device of this host can be passed through: its IOMMU groups have bridges only"
+    return _NO_IOMMU
 
 
 def _named(function: dict[str, Any]) -> dict[str, Any]:
     """Add what vendor and device are called, or their ids."""
     vendor = function.get("vendor_name") or function["vendor_id"]
     device = function.get("device_name") or function["device_id"]
-    return {**function, "vendor": vendor, "device": device}
+    return _held({**function, "vendor": vendor, "device": device})
 
 
-def _tags(given: list[str] | None) -> dict[str, str]:
-    pairs = [each.partition("=") for each in given or ()]
-    if wrong := [key for key, equals, _ in pairs if not equals]:
-        raise typer.BadParameter(f"{wrong[0]!r} is no key=value", param_hint="--tag")
-    return {key: value for key, _, value in pairs}
+def _held(function: dict[str, Any]) -> dict[str, Any]:
+    """Add the name of the domain that holds it."""
+    return {**function, "domain": function.get("attached_domain")}
 
 
-@contextmanager
-def _asking(context: typer.Context) -> Iterator[ApiClient]:
-    """Ask the service; end with its message where it refuses."""
-    base_url, api_key = context.obj
-    try:
-        with ApiClient(base_url, api_key) as api:
-            yield api
-    except RefusedError as error:
-        typer.echo(f"hypeman-libvirt: {error}", err=True)
-        raise typer.Exit(1) from error
-    except UnreachableError as error:
-        typer.echo(f"hypeman-libvirt: {error}", err=True)
-        raise typer.Exit(3) from error
-    except KeyboardInterrupt:
-        raise typer.Exit(0) from None
+def _viable(report: dict[str, Any]) -> str:
+    return _VIABLE.get(report.get("status", ""), "yes" if report["viable"] else "no")

@@ -2,57 +2,80 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import closing
-from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Final
 
-import typer
+import click
 
+from hypeman_libvirt.cli import parameters
+from hypeman_libvirt.cli.failures import explained
 from hypeman_libvirt.cli.output import console, print_json, print_table
-from hypeman_libvirt.cli.registry import told
-from hypeman_libvirt.devices.errors import DeviceError
-from hypeman_libvirt.doctor.checks import diagnose
-from hypeman_libvirt.doctor.examination import examine
-from hypeman_libvirt.doctor.facts import Finding
-from hypeman_libvirt.doctor.machine import read_machine
-from hypeman_libvirt.host.libvirt_host import open_host
-from hypeman_libvirt.host.test_driver import demo_uri
-from hypeman_libvirt.host.usage.local_host import is_local
-from hypeman_libvirt.settings import SettingsError, load_settings
+from hypeman_libvirt.cli.printable import printable
+from hypeman_libvirt.cli.world import World, pass_world
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hypeman_libvirt.doctor.facts import Finding
+    from hypeman_libvirt.settings import Settings
 
 _STATUS: Final = {"ok": 0, "warning": 1, "error": 2}
 
 
-def doctor(
-    uri: Annotated[
-        str | None, typer.Option(help="libvirt URI of the host.", show_default=False)
-    ] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="TOML file with settings.", show_default=False)
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
-    root: Annotated[Path, typer.Option(hidden=True)] = Path("/"),
-) -> None:
+@click.command()
+@click.option("--uri", help="libvirt URI of the host.")
+@parameters.config
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+@pass_world
+def doctor(world: World, uri: str | None, config: Path | None, as_json: bool) -> None:
     """Say what is wrong with this host, and the command that mends it. Changes nothing.
 
-    Run it as the user of the service, with its settings. The exit status is 0 when all is well, 1
-    with warnings, 2 with errors.
+    Run it as root or as the user of the service, with its settings. The exit status is 0 when all
+    is well, 1 with warnings, 2 with errors.
     """
-    with told(SettingsError, DeviceError):
-        settings = load_settings(config, {"uri": uri})
-        where = settings.uri or demo_uri()
-        with closing(open_host(where)) as host:
-            machine = read_machine(root) if is_local(where) else None
-            findings = diagnose(examine(settings, host, machine, datetime.now(UTC)))
+    from dataclasses import asdict
+
+    from hypeman_libvirt.devices.errors import DeviceError
+    from hypeman_libvirt.host.uri import WrongUriError
+    from hypeman_libvirt.settings import SettingsError, load_settings
+
+    with explained(SettingsError, DeviceError, WrongUriError):
+        findings = _examine(load_settings(config, {"uri": uri}, world.etc), world)
     if as_json:
         print_json([asdict(finding) for finding in findings])
     elif console().is_terminal:
         print_table(("status", "check", "finding", "cure"), map(_row, findings))
     else:
-        typer.echo("\n".join(map(_line, findings)))
-    raise typer.Exit(max(_STATUS[each.severity] for each in findings))
+        click.echo("\n".join(map(_line, findings)))
+    raise click.exceptions.Exit(max(_STATUS[each.severity] for each in findings))
+
+
+def _examine(settings: Settings, world: World) -> Sequence[Finding]:
+    from datetime import UTC, datetime
+
+    from hypeman_libvirt.doctor.checks import diagnose
+    from hypeman_libvirt.doctor.examination import examine
+    from hypeman_libvirt.doctor.machine import read_machine
+    from hypeman_libvirt.doctor.unit import read_unit
+    from hypeman_libvirt.host.libvirt_host import open_host
+    from hypeman_libvirt.host.test_driver import demo_uri
+    from hypeman_libvirt.host.uri import check_uri
+    from hypeman_libvirt.host.usage.local_host import is_local
+
+    uri = settings.uri or demo_uri()
+    check_uri(uri)
+    with closing(open_host(uri)) as host:
+        facts = examine(
+            settings,
+            host,
+            read_machine(world.root) if is_local(uri) else None,
+            datetime.now(UTC),
+            environment=os.environ,
+            unit=read_unit(world.run),
+        )
+        return diagnose(facts)
 
 
 def _row(finding: Finding) -> dict[str, str | None]:
@@ -65,5 +88,5 @@ def _row(finding: Finding) -> dict[str, str | None]:
 
 
 def _line(finding: Finding) -> str:
-    cure = f"\n         cure: {finding.cure}" if finding.cure else ""
-    return f"{finding.severity.upper():8} {finding.id}: {finding.message}{cure}"
+    cure = f"\n         cure: {printable(finding.cure)}" if finding.cure else ""
+    return f"{finding.severity.upper():8} {finding.id}: {printable(finding.message)}{cure}"

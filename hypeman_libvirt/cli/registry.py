@@ -2,94 +2,146 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
-from hypeman_libvirt.devices.errors import DeviceError
-from hypeman_libvirt.devices.model import Registration
-from hypeman_libvirt.devices.recovery import recover
-from hypeman_libvirt.host.libvirt_host import open_host
-from hypeman_libvirt.host.test_driver import demo_uri
-from hypeman_libvirt.registry import RegistryOpenError, SqlRegistry
-from hypeman_libvirt.settings import Settings, SettingsError, load_settings
+from hypeman_libvirt.cli import parameters
+from hypeman_libvirt.cli.failures import explained
+from hypeman_libvirt.cli.groups import Group
+from hypeman_libvirt.cli.output import print_answer, print_json
+from hypeman_libvirt.cli.printable import printable
+from hypeman_libvirt.cli.world import World, pass_world
 
-_EXPECTED: Final = (DeviceError, RegistryOpenError, SettingsError)
+if TYPE_CHECKING:
+    from hypeman_libvirt.devices.model import Registration
+    from hypeman_libvirt.devices.recovery import Recovered
+    from hypeman_libvirt.registry import SqlRegistry
+    from hypeman_libvirt.settings import Settings
 
-commands = typer.Typer(help="Print or recover registrations.", no_args_is_help=True)
+_location = click.option("--registry", help="SQLite file or SQLAlchemy URL of the registry.")
+_uri = click.option("--uri", help="libvirt URI of the host.")
 
-Config = Annotated[Path | None, typer.Option(help="TOML file with settings.")]
-Location = Annotated[
-    str | None, typer.Option("--registry", help="SQLite file or SQLAlchemy URL of the registry.")
-]
+
+@click.group("registry", cls=Group)
+def commands() -> None:
+    """Print or recover registrations."""
 
 
 @commands.command("export")
-def export_registrations(registry: Location = None, config: Config = None) -> None:
+@_location
+@parameters.config
+@click.option("--json", is_flag=True, expose_value=False, help="As always: it prints JSON.")
+@pass_world
+def export_registrations(world: World, registry: str | None, config: Path | None) -> None:
     """Print every registration of every host as a JSON array."""
-    with told(*_EXPECTED), closing(_open(_settings(config, registry))) as opened:
-        typer.echo(json.dumps([_shown(each) for each in opened.list_all()], indent=2))
+    with _expected():
+        settings = _settings(world, config, registry)
+        with closing(_open(settings)) as opened:
+            print_json([_shown(each) for each in opened.list_all()])
 
 
 @commands.command("import")
+@_location
+@_uri
+@parameters.config
+@parameters.as_json
+@pass_world
 def import_registrations(
-    registry: Location = None,
-    uri: Annotated[str | None, typer.Option(help="libvirt URI of the host.")] = None,
-    config: Config = None,
+    world: World, registry: str | None, uri: str | None, config: Path | None, as_json: bool
 ) -> None:
     """Register anew, under the same ids and names, what the host's domains say they hold.
 
     The exit status is 1 when an entry could not be registered and is not registered already.
     """
-    with told(*_EXPECTED):
-        settings = _settings(config, registry, uri)
+    from datetime import UTC, datetime
+
+    from hypeman_libvirt.devices.recovery import recover
+    from hypeman_libvirt.host.libvirt_host import open_host
+    from hypeman_libvirt.host.test_driver import demo_uri
+
+    with _expected():
+        settings = _settings(world, config, registry, uri)
         with (
             closing(_open(settings)) as opened,
             closing(open_host(settings.uri or demo_uri())) as host,
         ):
             recovered = recover(host, opened, lambda: datetime.now(UTC))
-    for each in recovered:
-        entry = f"{each.entry.name} ({each.entry.id}) of " if each.entry else ""
-        typer.echo(f"{entry}domain {each.domain}: {each.problem or 'registered'}")
-    if not recovered:
-        typer.echo("no domain of this host has an entry")
+    if as_json:
+        print_json([_outcome(each) for each in recovered])
+    else:
+        for each in recovered:
+            entry = f"{each.entry.name} ({each.entry.id}) of " if each.entry else ""
+            told = f"{entry}domain {each.domain}: {each.problem or 'registered'}"
+            click.echo(printable(told))
+        if not recovered:
+            click.echo("no domain of this host has an entry")
     if any(each.problem for each in recovered if not each.known):
-        raise typer.Exit(1)
+        raise click.exceptions.Exit(1)
 
 
 @commands.command("adopt")
+@click.argument("old_host")
+@_location
+@_uri
+@parameters.config
+@parameters.as_json
+@pass_world
 def adopt_registrations(
-    old_host: Annotated[str, typer.Argument(help="UUID that the host had.", show_default=False)],
-    registry: Location = None,
-    uri: Annotated[str | None, typer.Option(help="libvirt URI of the host.")] = None,
-    config: Config = None,
+    world: World,
+    old_host: str,
+    registry: str | None,
+    uri: str | None,
+    config: Path | None,
+    as_json: bool,
 ) -> None:
-    """Make the registrations of a host UUID that is gone those of this host.
+    """Make the registrations of the host UUID OLD_HOST, which is gone, those of this host.
 
     libvirt makes a new UUID up at each start where the firmware has none; doctor says so, and how
     to end it.
     """
-    with told(*_EXPECTED):
-        settings = _settings(config, registry, uri)
+    from hypeman_libvirt.host.libvirt_host import open_host
+    from hypeman_libvirt.host.test_driver import demo_uri
+
+    with _expected():
+        settings = _settings(world, config, registry, uri)
         with (
             closing(_open(settings)) as opened,
             closing(open_host(settings.uri or demo_uri())) as host,
         ):
-            count = opened.adopt(old_host, host.key())
-            typer.echo(f"{count} registration(s) of {old_host} belong to {host.key()} now")
+            key = host.key()
+            count = opened.adopt(old_host, key)
+    answer = {"adopted": count, "from": old_host, "to": key}
+    print_answer(answer, as_json, f"{count} registration(s) of {old_host} belong to {key} now")
 
 
-def _settings(config: Path | None, registry: str | None, uri: str | None = None) -> Settings:
-    return load_settings(config, {"registry": registry, "uri": uri})
+@contextmanager
+def _expected() -> Iterator[None]:
+    from hypeman_libvirt.devices.errors import DeviceError
+    from hypeman_libvirt.registry import RegistryOpenError
+    from hypeman_libvirt.settings import SettingsError
+
+    with explained(DeviceError, RegistryOpenError, SettingsError):
+        yield
+
+
+def _settings(
+    world: World, config: Path | None, registry: str | None, uri: str | None = None
+) -> Settings:
+    from hypeman_libvirt.settings import load_settings
+
+    settings = load_settings(config, {"registry": registry, "uri": uri}, world.etc)
+    settings.check_registry_file()
+    return settings
 
 
 def _open(settings: Settings) -> SqlRegistry:
+    from hypeman_libvirt.registry import SqlRegistry
+
     return SqlRegistry(settings.registry_location)
 
 
@@ -100,11 +152,12 @@ def _shown(registration: Registration) -> dict[str, object]:
     }
 
 
-@contextmanager
-def told(*errors: type[Exception], status: int = 2) -> Iterator[None]:
-    """End with a message in place of a traceback."""
-    try:
-        yield
-    except errors as error:
-        typer.echo(f"hypeman-libvirt: {error}", err=True)
-        raise typer.Exit(status) from error
+def _outcome(recovered: Recovered) -> dict[str, str | None]:
+    """Describe what became of an entry; a note that is damaged has neither id nor name."""
+    entry = recovered.entry
+    return {
+        "id": entry.id if entry else None,
+        "name": entry.name if entry else None,
+        "domain": recovered.domain,
+        "outcome": recovered.problem or "registered",
+    }

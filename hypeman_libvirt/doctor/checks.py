@@ -10,11 +10,10 @@ from hypeman_libvirt.devices.errors import DeviceError, LibvirtDeniedError
 from hypeman_libvirt.devices.model import Device
 from hypeman_libvirt.doctor.facts import Facts, Finding, Libvirt, Machine
 from hypeman_libvirt.doctor.interrupted import check_cut_short
+from hypeman_libvirt.doctor.service_checks import check_service
 
 _OLDEST: Final = (9, 0)
 """The oldest libvirt that this was measured on."""
-_SHORTEST: Final = 32
-"""Characters of a secret for HS256; RFC 7518, section 3.2 asks for 256 bits."""
 _RIGHTS: Final = (
     "install contrib/polkit/50-hypeman-libvirt.rules in /etc/polkit-1/rules.d, "
     "or add the service's user to the group libvirt"
@@ -27,46 +26,12 @@ _ENOUGH: Final = 2024
 def diagnose(facts: Facts) -> Sequence[Finding]:
     """Ask every question that these facts answer, the most fundamental ones first."""
     return [
-        check_secret(facts),
-        check_files(facts),
-        check_listen(facts),
+        *check_service(facts),
         check_clock(facts),
         check_registry(facts),
         check_libvirt(facts),
         *_ask_libvirt(facts),
     ]
-
-
-def check_secret(facts: Facts) -> Finding:
-    """Tokens are signed with a secret; without one the service does not start."""
-    if not facts.asks_for_tokens:
-        return Finding("secret", "ok", "auth is off: whoever can connect may do everything")
-    if facts.secret is None:
-        message = "there is no secret that this user can read, and without one nothing starts"
-        cure = "export JWT_SECRET=$(openssl rand -hex 32), or set jwt_secret_file"
-        return Finding("secret", "error", message, cure)
-    if facts.secret < _SHORTEST:
-        message = f"the secret has {facts.secret} characters, and {_SHORTEST} are the least"
-        return Finding("secret", "warning", message, "openssl rand -hex 32; then make new tokens")
-    return Finding("secret", "ok", "a secret is set")
-
-
-def check_files(facts: Facts) -> Finding:
-    """Whoever reads the secret can make tokens; whoever changes the registry can rename devices."""
-    if facts.exposed:
-        files = " ".join(facts.exposed)
-        message = f"others on this machine can read or change {files}"
-        return Finding("files", "warning", message, f"chmod 600 {files}")
-    return Finding("files", "ok", "nobody else can read the secret or change the registry")
-
-
-def check_listen(facts: Facts) -> Finding:
-    """What others can reach needs TLS before it."""
-    if facts.listens_locally:
-        return Finding("listen", "ok", f"{facts.listen} is reached from this machine only")
-    message = f"{facts.listen} is reached by other machines, and tokens travel unencrypted"
-    cure = "listen on 127.0.0.1 or a Unix socket, with contrib/proxy before it"
-    return Finding("listen", "warning", message, cure)
 
 
 def check_clock(facts: Facts) -> Finding:
@@ -83,6 +48,8 @@ def check_registry(facts: Facts) -> Finding:
     registry = facts.registry
     if registry.problem is not None:
         cure = "hypeman-libvirt serve --help names the setting; the log says more"
+        if registry.closed:
+            cure = "sudo hypeman-libvirt doctor"
         return Finding("registry", "error", registry.problem, cure)
     if not registry.exists:
         return Finding("registry", "ok", f"{registry.location} is made at the first start")

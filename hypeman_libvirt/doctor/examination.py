@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
@@ -12,15 +13,24 @@ from typing import TypeVar
 from hypeman_libvirt.devices.errors import DeviceError
 from hypeman_libvirt.devices.inventory import Inventory
 from hypeman_libvirt.devices.model import Device, GroupReport, Registration
-from hypeman_libvirt.doctor.facts import Facts, Libvirt, Machine, Noted, Registry
+from hypeman_libvirt.doctor.facts import Facts, Libvirt, Machine, Noted, Registry, Secret, Unit
+from hypeman_libvirt.file_access import is_there
 from hypeman_libvirt.host.libvirt_host import LibvirtHost
 from hypeman_libvirt.registry import RegistryOpenError, SqlRegistry
-from hypeman_libvirt.settings import Settings, SettingsError, is_local
+from hypeman_libvirt.settings import Settings, SettingsError, is_local, unknown_variables
 
 Found = TypeVar("Found")
 
 
-def examine(settings: Settings, host: LibvirtHost, machine: Machine | None, now: datetime) -> Facts:
+def examine(
+    settings: Settings,
+    host: LibvirtHost,
+    machine: Machine | None,
+    now: datetime,
+    *,
+    environment: Iterable[str] = (),
+    unit: Unit | None = None,
+) -> Facts:
     """Look at everything once.
 
     Args:
@@ -28,6 +38,8 @@ def examine(settings: Settings, host: LibvirtHost, machine: Machine | None, now:
         host: Its libvirt host.
         machine: This machine, if the host is this machine.
         now: The clock.
+        environment: Names of variables.
+        unit: As systemd has it; None where no systemd knows it.
     """
     libvirt = _catch(lambda: _read_libvirt(host))
     registry, devices, groups = _read_registry(settings, host, libvirt)
@@ -39,6 +51,8 @@ def examine(settings: Settings, host: LibvirtHost, machine: Machine | None, now:
         devices=devices,
         asks_for_tokens=settings.auth != "off",
         secret=_secret(settings),
+        unknown_variables=list(unknown_variables(environment)),
+        unit=unit,
         listen=settings.listen,
         listens_locally=is_local(settings.listen),
         now=now,
@@ -80,6 +94,11 @@ def _read_registry(
 ) -> tuple[Registry, Sequence[Device], Sequence[GroupReport]]:
     """Read the registry; one that does not exist is not made, since the service must own it."""
     location = settings.registry_location
+    try:
+        settings.check_registry_file()
+    except SettingsError as error:
+        closed = Registry(settings.shown_registry, True, error.message, {}, None, closed=True)
+        return closed, (), ()
     if "://" not in location and not Path(location).exists():
         return Registry(settings.shown_registry, False, None, {}, None), (), ()
     try:
@@ -116,8 +135,12 @@ def _describe(location: str, registrations: Sequence[Registration], key: str | N
     return Registry(location, True, None, strangers, newest)
 
 
-def _secret(settings: Settings) -> int | None:
+def _secret(settings: Settings) -> Secret:
+    file = None if settings.jwt_secret else settings.secret_file
+    named = str(file) if file else None
+    closed = file is not None and is_there(file) and not os.access(file, os.R_OK)
     try:
-        return len(settings.secret())
-    except SettingsError:
-        return None
+        settings.secret()
+    except SettingsError as error:
+        return Secret(named, error.message, closed)
+    return Secret(named, None)

@@ -90,6 +90,7 @@ class Registry:
         problem: Why it cannot be read and written; None when it can.
         strangers: How many registrations other hosts have, by host.
         newest: When the last registration was made; None without any.
+        closed: The problem is that this user may not read it.
     """
 
     location: str
@@ -97,6 +98,45 @@ class Registry:
     problem: str | None
     strangers: Mapping[str, int]
     newest: datetime | None
+    closed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """What tokens are signed with; never the secret itself.
+
+    Attributes:
+        file: Where it is read from; None where it is a setting itself, or where there is none.
+        problem: Why the service would not start with it; None when it would.
+        closed: The problem is that this user may not read it.
+    """
+
+    file: str | None
+    problem: str | None
+    closed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """The service's unit, as systemd has it.
+
+    Attributes:
+        name: With its suffix.
+        active: systemd's ActiveState, such as ``active`` or ``failed``.
+        detail: systemd's SubState, such as ``running`` or ``auto-restart``.
+        enabled: systemd's UnitFileState, such as ``enabled``.
+        restarts: How often systemd has restarted it by itself.
+        since: When it ended last, or else changed last; for people.
+        last_line: Of its log; None where it wrote nothing, or this user may not read it.
+    """
+
+    name: str
+    active: str
+    detail: str
+    enabled: str
+    restarts: int
+    since: str
+    last_line: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,13 +162,15 @@ class Facts:
         registry: Always.
         devices: Registered devices of the host; empty when they cannot be read.
         asks_for_tokens: Whether the service does.
-        secret: Its length in characters; None without one that can be read.
+        secret: What they are signed with.
         listen: Where the service listens.
         listens_locally: Nobody else can connect.
         now: The clock.
         exposed: Files with the secret or the registry that others can read or change.
         groups: The host's IOMMU groups; empty when they cannot be read.
         noted: What domains' metadata says they hold, and they do not.
+        unknown_variables: A sentence for each that looks like a setting and is none.
+        unit: None where no systemd knows it.
     """
 
     machine: Machine | None
@@ -136,10 +178,12 @@ class Facts:
     registry: Registry
     devices: Sequence[Device]
     asks_for_tokens: bool
-    secret: int | None
+    secret: Secret
     listen: str
     listens_locally: bool
     now: datetime
     exposed: Sequence[str]
     groups: Sequence[GroupReport]
     noted: Sequence[Noted]
+    unknown_variables: Sequence[str]
+    unit: Unit | None

@@ -22,7 +22,13 @@ from waitress.server import create_server
 from hypeman_libvirt.bootstrap import build_app, build_service, create_auth, open_world
 from hypeman_libvirt.server import logs
 from hypeman_libvirt.server.channels import Channel, Dispatcher
-from hypeman_libvirt.settings import Settings, SettingsError, is_local, split_listen
+from hypeman_libvirt.settings import (
+    Settings,
+    SettingsError,
+    is_local,
+    split_listen,
+    unknown_variables,
+)
 
 _BODY_LIMIT: Final = 8 * 1024 * 1024
 """Bytes of a request that are read at all; the API itself allows much less."""
@@ -288,6 +294,8 @@ def _announce(settings: Settings, listener: socket.socket) -> None:
             "unencrypted: put a TLS proxy before it, or listen on 127.0.0.1 or a Unix socket",
             listen=settings.listen,
         )
+    for sentence in unknown_variables(os.environ):
+        _log.warning(sentence)
     for file in settings.exposed_files:
         _log.warning(
             "others on this machine can read or change this file: chmod 600 it", file=str(file)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import jwt
 import pytest
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
 from hypeman_libvirt import __version__
 from hypeman_libvirt.cli.main import cli

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
 from hypeman_libvirt.cli.main import cli
 from hypeman_libvirt.host.libvirt_host import LibvirtHost

@@ -4,9 +4,17 @@ from pathlib import Path
 
 import pytest
 
-from hypeman_libvirt.settings import Settings, SettingsError, is_local, load_settings
+from hypeman_libvirt.settings import (
+    Settings,
+    SettingsError,
+    is_local,
+    load_settings,
+    unknown_variables,
+)
 
 SECRET = "d41d8cd98f00b204e9800998ecf8427e"
+UNREADABLE = Path("/sys/bus/platform/drivers_probe")
+"""Nobody may read it, root included: sysfs lets this file be written only."""
 
 
 @pytest.fixture(autouse=True)
@@ -181,3 +189,84 @@ def test_a_wrong_secret_is_not_repeated(config: Path) -> None:
     config.write_text(f'jwt_secret = ["{SECRET}"]')
     assert SECRET not in complaint(config)
     assert "JWT_SECRET" in complaint(config)
+
+
+@pytest.mark.parametrize("short", ["hunter2", "s" * 31, "ä" * 15])
+def test_a_secret_that_can_be_guessed_stops_the_start(
+    short: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JWT_SECRET", short)
+    with pytest.raises(SettingsError, match=r"bytes and could be guessed; .* openssl rand -hex 32"):
+        Settings().secret()
+
+
+def test_thirty_two_bytes_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JWT_SECRET", "ä" * 16)
+    assert Settings().secret() == "ä" * 16
+
+
+@pytest.mark.parametrize("kind", ["PUBLIC KEY", "RSA PRIVATE KEY", "CERTIFICATE"])
+def test_a_key_is_no_secret(kind: str, tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_text(f"\n-----BEGIN {kind}-----\n{'A' * 64}\n-----END {kind}-----\n")
+    with pytest.raises(SettingsError, match=rf"the JWT secret in {file} is a PEM key"):
+        Settings(jwt_secret_file=file).secret()
+
+
+def test_the_packaged_secret_is_found_where_nobody_names_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "jwt-secret").write_text(f"{SECRET}\n")
+    assert load_settings(etc=tmp_path).secret() == SECRET
+    monkeypatch.setenv("JWT_SECRET", "x" * 32)
+    assert load_settings(etc=tmp_path).secret() == "x" * 32
+
+
+def test_the_packaged_settings_are_found(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text("threads = 3\n")
+    assert load_settings(etc=tmp_path).threads == 3
+
+
+def test_what_may_not_be_read_is_named_with_its_owner() -> None:
+    denied = f"this user may not open {UNREADABLE}, which belongs to root:root (mode 0200); run the"
+    assert complaint(UNREADABLE) == f"settings file: {denied} command with sudo"
+    with pytest.raises(SettingsError, match=r"the JWT secret: this user may not open /sys/"):
+        Settings(jwt_secret_file=UNREADABLE).secret()
+
+
+def test_a_settings_file_with_the_secret_in_it_is_for_nobody_else(config: Path) -> None:
+    config.write_text(f'jwt_secret = "{SECRET}"\n')
+    config.chmod(0o644)
+    assert config in load_settings(config).exposed_files
+    config.chmod(0o600)
+    assert config not in load_settings(config).exposed_files
+    config.write_text("threads = 2\n")
+    config.chmod(0o644)
+    assert config not in load_settings(config).exposed_files
+
+
+def test_a_password_among_the_parameters_is_not_shown() -> None:
+    settings = Settings(registry="postgresql+psycopg:///hypeman?user=u&password=hunter2&host=/run")
+    shown = "postgresql+psycopg:///hypeman?user=u&password=***&host=/run"
+    assert settings.shown_registry == shown
+
+
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    [
+        ("HYPEMAN_LIBVIRT_LISTN", "HYPEMAN_LIBVIRT_LISTEN"),
+        ("hypeman_libvirt_thread", "HYPEMAN_LIBVIRT_THREADS"),
+        ("HYPEMAN_LIBVIRT_JWT_SECRET", "JWT_SECRET"),
+        ("HYPEMAN_LIBVIRT_SECRET_FILE", "HYPEMAN_LIBVIRT_JWT_SECRET_FILE"),
+    ],
+)
+def test_a_variable_that_is_no_setting_is_named_with_the_nearest(variable: str, meant: str) -> None:
+    (sentence,) = unknown_variables({variable: "x"})
+    assert sentence == f"{variable} is no setting and was ignored; did you mean {meant}?"
+
+
+def test_variables_that_are_settings_are_not_mentioned() -> None:
+    settings = [f"HYPEMAN_LIBVIRT_{name.upper()}" for name in Settings.model_fields]
+    settings.remove("HYPEMAN_LIBVIRT_JWT_SECRET")
+    others = ["JWT_SECRET", "HYPEMAN_BASE_URL", "HOME", "_HYPEMAN_LIBVIRT_COMPLETE"]
+    assert list(unknown_variables([*settings, *others])) == []

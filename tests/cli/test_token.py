@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from hypeman_libvirt.cli.main import make_claims, parse_duration
+from hypeman_libvirt.cli.token import make_claims, parse_duration
 
 NOW = 1_736_935_200
 

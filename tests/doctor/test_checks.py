@@ -16,7 +16,16 @@ from hypeman_libvirt.devices.errors import (
 )
 from hypeman_libvirt.devices.model import Device, NodeDevice
 from hypeman_libvirt.doctor.checks import diagnose
-from hypeman_libvirt.doctor.facts import Facts, Finding, Libvirt, Machine, Registry, Socket
+from hypeman_libvirt.doctor.facts import (
+    Facts,
+    Finding,
+    Libvirt,
+    Machine,
+    Registry,
+    Secret,
+    Socket,
+    Unit,
+)
 from tests.registry.registrations import L4
 
 UUID = "2f1c5a3e-8f7e-4a53-9f3c-0d6c7f6b7a10"
@@ -24,7 +33,24 @@ NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 MACHINE = Machine("answers", "DMAR", 20, ["quiet", "intel_iommu=on"], "loaded", UUID, False)
 LIBVIRT = Libvirt("qemu:///system", "9.0.0", UUID, 30, 28, None, has_vfio=True)
 REGISTRY = Registry("/var/lib/libvirt/hypeman/registry.db", True, None, {}, NOW)
-WELL = Facts(MACHINE, LIBVIRT, REGISTRY, (), True, 64, "127.0.0.1:8080", True, NOW, (), (), ())
+UNIT = Unit("hypeman-libvirt.service", "active", "running", "enabled", 0, "", "serving")
+PACKAGED = "/etc/hypeman-libvirt/jwt-secret"
+WELL = Facts(
+    machine=MACHINE,
+    libvirt=LIBVIRT,
+    registry=REGISTRY,
+    devices=(),
+    asks_for_tokens=True,
+    secret=Secret(PACKAGED, None),
+    listen="127.0.0.1:8080",
+    listens_locally=True,
+    now=NOW,
+    exposed=(),
+    groups=(),
+    noted=(),
+    unknown_variables=(),
+    unit=UNIT,
+)
 NODE = NodeDevice(
     node_name="pci_0000_a2_00_0",
     address=PciAddress.parse("0000:a2:00.0"),
@@ -48,6 +74,18 @@ def with_machine(**changes: object) -> Facts:
 
 def with_libvirt(**changes: object) -> Facts:
     return replace(WELL, libvirt=replace(LIBVIRT, **changes))  # type: ignore[arg-type]
+
+
+def with_secret(file: str | None = None, problem: str = "too short", **more: bool) -> Facts:
+    return replace(WELL, secret=Secret(file, problem, **more))
+
+
+def with_unit(**changes: object) -> Facts:
+    return replace(WELL, unit=replace(UNIT, **changes))  # type: ignore[arg-type]
+
+
+FAILED = with_unit(active="failed", detail="failed", since="Tue 09:00", restarts=5)
+LOOPING = with_unit(active="activating", detail="auto-restart", since="", last_line="no secret")
 
 
 def test_a_healthy_host_has_nothing_to_mend() -> None:
@@ -124,7 +162,18 @@ def down(socket: Socket) -> Facts:
             "contrib/polkit",
         ),
         (with_libvirt(domains=LibvirtFailedError("odd")), "domains", "odd", "virsh list"),
-        (replace(WELL, secret=None), "secret", "no secret", "openssl rand"),
+        (with_secret(problem="no secret"), "secret", "no secret", "export JWT_SECRET=$(openssl"),
+        (with_secret(PACKAGED), "secret", "too short", f"openssl rand -hex 32 > {PACKAGED})"),
+        (with_secret(PACKAGED, closed=True), "secret", "too short", "sudo hypeman-libvirt doctor"),
+        (FAILED, "unit", "failing since Tue 09:00, 5 restart(s)", "journalctl -u hypeman-libvirt"),
+        (LOOPING, "unit", "the last line of its log: no secret", "systemctl restart"),
+        (with_unit(enabled="masked", active="inactive"), "unit", "masked", "systemctl unmask"),
+        (
+            replace(WELL, registry=replace(REGISTRY, problem="closed", closed=True)),
+            "registry",
+            "closed",
+            "sudo hypeman-libvirt doctor",
+        ),
         (
             replace(WELL, registry=replace(REGISTRY, problem="its disk is full")),
             "registry",
@@ -149,7 +198,9 @@ def test_an_error_names_its_cure(facts: Facts, question: str, found: str, cure: 
 @pytest.mark.parametrize(
     ("facts", "question", "cure"),
     [
-        (replace(WELL, secret=8), "secret", "openssl"),
+        (with_unit(active="inactive"), "unit", "systemctl enable --now hypeman-libvirt.service"),
+        (with_unit(enabled="disabled"), "unit", "systemctl enable hypeman-libvirt.service"),
+        (replace(WELL, unknown_variables=["X is no setting"]), "environment", "correct the name"),
         (replace(WELL, exposed=["/etc/secret"]), "files", "chmod 600 /etc/secret"),
         (replace(WELL, listen="0.0.0.0:80", listens_locally=False), "listen", "contrib/proxy"),
         (with_libvirt(version="8.0.0"), "libvirt", "apt-get upgrade"),
@@ -215,4 +266,16 @@ def test_a_remote_host_without_groups_gets_the_general_cure() -> None:
 @pytest.mark.parametrize("error", [LibvirtUnavailableError("x"), LibvirtDeniedError("x")])
 def test_nothing_is_asked_of_a_libvirt_that_does_not_answer(error: DeviceError) -> None:
     asked = [each.id for each in diagnose(replace(WELL, libvirt=error))]
-    assert asked == ["secret", "files", "listen", "clock", "registry", "libvirt"]
+    of_the_service = ["unit", "secret", "environment", "files", "listen"]
+    assert asked == [*of_the_service, "clock", "registry", "libvirt"]
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_where_a_packaged_secret_is_no_other_one_is_proposed(closed: bool) -> None:
+    cure = find(with_secret(PACKAGED, closed=closed), "secret").cure or ""
+    assert "JWT_SECRET" not in cure
+    assert "jwt_secret_file" not in cure
+
+
+def test_without_systemd_nobody_asks_for_a_unit() -> None:
+    assert "unit" not in {each.id for each in diagnose(replace(WELL, unit=None))}

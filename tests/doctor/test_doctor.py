@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
 from hypeman_libvirt.cli.main import cli
+from hypeman_libvirt.cli.world import Run, World
 from hypeman_libvirt.host.libvirt_host import LibvirtHost
 from hypeman_libvirt.registry import SqlRegistry
 from tests.fake_host import FakeHost
@@ -24,6 +25,7 @@ class Doctor:
     def __init__(self, host: FakeHost, directory: Path) -> None:
         self.registry = directory / "registry.db"
         self._machine = directory / "machine"
+        self.systemd: Run = lambda _: None
         (self._machine / "sys/bus/pci/drivers/vfio-pci").mkdir(parents=True)
         self.say_uuid(host.uuid)
         self._environment = {
@@ -41,8 +43,9 @@ class Doctor:
     def run(self, *arguments: str, **environment: str | None) -> tuple[int, str]:
         done = CliRunner().invoke(
             cli,
-            ["doctor", "--root", str(self._machine), *arguments],
+            ["doctor", *arguments],
             env={**self._environment, **environment},
+            obj=World(self._machine, self.systemd),
         )
         return done.exit_code, done.stdout
 

@@ -53,10 +53,10 @@ def test_the_unit_hands_over_the_secret_by_the_name_that_the_service_looks_for(
     unit: dict[str, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name, _, source = unit["LoadCredential"][0].partition(":")
-    (tmp_path / name).write_text("a secret\n")
+    (tmp_path / name).write_text("s" * 64 + "\n")
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
     monkeypatch.delenv("JWT_SECRET", raising=False)
-    assert Settings().secret() == "a secret"
+    assert Settings().secret() == "s" * 64
     assert source in (CONTRIB / "packaging" / "debian" / "hypeman-libvirt.postinst").read_text()
 
 

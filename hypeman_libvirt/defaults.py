@@ -1,0 +1,24 @@
+"""Where a packaged service keeps its files, and what the flags say: cheap to import."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+ETC: Final = Path("/etc/hypeman-libvirt")
+"""Where the package keeps settings and secret."""
+DEFAULT_CONFIG: Final = ETC / "config.toml"
+SECRET_FILE: Final = "jwt-secret"  # noqa: S105 - a file's name
+"""Name of the secret, in ETC and in systemd's credentials directory."""
+SYSTEM_REGISTRY: Final = "/var/lib/libvirt/hypeman/registry.db"
+UNIT: Final = "hypeman-libvirt.service"
+BASE_URL: Final = "http://127.0.0.1:8080"
+"""Where the commands look for a service."""
+
+LISTEN: Final = "Where to serve: host:port, [IPv6 address]:port or unix:/path."
+URI: Final = "libvirt URI of the host. Default: an embedded demo host."
+REGISTRY: Final = (
+    f"SQLite file or SQLAlchemy URL of the registry. Default: {SYSTEM_REGISTRY}; for a "
+    "test or session URI $XDG_STATE_HOME/hypeman-libvirt/registry.db."
+)
+AUTH: Final = "jwt: bearer tokens. off: nobody is asked; local addresses only."

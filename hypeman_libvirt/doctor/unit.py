@@ -1,0 +1,53 @@
+"""Reads what systemd says of the service's unit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from hypeman_libvirt.defaults import UNIT
+from hypeman_libvirt.doctor.facts import Unit
+
+Run = Callable[[Sequence[str]], str | None]
+"""Runs a program and returns what it printed; None where there is no such program."""
+
+_PROPERTIES: Final = (
+    "LoadState",
+    "ActiveState",
+    "SubState",
+    "UnitFileState",
+    "NRestarts",
+    "ActiveExitTimestamp",
+    "StateChangeTimestamp",
+)
+
+
+def read_unit(run: Run, name: str = UNIT) -> Unit | None:
+    """Read the unit's state and the last line of its log.
+
+    Returns:
+        None where no systemd runs, or where it does not know the unit.
+
+    Source: systemctl(1), show; org.freedesktop.systemd1(5).
+    """
+    printed = run(["systemctl", "show", name, f"--property={','.join(_PROPERTIES)}"]) or ""
+    pairs = (line.partition("=") for line in printed.splitlines())
+    found = {key: value for key, _, value in pairs}
+    if found.get("LoadState", "not-found") == "not-found":
+        return None
+    return Unit(
+        name=name,
+        active=found.get("ActiveState", ""),
+        detail=found.get("SubState", ""),
+        enabled=found.get("UnitFileState", ""),
+        restarts=int(found.get("NRestarts") or 0),
+        since=found.get("ActiveExitTimestamp") or found.get("StateChangeTimestamp", ""),
+        last_line=_last_line(run, name),
+    )
+
+
+def _last_line(run: Run, name: str) -> str | None:
+    """Return the last line that the service itself wrote, not what systemd says of it."""
+    asked = ["journalctl", f"_SYSTEMD_UNIT={name}", "--lines=1", "--output=cat", "--no-pager"]
+    lines = (run([*asked, "--quiet"]) or "").strip().splitlines()
+    return lines[-1] if lines else None
