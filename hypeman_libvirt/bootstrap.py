@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
+from wsgiref.types import WSGIApplication
 
 import structlog
 from cuid2 import Cuid
@@ -29,7 +30,10 @@ from hypeman_libvirt.metrics import Metrics
 from hypeman_libvirt.registry import SqlRegistry
 from hypeman_libvirt.resources.ports import ResourceHost
 from hypeman_libvirt.resources.reader import ResourceReader
+from hypeman_libvirt.rest.access_log import AccessLog
 from hypeman_libvirt.rest.auth import Auth, BearerAuth, NoAuth
+from hypeman_libvirt.rest.limits import SPARE_THREADS, Limits
+from hypeman_libvirt.rest.protected_route import Guard
 from hypeman_libvirt.rest.routes import App, add_routes, host_routes, metrics_routes, own_app
 from hypeman_libvirt.settings import Settings
 
@@ -187,8 +191,11 @@ def create_service(settings: Settings) -> DeviceService:
     return build_service(settings, open_world(settings))
 
 
-def create_app(settings: Settings) -> App:
-    """Return the WSGI app; what it opens is closed when the process ends.
+def create_app(settings: Settings) -> WSGIApplication:
+    """Return the WSGI app, with its access log and metrics, for any server.
+
+    The server needs as many threads as ``count_threads`` says. What the app opens is closed when
+    the process ends; a server that forks must call this after the fork.
 
     Raises:
         SettingsError: There is no secret, and auth is not off.
@@ -201,14 +208,17 @@ def create_app(settings: Settings) -> App:
     return build_app(settings, world, service, auth)
 
 
-def build_app(settings: Settings, world: World, service: DeviceService, auth: Auth) -> App:
-    """Return the app of a service that is the only one in its process."""
+def build_app(
+    settings: Settings, world: World, service: DeviceService, auth: Auth
+) -> WSGIApplication:
+    """Return the app of a service that is the only one in its process, with its access log."""
     reports = ResourceReader(world.resources, world.view.has_vfio, service.inventory)
     routes = [*host_routes(reports)]
     if settings.metrics != "off":
         ask = settings.metrics == "token"
         routes += metrics_routes(world.metrics.render, ask_for_token=ask)
-    return own_app(service, auth, more=routes)
+    app = own_app(service, auth, create_limits(settings), more=routes)
+    return AccessLog(app, world.metrics.observe_request)
 
 
 def init_app(
@@ -217,6 +227,7 @@ def init_app(
     prefix: str = "",
     *,
     auth: Auth | None = None,
+    settings: Settings | None = None,
 ) -> None:
     """Mount the routes into a Falcon app that someone else owns.
 
@@ -225,12 +236,28 @@ def init_app(
         service: What answers; see create_service.
         prefix: Path before ours, such as ``/api/v1``.
         auth: Who may call; see create_auth. NoAuth leaves that to the owner's middleware. None
-            asks for bearer tokens that are signed with the secret of the environment.
+            asks for bearer tokens that are signed with the secret of the settings.
+        settings: The limits, and the secret; None for those of the environment.
 
     Raises:
         SettingsError: Neither auth nor a secret.
     """
-    add_routes(app, service, auth or create_auth(Settings()), prefix)
+    settings = settings or Settings()
+    guard = Guard(auth or create_auth(settings), create_limits(settings))
+    add_routes(app, service, guard, prefix)
+
+
+def create_limits(settings: Settings) -> Limits:
+    """Return how many requests may wait at once."""
+    return Limits(
+        reads=settings.threads, changes=settings.operations, followers=settings.event_listeners
+    )
+
+
+def count_threads(settings: Settings) -> int:
+    """Return how many threads a server needs for as many requests as may wait, and all others."""
+    waiting = settings.operations + settings.event_listeners
+    return settings.threads + waiting + SPARE_THREADS
 
 
 def create_auth(settings: Settings) -> Auth:

@@ -230,6 +230,13 @@ class TooManyListenersError(DeviceError):
     retry_after = 10
 
 
+class OverloadedError(DeviceError):
+    """As many requests as the service allows wait for libvirt or the registry already."""
+
+    code = "overloaded"
+    retry_after = 1
+
+
 class RegistryUnavailableError(DeviceError):
     """The registry's database cannot be read or written at this moment."""
 

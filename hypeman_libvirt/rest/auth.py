@@ -14,6 +14,10 @@ from hypeman_libvirt.devices.errors import ForbiddenError, UnauthorizedError
 
 Permission: TypeAlias = Literal["device:read", "device:write", "device:delete", "resource:read"]
 
+IDENTIFIED: Final = "identified"
+Access: TypeAlias = Permission | Literal["identified"]
+"""What an operation asks of a token: a permission, or only that it is valid."""
+
 _ALGORITHMS: Final = ("HS256", "HS384", "HS512")
 _EVERYTHING: Final = "*"
 _REMEMBERED: Final = 1024
@@ -35,14 +39,14 @@ class Identity:
     subject: str | None
     permissions: frozenset[str]
 
-    def require(self, permission: Permission) -> None:
+    def require(self, access: Access) -> None:
         """Let pass who has the permission.
 
         Raises:
             ForbiddenError: The permission is missing; the message names it.
         """
-        if self.permissions.isdisjoint({permission, _EVERYTHING}):
-            raise ForbiddenError(f"the token lacks the permission {permission}")
+        if access != IDENTIFIED and self.permissions.isdisjoint({access, _EVERYTHING}):
+            raise ForbiddenError(f"the token lacks the permission {access}")
 
 
 class Auth(Protocol):

@@ -35,7 +35,7 @@ class Devices:
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Register a device for passthrough."""
-        body = read_body(req, CreateDevice, self._max_body)
+        body = read_body(req, resp, CreateDevice, self._max_body)
         device = self._service.register(
             body.pci_address, body.name, body.tags or {}, caller_of(req), body.bind
         )
@@ -88,7 +88,7 @@ class OneDevice:
 
     def on_post_bind(self, req: falcon.Request, resp: falcon.Response, reference: str) -> None:
         """Give the device to vfio-pci."""
-        body = read_body(req, BindBody, self._max_body, default=b"{}")
+        body = read_body(req, resp, BindBody, self._max_body, default=b"{}")
         device = self._service.passthrough.bind(
             reference, body.scope, caller_of(req), force=body.force
         )
@@ -96,12 +96,12 @@ class OneDevice:
 
     def on_post_unbind(self, req: falcon.Request, resp: falcon.Response, reference: str) -> None:
         """Give the device back to its host driver."""
-        body = read_body(req, UnbindBody, self._max_body, default=b"{}")
+        body = read_body(req, resp, UnbindBody, self._max_body, default=b"{}")
         self._answer(resp, self._service.passthrough.unbind(reference, body.scope, caller_of(req)))
 
     def on_post_attach(self, req: falcon.Request, resp: falcon.Response, reference: str) -> None:
         """Give the device to an instance."""
-        body = read_body(req, AttachBody, self._max_body)
+        body = read_body(req, resp, AttachBody, self._max_body)
         device = self._service.passthrough.attach(
             reference, body.instance, body.scope, caller_of(req), force=body.force
         )

@@ -48,6 +48,7 @@ _STATUS: Final = {
     "libvirt_error": 502,
     "libvirt_denied": 503,
     "libvirt_unavailable": 503,
+    "overloaded": 503,
     "registry_unavailable": 503,
     "too_many_listeners": 503,
     "guest_did_not_release": 504,

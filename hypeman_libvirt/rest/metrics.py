@@ -11,7 +11,7 @@ _TEXT_FORMAT: Final = "text/plain; version=0.0.4; charset=utf-8"
 """Source: https://prometheus.io/docs/instrumenting/exposition_formats/"""
 
 
-class Metrics:
+class Scrape:
     """Hands out the metrics."""
 
     def __init__(self, render: Callable[[], bytes]) -> None:

@@ -1,4 +1,4 @@
-"""What stands before each responder of ours and nobody else's: request id, token, Error body.
+"""What stands before each responder of ours and nobody else's: request id, token, limit, errors.
 
 It wraps responders instead of adding middleware and error handlers, so that an app that someone
 else owns keeps its own for its own routes.
@@ -9,15 +9,17 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Mapping, Sequence
-from functools import wraps
+from functools import partial, wraps
 from typing import Final, TypeAlias
 
 import falcon
 from structlog.contextvars import bound_contextvars
 
 from hypeman_libvirt.devices.model import Caller
-from hypeman_libvirt.rest.auth import Auth, Permission
+from hypeman_libvirt.rest.auth import Access, Auth
 from hypeman_libvirt.rest.errors import MethodNotAllowedError, answer
+from hypeman_libvirt.rest.events import EventStream
+from hypeman_libvirt.rest.limits import HeldStream, Limits, Waits
 from hypeman_libvirt.rest.requests import is_retry, refuse_encoded_slash
 
 Responder: TypeAlias = Callable[..., None]
@@ -29,12 +31,21 @@ _SANE_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 class Guard:
     """Lets requests in by their token, and answers for what goes wrong behind it."""
 
-    def __init__(self, auth: Auth) -> None:
-        """Ask this auth who calls."""
+    def __init__(self, auth: Auth, limits: Limits) -> None:
+        """Ask this auth who calls, and these limits how many may wait."""
         self._auth = auth
+        self._limits = limits
 
-    def protect(self, responder: Responder, permission: Permission | None) -> Responder:
-        """Return the responder behind the guard; without a permission it is public."""
+    def protect(
+        self, responder: Responder, access: Access | None, waits: Waits | None
+    ) -> Responder:
+        """Return the responder behind the guard.
+
+        Args:
+            responder: Falcon's.
+            access: What a token must grant; None for nobody's token.
+            waits: What the responder may wait for; None if it never does.
+        """
 
         @wraps(responder)
         def guarded(req: falcon.Request, resp: falcon.Response, **params: str) -> None:
@@ -42,18 +53,41 @@ class Guard:
                 try:
                     refuse_encoded_slash(req)
                     req.env["hypeman.route"] = req.uri_template  # for a log and metrics around it
-                    if permission is not None:
-                        self._let_in(req, permission)
-                    responder(req, resp, **params)
+                    if access is not None:
+                        self._let_in(req, access)
+                    if waits is None:
+                        responder(req, resp, **params)
+                    else:
+                        self._respond(waits, responder, req, resp, params)
                 except Exception as error:  # noqa: BLE001 - the last to see it; it is logged
                     answer(req, resp, error)
 
         return guarded
 
-    def _let_in(self, req: falcon.Request, permission: Permission) -> None:
+    def _respond(
+        self,
+        waits: Waits,
+        responder: Responder,
+        req: falcon.Request,
+        resp: falcon.Response,
+        params: Mapping[str, str],
+    ) -> None:
+        """Respond while a place is taken; a stream keeps it until its end."""
+        self._limits.enter(waits)
+        try:
+            responder(req, resp, **params)
+        except BaseException:
+            self._limits.leave(waits)
+            raise
+        if isinstance(resp.stream, EventStream):
+            resp.stream = HeldStream(resp.stream, partial(self._limits.leave, waits))
+        else:
+            self._limits.leave(waits)
+
+    def _let_in(self, req: falcon.Request, access: Access) -> None:
         identity = self._auth.identify(req.get_header("Authorization"))
         req.env["hypeman.subject"] = identity.subject  # likewise
-        identity.require(permission)
+        identity.require(access)
         req.context.hypeman_caller = Caller(identity.subject, is_retry(req))
 
 
@@ -67,17 +101,27 @@ class ProtectedRoute:
         self,
         guard: Guard,
         resource: object,
-        permissions: Mapping[str, Permission | None],
+        permissions: Mapping[str, Access | None],
+        waits: Waits | None,
         suffix: str | None = None,
     ) -> None:
-        """Guard the responders of a resource; other methods stay closed."""
+        """Guard the responders of a resource; other methods stay closed.
+
+        Args:
+            guard: Stands before each.
+            resource: Has the responders.
+            permissions: What each method asks of a token.
+            waits: What its GET may wait for; other methods are changes. None if nothing waits.
+            suffix: Falcon's, of the responders' names.
+        """
         ending = f"_{suffix}" if suffix else ""
-        closed = guard.protect(_not_allowed(sorted(permissions)), None)
+        closed = guard.protect(_not_allowed(sorted(permissions)), None, None)
         for method in falcon.COMBINED_METHODS:
             setattr(self, f"on_{method.lower()}", closed)
-        for method, permission in permissions.items():
+        for method, access in permissions.items():
             name = f"on_{method.lower()}"
-            setattr(self, name, guard.protect(getattr(resource, name + ending), permission))
+            kind = waits if waits is None or method == "GET" else "change"
+            setattr(self, name, guard.protect(getattr(resource, name + ending), access, kind))
 
 
 def _not_allowed(allowed: Sequence[str]) -> Responder:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Final, TypeVar
 
 import falcon
 import pydantic
+import structlog
 from pydantic_core import ErrorDetails, from_json
 
 from hypeman_libvirt.devices.errors import (
@@ -23,11 +25,16 @@ MAX_BODY: Final = 1024 * 1024
 """Bytes of a body; hypeman's clients send a few hundred."""
 
 BodyT = TypeVar("BodyT", bound=pydantic.BaseModel)
+IGNORED_FIELDS: Final = "X-Ignored-Fields"
+_MOST_NAMES: Final = 10
+_LONGEST_NAME: Final = 40
+"""Characters of a field's name that are repeated."""
+_TOKEN: Final = re.compile(r"[A-Za-z*][A-Za-z0-9!#$%&'*+.^_`|~:/-]*")
 _SCOPE: Final[pydantic.TypeAdapter[Scope | None]] = pydantic.TypeAdapter(Scope | None)
 _GROUP_NUMBER: Final = re.compile(r"[0-9]{1,9}")
 _TAG_PARAMETER: Final = re.compile(r"tags\[([^\[\]]+)\]")
 
-
+_log: Final = structlog.get_logger(__name__)
 _RAW_PATHS: Final = ("REQUEST_URI", "RAW_URI")
 """Where servers put the path as it was sent: waitress, uWSGI, Apache; gunicorn, Falcon's client."""
 
@@ -52,12 +59,20 @@ def refuse_encoded_slash(req: falcon.Request) -> None:
 
 
 def read_body(
-    req: falcon.Request, shape: type[BodyT], max_body: int, default: bytes = b""
+    req: falcon.Request,
+    resp: falcon.Response,
+    shape: type[BodyT],
+    max_body: int,
+    default: bytes = b"",
 ) -> BodyT:
     """Read the JSON object that an operation takes.
 
+    Fields that it does not know are ignored, as hypeman does, and named in the log and in the
+    answer's ``X-Ignored-Fields``.
+
     Args:
         req: Whose body.
+        resp: Its answer.
         shape: What it must fit.
         max_body: Bytes that are read at most.
         default: Stands for a body that is absent.
@@ -72,6 +87,10 @@ def read_body(
         document = from_json(raw, allow_inf_nan=False)
     except ValueError:
         raise BadRequestError("the body is not JSON", hint="send a JSON object") from None
+    if isinstance(document, dict) and (ignored := document.keys() - shape.model_fields.keys()):
+        named = describe_ignored(sorted(ignored), shape.model_fields)
+        resp.set_header(IGNORED_FIELDS, named)
+        _log.warning("fields of the body are ignored", fields=named)
     try:
         return shape.model_validate(document)
     except pydantic.ValidationError as error:
@@ -89,6 +108,28 @@ def _read(req: falcon.Request, max_body: int) -> bytes:
             "the body is not declared as JSON", hint="send Content-Type: application/json"
         )
     return raw
+
+
+def describe_ignored(names: Sequence[str], known: Iterable[str]) -> str:
+    """Name fields for a header: ``pci_adress;nearest=pci_address, foo``; ten at most.
+
+    Source: RFC 8941, section 3.1: a list with parameters; what is no token is a string.
+    """
+    described = [_as_item(name[:_LONGEST_NAME]) + _nearest(name, known) for name in names]
+    more = [f"more;count={len(described) - _MOST_NAMES}"] if len(described) > _MOST_NAMES else []
+    return ", ".join(described[:_MOST_NAMES] + more)
+
+
+def _as_item(name: str) -> str:
+    if _TOKEN.fullmatch(name):
+        return name
+    escaped = name.encode("unicode_escape").decode("ascii")
+    return '"' + escaped.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    nearest = get_close_matches(name[:_LONGEST_NAME], list(known), n=1)
+    return f";nearest={nearest[0]}" if nearest else ""
 
 
 def _misfit(problems: list[ErrorDetails]) -> BadRequestError:

@@ -8,21 +8,36 @@ from typing import Final, TypeAlias
 
 import falcon
 
+from hypeman_libvirt.devices.errors import NotFoundError
 from hypeman_libvirt.devices.registration import DeviceService
 from hypeman_libvirt.resources.reader import ResourceReader
 from hypeman_libvirt.rest.about import Health, Spec
-from hypeman_libvirt.rest.auth import Auth, NoAuth, Permission
+from hypeman_libvirt.rest.auth import IDENTIFIED, Access, Auth, NoAuth
 from hypeman_libvirt.rest.devices import Devices, OneDevice
 from hypeman_libvirt.rest.errors import answer
 from hypeman_libvirt.rest.events import Events
 from hypeman_libvirt.rest.iommu_groups import IommuGroups
-from hypeman_libvirt.rest.metrics import Metrics
+from hypeman_libvirt.rest.limits import Limits, Waits
+from hypeman_libvirt.rest.metrics import Scrape
 from hypeman_libvirt.rest.protected_route import Guard, ProtectedRoute, name_request
 from hypeman_libvirt.rest.requests import MAX_BODY
 from hypeman_libvirt.rest.resources import HostReports
 
 App: TypeAlias = "falcon.App[falcon.Request, falcon.Response]"
 _DEVICE: Final = "/devices/{reference}"
+_HYPEMANS: Final = frozenset(
+    {"builders", "builds", "images", "ingresses", "instances", "pushes", "snapshots", "volumes"}
+)
+"""First parts of the paths that hypeman has and this service has not.
+
+Source: hypeman's OpenAPI document, as of its SDKs 0.28.
+"""
+_DEVICE_API_ALONE: Final = (
+    "this service is hypeman's device API alone; instances here are libvirt's domains"
+)
+_ATTACH: Final = (
+    "hypeman-libvirt devices attach NAME DOMAIN gives a registered device to one of them"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +49,14 @@ class Route:
         resource: Who answers.
         permissions: What each method asks of a token; None for nobody's. Others answer 405.
         suffix: Falcon's, of the responders' names.
+        waits: What its GET may wait for; other methods are changes. None if nothing waits.
     """
 
     path: str
     resource: object
-    permissions: Mapping[str, Permission | None]
+    permissions: Mapping[str, Access | None]
     suffix: str | None = None
+    waits: Waits | None = "read"
 
 
 def device_routes(service: DeviceService, max_body: int = MAX_BODY) -> Sequence[Route]:
@@ -49,7 +66,9 @@ def device_routes(service: DeviceService, max_body: int = MAX_BODY) -> Sequence[
     return (
         Route("/devices", devices, {"GET": "device:read", "POST": "device:write"}),
         Route("/devices/available", devices, {"GET": "device:read"}, "available"),
-        Route("/devices/events", Events(service.event_feed), {"GET": "device:read"}),
+        Route(
+            "/devices/events", Events(service.event_feed), {"GET": "device:read"}, waits="follow"
+        ),
         Route("/devices/preflight", devices, {"GET": "device:read"}, "preflight"),
         Route(_DEVICE, device, {"GET": "device:read", "DELETE": "device:delete"}),
         Route(f"{_DEVICE}/bind", device, {"POST": "device:write"}, "bind"),
@@ -67,10 +86,10 @@ def about_routes(service: DeviceService) -> Sequence[Route]:
     """List what the service says about itself, without a token."""
     health, spec = Health(service), Spec()
     return (
-        Route("/health", health, {"GET": None}),
+        Route("/health", health, {"GET": None}, waits=None),
         Route("/ready", health, {"GET": None}, "ready"),
-        Route("/spec.yaml", spec, {"GET": None}, "yaml"),
-        Route("/spec.json", spec, {"GET": None}, "json"),
+        Route("/spec.yaml", spec, {"GET": None}, "yaml", waits=None),
+        Route("/spec.json", spec, {"GET": None}, "json", waits=None),
     )
 
 
@@ -79,7 +98,7 @@ def host_routes(resources: ResourceReader) -> Sequence[Route]:
     reports = HostReports(resources)
     return (
         Route("/resources", reports, {"GET": "resource:read"}, "resources"),
-        Route("/capabilities", reports, {"GET": "resource:read"}, "capabilities"),
+        Route("/capabilities", reports, {"GET": IDENTIFIED}, "capabilities"),
     )
 
 
@@ -90,28 +109,33 @@ def metrics_routes(render: Callable[[], bytes], *, ask_for_token: bool = True) -
         render: Writes the metrics down.
         ask_for_token: Whether it needs one, with ``resource:read``.
     """
-    permission: Permission | None = "resource:read" if ask_for_token else None
-    return (Route("/metrics", Metrics(render), {"GET": permission}),)
+    permission: Access | None = "resource:read" if ask_for_token else None
+    return (Route("/metrics", Scrape(render), {"GET": permission}),)
 
 
 def add_routes(
-    app: App, service: DeviceService, auth: Auth, prefix: str = "", max_body: int = MAX_BODY
+    app: App,
+    service: DeviceService,
+    guard: Guard,
+    prefix: str = "",
+    max_body: int = MAX_BODY,
 ) -> None:
     """Mount the device API into any Falcon app; nothing but its own paths changes there.
 
     Args:
         app: Anybody's.
         service: Who does the work.
-        auth: Who knows the callers.
+        guard: Who knows the callers, and how many may wait.
         prefix: Such as ``/v1``; none ends in a slash.
         max_body: Bytes of a request's body.
     """
-    _mount(app, device_routes(service, max_body), Guard(auth), prefix)
+    _mount(app, device_routes(service, max_body), guard, prefix)
 
 
 def own_app(
     service: DeviceService,
     auth: Auth,
+    limits: Limits,
     max_body: int = MAX_BODY,
     more: Sequence[Route] = (),
 ) -> App:
@@ -120,13 +144,15 @@ def own_app(
     Args:
         service: Who does the work.
         auth: Who knows the callers.
+        limits: How many requests may wait.
         max_body: Bytes of a request's body.
         more: Routes beside the device API, such as those of the host as a whole.
     """
     app = falcon.App()
-    add_routes(app, service, auth, max_body=max_body)
-    _mount(app, more, Guard(auth), "")
-    _mount(app, about_routes(service), Guard(NoAuth()), "")
+    guard = Guard(auth, limits)
+    add_routes(app, service, guard, max_body=max_body)
+    _mount(app, more, guard, "")
+    _mount(app, about_routes(service), Guard(NoAuth(), limits), "")
     app.add_error_handler(Exception, _answer_elsewhere)
     app.add_error_handler(falcon.HTTPError, _answer_elsewhere)
     return app
@@ -134,7 +160,7 @@ def own_app(
 
 def _mount(app: App, routes: Sequence[Route], guard: Guard, prefix: str) -> None:
     for route in routes:
-        path = ProtectedRoute(guard, route.resource, route.permissions, route.suffix)
+        path = ProtectedRoute(guard, route.resource, route.permissions, route.waits, route.suffix)
         app.add_route(prefix + route.path, path)
 
 
@@ -143,4 +169,7 @@ def _answer_elsewhere(
 ) -> None:
     """Answer what no guarded path has seen: a path or a method that does not exist."""
     name_request(req, resp)
-    answer(req, resp, error)
+    if isinstance(error, falcon.HTTPNotFound) and req.path.split("/")[1] in _HYPEMANS:
+        answer(req, resp, NotFoundError(_DEVICE_API_ALONE, hint=_ATTACH))
+    else:
+        answer(req, resp, error)

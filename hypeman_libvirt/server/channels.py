@@ -1,9 +1,8 @@
-"""What is ours of a waitress server: its connections, requests that are none, and its threads."""
+"""What is ours of a waitress server: its connections, and requests that are none."""
 
 from __future__ import annotations
 
 import json
-import threading
 import time
 from typing import Any, Final
 from uuid import uuid4
@@ -11,7 +10,7 @@ from uuid import uuid4
 import structlog
 from waitress.channel import HTTPChannel
 from waitress.parser import HTTPRequestParser, ParsingError
-from waitress.task import ErrorTask, ThreadedTaskDispatcher
+from waitress.task import ErrorTask, WSGITask
 
 _CODES: Final = {413: "payload_too_large", 500: "internal_error", 501: "not_supported"}
 
@@ -39,6 +38,22 @@ class JsonErrorTask(ErrorTask):
         self.write(body.encode())
 
 
+class Task(WSGITask):
+    """Keeps the connection after an answer that has no body, such as 204.
+
+    waitress closes it after any answer without a Content-Length, which these must not have.
+
+    Source: RFC 9110, section 8.6.
+    """
+
+    def set_close_on_finish(self) -> None:
+        """Close after the answer, if the client wants that or cannot see the answer's end."""
+        request: Any = self.request  # the stubs take it for one that was refused
+        wants = request.headers.get("CONNECTION", "").lower() == "close"
+        if self.has_body or self.version == "1.0" or wants:
+            super().set_close_on_finish()
+
+
 class Parser(HTTPRequestParser):
     """Refuses what proxies and servers read in two ways: a length and chunks at once.
 
@@ -56,6 +71,7 @@ class Channel(HTTPChannel):
     """One connection, and since when it has asked for nothing that could be answered."""
 
     parser_class = Parser
+    task_class = Task
     error_task_class = JsonErrorTask
 
     def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - waitress's own
@@ -79,50 +95,3 @@ class Channel(HTTPChannel):
     def is_receiving(self) -> bool:
         """Whether a request has begun to come and is not complete."""
         return self.request is not None
-
-
-class Dispatcher(ThreadedTaskDispatcher):
-    """Keeps requests that may wait out of the way of those that do not.
-
-    A change waits for libvirt and a follower for events. They have threads of their own, as many
-    as are allowed at once, so that the few threads of all others are there for looking.
-    """
-
-    def __init__(self, threads: int, waiting: int) -> None:
-        """Start threads for those that do not wait, and allow so many that may."""
-        super().__init__()
-        self._most = waiting
-        self._waiting = ThreadedTaskDispatcher()
-        self._choosing = threading.Lock()
-        self.set_thread_count(threads)
-
-    def add_task(self, task: Any) -> None:  # noqa: ANN401 - a channel
-        """Answer the first request of a channel."""
-        if _may_wait(task.requests[0]):
-            with self._choosing:
-                if self._has_free_thread():
-                    self._waiting.add_task(task)
-                    return
-        super().add_task(task)
-
-    def shutdown(self, cancel_pending: bool = True, timeout: int = 5) -> bool:
-        """End the threads that have nothing to do, and wait for the others."""
-        self._waiting.shutdown(cancel_pending, timeout)
-        return bool(super().shutdown(cancel_pending, timeout))
-
-    def _has_free_thread(self) -> bool:
-        """Start one more if all are busy and more are allowed; those that are there stay."""
-        pool = self._waiting
-        with pool.lock:
-            running = len(pool.threads)
-            if pool.active_count + len(pool.queue) < running:
-                return True
-        if running < self._most:
-            pool.set_thread_count(running + 1)
-        return running < self._most
-
-
-def _may_wait(request: Any) -> bool:  # noqa: ANN401 - the stubs lack its path
-    if request.error:
-        return False
-    return request.command not in {"GET", "HEAD"} or request.path.endswith("/events")

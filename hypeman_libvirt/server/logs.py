@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from typing import Any, Final, TextIO, TypeAlias, cast
-from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+from typing import TextIO, cast
 
 import structlog
 from structlog.typing import Processor
 
-ObserveRequest: TypeAlias = Callable[[str, str | None, int, float], None]
-"""Is told the method, the template of the path (None for no path of ours), status and seconds."""
-
-_ACCESS: Final = "hypeman_libvirt.access"
-_log: Final = structlog.get_logger(_ACCESS)
+from hypeman_libvirt.rest import access_log
 
 
 class _Lenient:
@@ -83,7 +76,7 @@ def configure(stream: TextIO, requests: HeldLines | None = None) -> None:
         processors=[*shared, *renderers],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=lambda name="hypeman_libvirt": _Lines(
-            requests if requests and name == _ACCESS else _Lenient(stream), name
+            requests if requests and name == access_log.LOGGER else _Lenient(stream), name
         ),
         cache_logger_on_first_use=False,
     )
@@ -114,76 +107,3 @@ def _renderers(*, for_people: bool) -> list[Processor]:
         plain = structlog.dev.plain_traceback
         return [structlog.dev.ConsoleRenderer(exception_formatter=plain)]
     return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
-
-
-class AccessLog:
-    """Writes a line for each request once its answer has been sent; never a header or a body."""
-
-    def __init__(
-        self,
-        app: WSGIApplication,
-        observe: ObserveRequest,
-        monotonic: Callable[[], float] = time.monotonic,
-    ) -> None:
-        """Wrap the app that answers.
-
-        Args:
-            app: Answers.
-            observe: Is told of each request, when its answer has been sent.
-            monotonic: Seconds that never go back.
-        """
-        self._app = app
-        self._observe = observe
-        self._monotonic = monotonic
-
-    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """Answer, and remember what the line needs."""
-        started = self._monotonic()
-        answer: dict[str, Any] = {"status": 500, "request_id": None}
-
-        def remember(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:  # noqa: ANN401
-            answer["status"] = int(status[:3])
-            answer["request_id"] = {name.lower(): value for name, value in headers}.get(
-                "x-request-id"
-            )
-            return start_response(status, headers, *rest)
-
-        def write_line() -> None:
-            seconds, method = self._monotonic() - started, environ["REQUEST_METHOD"]
-            code = environ.get("hypeman.error")
-            _log.info(
-                "request",
-                request_id=answer["request_id"],
-                subject=environ.get("hypeman.subject"),
-                method=method,
-                path=environ["PATH_INFO"],
-                status=answer["status"],
-                seconds=round(seconds, 6),
-                **({"code": code} if code else {}),
-            )
-            self._observe(method, environ.get("hypeman.route"), answer["status"], seconds)
-
-        try:
-            return _Body(self._app(environ, remember), write_line)
-        except BaseException:
-            write_line()
-            raise
-
-
-class _Body:
-    """An answer's body that tells when it has been sent or given up."""
-
-    def __init__(self, chunks: Iterable[bytes], on_close: Callable[[], None]) -> None:
-        self._chunks = chunks
-        self._on_close = on_close
-
-    def __iter__(self) -> Iterator[bytes]:
-        return iter(self._chunks)
-
-    def close(self) -> None:
-        """WSGI servers call it when they are done with the body, complete or not."""
-        try:
-            if hasattr(self._chunks, "close"):
-                self._chunks.close()
-        finally:
-            self._on_close()

@@ -19,9 +19,15 @@ import structlog
 from waitress import wasyncore
 from waitress.server import create_server
 
-from hypeman_libvirt.bootstrap import build_app, build_service, create_auth, open_world
+from hypeman_libvirt.bootstrap import (
+    build_app,
+    build_service,
+    count_threads,
+    create_auth,
+    open_world,
+)
 from hypeman_libvirt.server import logs
-from hypeman_libvirt.server.channels import Channel, Dispatcher
+from hypeman_libvirt.server.channels import Channel
 from hypeman_libvirt.settings import (
     Settings,
     SettingsError,
@@ -53,7 +59,6 @@ class Server:
         listener: socket.socket,
         *,
         threads: int,
-        waiting: int,
         grace: float,
         on_stop: Callable[[], None],
         on_turn: Callable[[], None] = lambda: None,
@@ -67,7 +72,6 @@ class Server:
             app: What answers.
             listener: Bound; closed at the end.
             threads: How many requests are answered at once.
-            waiting: How many more, of those that may wait for libvirt or for events.
             grace: Seconds that running requests have at the end.
             on_stop: Called at the end, before running requests are awaited.
             on_turn: Called whenever something has happened, and at least twice a second.
@@ -82,7 +86,7 @@ class Server:
             app,
             map=self._sockets,
             sockets=[listener],
-            _dispatcher=Dispatcher(threads, waiting),
+            threads=threads,
             ident="hypeman-libvirt",
             max_request_body_size=_BODY_LIMIT,
             channel_timeout=idle_timeout,
@@ -172,12 +176,9 @@ def serve(settings: Settings) -> None:
     with closing(build_service(settings, world)) as service:
         listener = listen(settings.listen)
         server = Server(
-            logs.AccessLog(
-                build_app(settings, world, service, auth), world.metrics.observe_request
-            ),
+            build_app(settings, world, service, auth),
             listener,
-            threads=settings.threads,
-            waiting=settings.operations + settings.event_listeners,
+            threads=count_threads(settings),
             grace=settings.operation_timeout + _GRACE,
             on_stop=service.event_feed.close,
             on_turn=requests.release,

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
+import hypeman
 import pytest
 import structlog
 from structlog.testing import LogCapture
@@ -19,11 +21,38 @@ from tests.world import World
 L4 = "0000:a2:00.0"
 
 
-@pytest.mark.parametrize(
-    "path", ["/", "/device", "/devices/a/b", "/devices/a/bind/c", "/instances"]
-)
+@pytest.mark.parametrize("path", ["/", "/device", "/devices/a/b", "/devices/a/bind/c", "/instance"])
 def test_an_unknown_path_is_not_found(api: Api, path: str) -> None:
     assert code_of(api.get(path, headers={})) == (404, "not_found")
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("POST", "/images"), ("GET", "/images/nginx"), ("POST", "/instances"), ("GET", "/volumes/v")],
+)
+def test_what_hypeman_has_and_this_service_has_not_says_what_to_do_instead(
+    api: Api, method: str, path: str
+) -> None:
+    answer = api.send(method, path)
+    assert code_of(answer) == (404, "not_found")
+    assert answer.json["message"] == (
+        "this service is hypeman's device API alone; instances here are libvirt's domains; "
+        "hypeman-libvirt devices attach NAME DOMAIN gives a registered device to one of them"
+    )
+
+
+def test_every_path_of_hypemans_client_is_served_or_says_what_to_do_instead(api: Api) -> None:
+    package = Path(hypeman.__file__).parent / "resources"
+    sources = [file.read_text() for file in package.rglob("*.py")]
+    paths = {path for each in sources for path in re.findall(r'f?"(/[a-z][^"\s]*)"', each)}
+    assert {"/instances", "/devices/available"} <= paths
+    for path in paths:
+        answer = api.get(re.sub(r"\{[^}]*\}", "x", path))
+        assert answer.status_code != 404 or "device API alone" in answer.text or is_ours(path)
+
+
+def is_ours(path: str) -> bool:
+    return path.startswith(("/devices/", "/resources/"))
 
 
 @pytest.mark.parametrize(
@@ -91,7 +120,8 @@ def test_what_nobody_foresaw_is_told_to_the_log_alone(world: World, log: LogCapt
     answer = api.get("/devices", headers=bearer() | {"X-Request-Id": "abc"})
     assert code_of(answer) == (500, "internal_error")
     assert "secret" not in answer.text
-    (entry,) = log.entries
+    entry, request = log.entries
+    assert (request["event"], request["status"]) == ("request", 500)
     assert entry["request_id"] == "abc"
     assert str(entry["exc_info"]) == "a secret of the inside, True"
     assert token() not in str(log.entries)

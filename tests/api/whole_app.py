@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from typing import Literal
+from wsgiref.types import WSGIApplication
 
 from hypeman_libvirt.rest.auth import Auth, BearerAuth
-from hypeman_libvirt.rest.routes import App
 from tests.api.client import SECRET
 from tests.world import World
 
 
 def whole_app(
     world: World, auth: Auth | None = None, metrics: Literal["token", "open"] = "token"
-) -> App:
+) -> WSGIApplication:
     """Return the app on the world's service, open to tokens that the tests sign."""
     from hypeman_libvirt.bootstrap import build_app  # noqa: PLC0415  # after the level was chosen
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import structlog
 from click.testing import CliRunner, Result
 
 from tests.api.client import token
@@ -51,8 +52,10 @@ def url(libvirt_host: LibvirtHost, tmp_path: Path) -> Iterator[str]:
     from tests.api.whole_app import whole_app  # noqa: PLC0415
     from tests.server.running import running  # noqa: PLC0415
 
+    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
     with world_on(libvirt_host, tmp_path) as world, running(whole_app(world)) as server:
         yield f"http://127.0.0.1:{server.port}"
+    structlog.reset_defaults()
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 from falcon.testing import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
-from hypeman_libvirt.server import logs
 from tests.api.client import bearer
 from tests.api.whole_app import whole_app
 from tests.world import World
@@ -19,7 +18,7 @@ class Scraped:
     def __init__(self, world: World) -> None:
         self.world = world
         self.metrics = world.metrics
-        self.client = TestClient(logs.AccessLog(whole_app(world), self.metrics.observe_request))
+        self.client = TestClient(whole_app(world))
 
     def send(self, method: str, path: str, **body: object) -> None:
         self.client.simulate_request(method, path, json=body or None, headers=bearer())

@@ -11,14 +11,19 @@ import pytest
 from falcon.testing import TestClient
 
 from hypeman_libvirt.rest.auth import BearerAuth
-from hypeman_libvirt.rest.routes import add_routes
 from tests.api.client import SECRET, Api, bearer, code_of
-from tests.world import world_on
+from tests.world import World, world_on
 
 if TYPE_CHECKING:
     from hypeman_libvirt.host.libvirt_host import LibvirtHost
 
 L4 = "0000:a2:00.0"
+
+
+def mount(app: falcon.App[falcon.Request, falcon.Response], world: World, prefix: str = "") -> None:
+    from hypeman_libvirt.bootstrap import init_app  # noqa: PLC0415  # after the level was chosen
+
+    init_app(app, world.service, prefix, auth=BearerAuth(SECRET), settings=world.settings)
 
 
 class Theirs:
@@ -65,7 +70,7 @@ def theirs(
         app.add_error_handler(Exception, on_any_error)
         app.add_error_handler(falcon.HTTPError, on_any_error)
         app.add_route("/health", Theirs())
-        add_routes(app, world.service, BearerAuth(SECRET), "/v1")
+        mount(app, world, "/v1")
         yield app
 
 
@@ -101,7 +106,7 @@ def test_their_request_id_stays(libvirt_host: LibvirtHost, tmp_path: Path) -> No
 
     with world_on(libvirt_host, tmp_path) as world:
         app = falcon.App(middleware=RequestId())
-        add_routes(app, world.service, BearerAuth(SECRET))
+        mount(app, world)
         answer = Api(app).get("/devices", headers=bearer() | {"X-Request-Id": "the client's"})
     assert answer.headers["X-Request-Id"] == "theirs"
 
@@ -109,7 +114,7 @@ def test_their_request_id_stays(libvirt_host: LibvirtHost, tmp_path: Path) -> No
 def test_a_browser_may_ask_where_they_let_it(libvirt_host: LibvirtHost, tmp_path: Path) -> None:
     with world_on(libvirt_host, tmp_path) as world:
         app = falcon.App(cors_enable=True)
-        add_routes(app, world.service, BearerAuth(SECRET))
+        mount(app, world)
         headers = {"Origin": "https://ui.example", "Access-Control-Request-Method": "POST"}
         answer = TestClient(app).simulate_options("/devices", headers=headers)
     assert answer.status_code == 204

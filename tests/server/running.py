@@ -25,7 +25,6 @@ class RunningServer:
             app,
             listener,
             threads=4,
-            waiting=4,
             grace=grace,
             on_stop=lambda: self.events.append("streams end"),
         )

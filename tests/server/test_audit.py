@@ -13,7 +13,6 @@ from pydantic import SecretStr
 
 from hypeman_libvirt import Settings
 from hypeman_libvirt.bootstrap import build_app, build_service, create_auth, open_world
-from hypeman_libvirt.server import logs
 from tests.api.client import SECRET, bearer
 from tests.fake_host import FakeHost
 from tests.server.running import LogLines
@@ -29,8 +28,7 @@ def client(fake_host: FakeHost, tmp_path: Path) -> Iterator[TestClient]:
     )
     world = open_world(settings)
     with closing(build_service(settings, world)) as service:
-        app = build_app(settings, world, service, create_auth(settings))
-        yield TestClient(logs.AccessLog(app, world.metrics.observe_request))
+        yield TestClient(build_app(settings, world, service, create_auth(settings)))
 
 
 def post(client: TestClient, path: str, **body: object) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
+from wsgiref.types import WSGIApplication
 
 import pytest
 from falcon.testing import StartResponseMock, TestClient, create_environ
 
 from hypeman_libvirt.rest.auth import NoAuth
-from hypeman_libvirt.rest.routes import App, own_app
+from tests.api.whole_app import whole_app
 from tests.fake_host import FakeHost
 from tests.server.test_server import exchange
 from tests.world import OPERATOR, World, world_on
@@ -30,8 +31,8 @@ def world(libvirt_host: LibvirtHost, tmp_path: Path) -> Iterator[World]:
 
 
 @pytest.fixture
-def app(world: World) -> App:
-    return own_app(world.service, NoAuth())
+def app(world: World) -> WSGIApplication:
+    return whole_app(world, NoAuth())
 
 
 PATHS = (
@@ -49,7 +50,7 @@ PATHS = (
 @pytest.mark.parametrize(("method", "path"), PATHS)
 def test_the_server_answers_that_there_is_no_such_path(
     start: Callable[..., RunningServer],
-    app: App,
+    app: WSGIApplication,
     world: World,
     fake_host: FakeHost,
     method: str,
@@ -64,34 +65,34 @@ def test_the_server_answers_that_there_is_no_such_path(
 
 
 @pytest.mark.parametrize(("method", "path"), PATHS)
-def test_falcons_own_client_is_answered_alike(app: App, method: str, path: str) -> None:
+def test_falcons_own_client_is_answered_alike(app: WSGIApplication, method: str, path: str) -> None:
     path, _, query = path.partition("?")
     answer = TestClient(app).simulate_request(method, path, query_string=query)
     assert (answer.status_code, answer.json["code"]) == (404, "not_found")
 
 
-def test_a_slash_in_the_query_is_no_part_of_the_path(app: App) -> None:
+def test_a_slash_in_the_query_is_no_part_of_the_path(app: WSGIApplication) -> None:
     answer = TestClient(app).simulate_get("/devices", query_string="tags%5Bteam%5D=a%2Fb")
     assert (answer.status_code, answer.json) == (200, [])
 
 
 @pytest.mark.parametrize("key", ["RAW_URI", "REQUEST_URI"])
 def test_one_server_says_it_in_this_word_and_another_in_that(
-    app: App, fake_host: FakeHost, key: str
+    app: WSGIApplication, fake_host: FakeHost, key: str
 ) -> None:
     assert bind_through(app, **{key: "/devices/l4%2Fbind"}).startswith("404")
     assert fake_host.driver(GPU) == "nvidia"
 
 
 def test_behind_a_server_that_hides_the_raw_path_nobody_can_tell(
-    app: App, fake_host: FakeHost
+    app: WSGIApplication, fake_host: FakeHost
 ) -> None:
     """``PATH_INFO`` is decoded, so that both spellings are one: PEP 3333 asks for no other."""
     assert bind_through(app).startswith("200")
     assert fake_host.driver(GPU) == "vfio-pci"
 
 
-def bind_through(app: App, **said: str) -> str:
+def bind_through(app: WSGIApplication, **said: str) -> str:
     """Send what a server makes of ``POST /devices/l4%2Fbind``; return the status."""
     environ = create_environ(method="POST", path="/devices/l4/bind")
     del environ["RAW_URI"]

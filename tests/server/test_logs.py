@@ -13,6 +13,7 @@ from wsgiref.util import setup_testing_defaults
 import pytest
 import structlog
 
+from hypeman_libvirt.rest.access_log import AccessLog
 from hypeman_libvirt.server import logs
 from tests.server.running import LogLines
 
@@ -30,6 +31,8 @@ def request() -> WSGIEnvironment:
         "REQUEST_METHOD": "POST",
         "PATH_INFO": "/devices",
         "QUERY_STRING": f"token={TOKEN}",
+        "REMOTE_ADDR": "192.0.2.7",
+        "HTTP_X_FORWARDED_FOR": "198.51.100.1",
         "HTTP_AUTHORIZATION": f"Bearer {TOKEN}",
     }
     setup_testing_defaults(environ)
@@ -40,7 +43,7 @@ def ignore(*_: object) -> None:
     """Observe no request."""
 
 
-def answer(log: logs.AccessLog) -> list[bytes]:
+def answer(log: AccessLog) -> list[bytes]:
     body = log(request(), lambda *_: lambda _: None)
     sent = list(body)
     body.close()  # type: ignore[attr-defined]
@@ -49,7 +52,7 @@ def answer(log: logs.AccessLog) -> list[bytes]:
 
 def test_a_request_is_one_line_without_its_token(log_lines: LogLines) -> None:
     clock = count(step=0.25)
-    assert answer(logs.AccessLog(app, ignore, monotonic=lambda: next(clock))) == [b"{}"]
+    assert answer(AccessLog(app, ignore, monotonic=lambda: next(clock))) == [b"{}"]
     (line,) = log_lines.entries()
     assert line.pop("timestamp")
     assert line == {
@@ -57,6 +60,7 @@ def test_a_request_is_one_line_without_its_token(log_lines: LogLines) -> None:
         "level": "info",
         "logger": "hypeman_libvirt.access",
         "request_id": "r-1",
+        "client": "192.0.2.7",
         "subject": "alice",
         "method": "POST",
         "path": "/devices",
@@ -67,7 +71,7 @@ def test_a_request_is_one_line_without_its_token(log_lines: LogLines) -> None:
 
 
 def test_the_line_comes_when_the_answer_has_been_sent(log_lines: LogLines) -> None:
-    body = logs.AccessLog(app, ignore)(request(), lambda *_: lambda _: None)
+    body = AccessLog(app, ignore)(request(), lambda *_: lambda _: None)
     assert list(body) == [b"{}"]
     assert log_lines.entries() == []
     body.close()  # type: ignore[attr-defined]
@@ -79,7 +83,7 @@ def test_an_app_that_fails_gets_its_line(log_lines: LogLines) -> None:
         raise RuntimeError("broken")
 
     with pytest.raises(RuntimeError):
-        logs.AccessLog(broken, ignore)(request(), lambda *_: lambda _: None)
+        AccessLog(broken, ignore)(request(), lambda *_: lambda _: None)
     (line,) = log_lines.entries()
     assert line["status"] == 500
 
@@ -118,7 +122,7 @@ def test_a_traceback_shows_no_values_of_variables(log_lines: LogLines, is_termin
 def test_lines_of_requests_wait_until_there_is_time_and_others_do_not(log_lines: LogLines) -> None:
     held = logs.HeldLines(log_lines)
     logs.configure(log_lines, held)
-    answer(logs.AccessLog(app, ignore))
+    answer(AccessLog(app, ignore))
     structlog.get_logger("hypeman_libvirt.bootstrap").info("bind")
     assert [line["event"] for line in log_lines.entries()] == ["bind"]
     held.release()
@@ -132,7 +136,7 @@ def test_a_log_on_a_full_disk_stops_nothing() -> None:
     with Path("/dev/full").open("w") as full:
         held = logs.HeldLines(full)
         logs.configure(full, held)
-        assert answer(logs.AccessLog(app, ignore)) == [b"{}"]
+        assert answer(AccessLog(app, ignore)) == [b"{}"]
         held.release()
         structlog.get_logger("hypeman_libvirt.bootstrap").info("bind")
         with suppress(OSError):

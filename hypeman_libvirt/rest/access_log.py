@@ -1,0 +1,94 @@
+"""The line of each request, and its metrics, once its answer has been sent."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final, TypeAlias
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+import structlog
+
+ObserveRequest: TypeAlias = Callable[[str, str | None, int, float], None]
+"""Is told the method, the template of the path (None for no path of ours), status and seconds."""
+
+LOGGER: Final = "hypeman_libvirt.access"
+
+
+class AccessLog:
+    """A WSGI app that logs each request of the app inside; never a header or a body.
+
+    The client is whoever has connected: the proxy where there is one, for anybody can send an
+    ``X-Forwarded-For``. The proxy's own log has the client, under the same request id.
+    """
+
+    def __init__(
+        self,
+        app: WSGIApplication,
+        observe: ObserveRequest,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Wrap the app that answers.
+
+        Args:
+            app: Answers.
+            observe: Is told of each request, when its answer has been sent.
+            monotonic: Seconds that never go back.
+        """
+        self._app = app
+        self._observe = observe
+        self._monotonic = monotonic
+        self._log = structlog.get_logger(LOGGER)
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer, and remember what the line needs."""
+        started = self._monotonic()
+        answer: dict[str, Any] = {"status": 500, "request_id": None}
+
+        def remember(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:  # noqa: ANN401
+            answer["status"] = int(status[:3])
+            answer["request_id"] = {name.lower(): value for name, value in headers}.get(
+                "x-request-id"
+            )
+            return start_response(status, headers, *rest)
+
+        def write_line() -> None:
+            seconds, method = self._monotonic() - started, environ["REQUEST_METHOD"]
+            code = environ.get("hypeman.error")
+            self._log.info(
+                "request",
+                request_id=answer["request_id"],
+                client=environ.get("REMOTE_ADDR"),
+                subject=environ.get("hypeman.subject"),
+                method=method,
+                path=environ["PATH_INFO"],
+                status=answer["status"],
+                seconds=round(seconds, 6),
+                **({"code": code} if code else {}),
+            )
+            self._observe(method, environ.get("hypeman.route"), answer["status"], seconds)
+
+        try:
+            return _Body(self._app(environ, remember), write_line)
+        except BaseException:
+            write_line()
+            raise
+
+
+class _Body:
+    """An answer's body that tells when it has been sent or given up."""
+
+    def __init__(self, chunks: Iterable[bytes], on_close: Callable[[], None]) -> None:
+        self._chunks = chunks
+        self._on_close = on_close
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._chunks)
+
+    def close(self) -> None:
+        """WSGI servers call it when they are done with the body, complete or not."""
+        try:
+            if hasattr(self._chunks, "close"):
+                self._chunks.close()
+        finally:
+            self._on_close()
