@@ -8,9 +8,10 @@ from typing import Final
 from hypeman_libvirt.devices import rules
 from hypeman_libvirt.devices.errors import DeviceError, LibvirtDeniedError
 from hypeman_libvirt.devices.model import Device
-from hypeman_libvirt.doctor.facts import Facts, Finding, Libvirt, Machine
+from hypeman_libvirt.doctor.facts import Facts, Finding, Libvirt, Machine, Unreadable
 from hypeman_libvirt.doctor.interrupted import check_cut_short
 from hypeman_libvirt.doctor.service_checks import check_service
+from hypeman_libvirt.host.xml.domain import DEVICES_NAMESPACE
 
 _OLDEST: Final = (9, 0)
 """The oldest libvirt that this was measured on."""
@@ -99,6 +100,7 @@ def _ask_libvirt(facts: Facts) -> Iterator[Finding]:
     yield from check_strangers(facts, found)
     yield from check_devices(facts.devices)
     yield from check_cut_short(facts.groups, facts.noted)
+    yield from check_notes(facts.unreadable)
 
 
 def check_node_devices(found: Libvirt) -> Finding:
@@ -209,6 +211,18 @@ def check_strangers(facts: Facts, found: Libvirt) -> Iterator[Finding]:
         message = f"{count} registration(s) belong to host {host}, and this is {found.host}"
         cure = f"if that was this host: hypeman-libvirt registry adopt {host}"
         yield Finding("other_host", "warning", message, cure)
+
+
+def check_notes(unreadable: Sequence[Unreadable]) -> Iterator[Finding]:
+    """What domains note of their devices can be read: nothing is attached to those whose cannot."""
+    for each in unreadable:
+        show = f"virsh metadata {each.domain} {DEVICES_NAMESPACE}"
+        yield Finding(
+            "notes",
+            "warning",
+            f"the metadata of {each.domain} cannot be read: {each.error.message}",
+            f"{show} shows it; with --remove it is taken away",
+        )
 
 
 def check_devices(devices: Sequence[Device]) -> Iterator[Finding]:

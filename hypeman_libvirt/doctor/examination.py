@@ -7,13 +7,23 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from hypeman_libvirt.devices.errors import DeviceError
 from hypeman_libvirt.devices.inventory import Inventory
 from hypeman_libvirt.devices.model import Device, GroupReport, Registration
-from hypeman_libvirt.doctor.facts import Facts, Libvirt, Machine, Noted, Registry, Secret, Unit
+from hypeman_libvirt.doctor.facts import (
+    Facts,
+    Libvirt,
+    Machine,
+    Noted,
+    Registry,
+    Secret,
+    Unit,
+    Unreadable,
+)
 from hypeman_libvirt.file_access import is_there
 from hypeman_libvirt.host.libvirt_host import LibvirtHost
 from hypeman_libvirt.registry import RegistryOpenError, SqlRegistry
@@ -43,7 +53,8 @@ def examine(
     """
     libvirt = _catch(lambda: _read_libvirt(host))
     registry, devices, groups = _read_registry(settings, host, libvirt)
-    noted = _catch(lambda: _read_noted(host))
+    read = _catch(lambda: _read_noted(host))
+    noted, unreadable = ((), ()) if isinstance(read, DeviceError) else read
     return Facts(
         machine=machine,
         libvirt=libvirt,
@@ -58,7 +69,8 @@ def examine(
         now=now,
         exposed=[str(file) for file in settings.exposed_files],
         groups=groups,
-        noted=() if isinstance(noted, DeviceError) else noted,
+        noted=noted,
+        unreadable=unreadable,
     )
 
 
@@ -118,14 +130,21 @@ def _read_registry(
     )
 
 
-def _read_noted(host: LibvirtHost) -> Sequence[Noted]:
+def _read_noted(host: LibvirtHost) -> tuple[Sequence[Noted], Sequence[Unreadable]]:
+    """Read what domains note and do not hold, and whose notes cannot be read."""
     assignments = host.list_assignments()
-    return [
-        Noted(domain.name, entry)
-        for domain in host.list_domains()
-        for entry in host.read_metadata(domain)
-        if all(each.domain.uuid != domain.uuid for each in assignments.get(entry.device, ()))
-    ]
+    noted, unreadable = [], []
+    for domain in host.list_domains():
+        entries = _catch(partial(host.read_metadata, domain))
+        if isinstance(entries, DeviceError):
+            unreadable.append(Unreadable(domain.name, entries))
+            continue
+        noted += [
+            Noted(domain.name, entry)
+            for entry in entries
+            if all(each.domain.uuid != domain.uuid for each in assignments.get(entry.device, ()))
+        ]
+    return noted, unreadable
 
 
 def _describe(location: str, registrations: Sequence[Registration], key: str | None) -> Registry:

@@ -153,6 +153,19 @@ class Noted:
 
 
 @dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A domain whose note of the devices that it holds cannot be read.
+
+    Attributes:
+        domain: Its name.
+        error: Why.
+    """
+
+    domain: str
+    error: DeviceError
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """Everything.
 
@@ -171,6 +184,7 @@ class Facts:
         noted: What domains' metadata says they hold, and they do not.
         unknown_variables: A sentence for each that looks like a setting and is none.
         unit: None where no systemd knows it.
+        unreadable: Domains whose metadata cannot be read.
     """
 
     machine: Machine | None
@@ -187,3 +201,4 @@ class Facts:
     noted: Sequence[Noted]
     unknown_variables: Sequence[str]
     unit: Unit | None
+    unreadable: Sequence[Unreadable] = ()

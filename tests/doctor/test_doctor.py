@@ -13,6 +13,7 @@ from hypeman_libvirt.cli.main import cli
 from hypeman_libvirt.cli.world import Run, World
 from hypeman_libvirt.host.libvirt_host import LibvirtHost
 from hypeman_libvirt.registry import SqlRegistry
+from tests.devices.test_recovery import DAMAGED
 from tests.fake_host import FakeHost
 from tests.world import OPERATOR, world_on
 
@@ -159,3 +160,18 @@ def test_events_that_libvirt_refuses_are_a_warning(doctor: Doctor, fake_host: Fa
     severity, cure = doctor.findings()["events"]
     assert severity == "warning"
     assert "hypeman-libvirt.rules" in cure
+
+
+def test_a_damaged_note_is_named_and_hides_no_other(
+    doctor: Doctor, fake_host: FakeHost, libvirt_host: LibvirtHost, tmp_path: Path
+) -> None:
+    assert "notes" not in doctor.findings()
+    with world_on(libvirt_host, tmp_path) as world:
+        world.service.register(L4, "l4-gpu", {}, OPERATOR)
+        world.service.passthrough.attach("l4-gpu", "vm-off", "device", OPERATOR)
+    fake_host.virsh_detach("vm-off", L4, live=False)
+    fake_host.add_domain_xml(DAMAGED.format("a-first"))
+    _, printed = doctor.run()
+    assert "the metadata of a-first cannot be read" in printed
+    assert "the metadata of vm-off names l4-gpu" in printed
+    assert "virsh metadata a-first" in doctor.findings()["notes"][1]
