@@ -40,7 +40,8 @@ from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
 from hypeman_libvirt.devices.address import PciAddress
-from hypeman_libvirt.devices.fingerprint import Fingerprint, Seen, agree, slot_of
+from hypeman_libvirt.devices.card import Fingerprint, agree, slot_of
+from hypeman_libvirt.devices.fingerprint import Seen
 
 Proof: TypeAlias = Literal["incarnation", "serial", "slot"]
 

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Final, Literal, TypeAlias
 
 from hypeman_libvirt.devices.address import HostDeviceId, MdevUuid, PciAddress
+from hypeman_libvirt.devices.card import Fingerprint
 
 Scope: TypeAlias = Literal["device", "group"]
 DeviceType: TypeAlias = Literal["gpu", "pci"]
@@ -243,6 +244,9 @@ class Registration:
         iommu_group: Number.
         host_driver: Driver that the host had on it; None without one, or when it was on vfio.
         tags: Free words of the user's.
+        fingerprint: What tells its card from others; None for a registration of 0.1.
+        moved_from: Where the card was before it was followed or moved; None if it never was.
+        displaced: Another registration's card is at the address now.
     """
 
     id: str
@@ -258,6 +262,9 @@ class Registration:
     iommu_group: int | None
     host_driver: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
+    fingerprint: Fingerprint | None = None
+    moved_from: PciAddress | None = None
+    displaced: bool = False
 
 
 @dataclass(frozen=True, slots=True)

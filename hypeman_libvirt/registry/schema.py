@@ -17,9 +17,10 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    text,
 )
 
-HEAD: Final = "0002"
+HEAD: Final = "0003"
 """Revision of the newest migration in ``migrations/versions``."""
 
 
@@ -61,9 +62,13 @@ registrations: Final = Table(
     Column("iommu_group", Integer),
     Column("host_driver", Text),
     Column("tags", JSON, nullable=False),
-    UniqueConstraint("host", "device", name="one_registration_per_device"),
+    Column("fingerprint", JSON(none_as_null=True)),
+    Column("moved_from", String(_DEVICE_ID)),
+    Column("displaced", String(64), nullable=False, server_default=text("''")),
+    UniqueConstraint("host", "device", "displaced", name="one_registration_per_device"),
     UniqueConstraint("host", "name", name="one_registration_per_name"),
 )
+"""``displaced`` is the registration's own id where its address is another one's now, else empty."""
 
 host_drivers: Final = Table(
     "host_drivers",

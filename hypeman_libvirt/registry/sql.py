@@ -16,6 +16,7 @@ from hypeman_libvirt.devices.address import HostDeviceId, PciAddress
 from hypeman_libvirt.devices.errors import ConflictError, RegistryUnavailableError
 from hypeman_libvirt.devices.model import Registration
 from hypeman_libvirt.registry.errors import reason
+from hypeman_libvirt.registry.fingerprints import read_fingerprint, write_fingerprint
 from hypeman_libvirt.registry.opening import open_engine, serialize
 from hypeman_libvirt.registry.schema import host_drivers, registrations
 from hypeman_libvirt.registry.sqlite import LOCK_TIMEOUT, Version, files_of
@@ -29,7 +30,8 @@ _ON_HOST: Final = select(registrations).where(_HERE)
 _BY_REFERENCE: Final = _ON_HOST.where(
     or_(_TABLE.id == bindparam("key"), _TABLE.name == bindparam("key"))
 )
-_BY_DEVICE: Final = _ON_HOST.where(_TABLE.device == bindparam("key"))
+_IN_PLACE: Final = _TABLE.displaced == ""
+_BY_DEVICE: Final = _ON_HOST.where(_TABLE.device == bindparam("key"), _IN_PLACE)
 _IN_ORDER: Final = _ON_HOST.order_by(_TABLE.created_at, _TABLE.id)
 _REMEMBERED: Final = 4096
 """Look-ups whose answers are kept while the registry does not change."""
@@ -39,7 +41,7 @@ _RIVALS: Final = select(registrations).where(
         and_(_HERE, _TABLE.id == bindparam("name")),
         and_(_HERE, _TABLE.name == bindparam("name")),
         and_(_HERE, _TABLE.name == bindparam("id")),
-        and_(_HERE, _TABLE.device == bindparam("device")),
+        and_(_HERE, _TABLE.device == bindparam("device"), _IN_PLACE),
     )
 )
 """Whatever a registration could be confused with."""
@@ -51,6 +53,27 @@ _ADOPT: Final = (
     update(registrations)
     .where(_TABLE.host == bindparam("old_host"))
     .values(host=bindparam("new_host"))
+)
+_AS_READ: Final = and_(
+    _TABLE.host == bindparam("of_host"),
+    _TABLE.id == bindparam("of_id"),
+    _TABLE.device == bindparam("of_device"),
+)
+_UNCHANGED: Final = select(_TABLE.id).where(_AS_READ)
+_DISPLACE: Final = (
+    update(registrations)
+    .where(_TABLE.host == bindparam("of_host"), _TABLE.device == bindparam("of_device"))
+    .values(displaced=_TABLE.id)
+)
+_PLACE: Final = (
+    update(registrations)
+    .where(_AS_READ)
+    .values(
+        device=bindparam("new_device"),
+        fingerprint=bindparam("new_fingerprint", type_=registrations.c.fingerprint.type),
+        moved_from=bindparam("new_moved_from"),
+        displaced="",
+    )
 )
 _DRIVERS: Final = host_drivers.c
 _OF_DEVICE: Final = and_(
@@ -173,6 +196,30 @@ class SqlRegistry:
             values = {"of_host": host, "of_id": registration_id}
             return connection.execute(_REMOVE, values).rowcount > 0
 
+    def place(self, placed: Sequence[tuple[Registration, Registration]]) -> int:
+        """Write down where cards are now and what is known of them; all of it or nothing.
+
+        A registration that still has one of the addresses, and whose card is elsewhere, loses it.
+
+        Args:
+            placed: Each registration as it was read, and as it is now.
+
+        Returns:
+            How many were still as they were read; the others were left as they are.
+        """
+        with self._write() as connection:
+            current = [
+                (old, new)
+                for old, new in placed
+                if connection.execute(_UNCHANGED, _values_read(old)).first()
+            ]
+            for address in {each.pci_address for pair in current for each in pair}:
+                values = {"of_host": current[0][0].host, "of_device": str(address)}
+                connection.execute(_DISPLACE, values)
+            for old, new in current:
+                connection.execute(_PLACE, _values_read(old) | _values_placed(new))
+            return len(current)
+
     def note_host_driver(self, host: str, device: HostDeviceId, driver: str | None) -> None:
         """Note the driver a device had before it is bound to vfio-pci; None for none."""
         values = {"of_host": host, "of_device": str(device)}
@@ -258,9 +305,38 @@ def _refuse_conflict(new: Registration, rivals: Sequence[Registration]) -> None:
 
 def _values(registration: Registration) -> dict[str, object]:
     named = {column.name: getattr(registration, column.name, None) for column in _TABLE}
-    return named | {"device": str(registration.pci_address), "tags": dict(registration.tags)}
+    return named | {
+        "device": str(registration.pci_address),
+        "tags": dict(registration.tags),
+        "fingerprint": write_fingerprint(registration.fingerprint),
+        "moved_from": registration.moved_from and str(registration.moved_from),
+        "displaced": registration.id if registration.displaced else "",
+    }
+
+
+def _values_read(registration: Registration) -> dict[str, object]:
+    return {
+        "of_host": registration.host,
+        "of_id": registration.id,
+        "of_device": str(registration.pci_address),
+    }
+
+
+def _values_placed(registration: Registration) -> dict[str, object]:
+    return {
+        "new_device": str(registration.pci_address),
+        "new_fingerprint": write_fingerprint(registration.fingerprint),
+        "new_moved_from": registration.moved_from and str(registration.moved_from),
+    }
 
 
 def _registration(row: Row[Any]) -> Registration:
     columns = row._asdict()
-    return Registration(pci_address=PciAddress.parse(columns.pop("device")), **columns)
+    moved_from = columns.pop("moved_from")
+    return Registration(
+        pci_address=PciAddress.parse(columns.pop("device")),
+        moved_from=PciAddress.parse(moved_from) if moved_from else None,
+        fingerprint=read_fingerprint(columns.pop("fingerprint"), columns["id"]),
+        displaced=bool(columns.pop("displaced")),
+        **columns,
+    )

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field, replace
 from random import Random
 
 from hypeman_libvirt.devices.address import PciAddress
-from hypeman_libvirt.devices.fingerprint import Markings, Seen, confirm, fingerprint_all, update
+from hypeman_libvirt.devices.card import Markings
+from hypeman_libvirt.devices.fingerprint import Seen, confirm, fingerprint_all, update
 from hypeman_libvirt.devices.identity import Known, Verdict, judge
 from hypeman_libvirt.devices.model import NodeDevice
 
@@ -389,9 +390,16 @@ def _shows_clones(nodes: Sequence[NodeDevice]) -> bool:
 
 
 def _read_model(nodes: Sequence[NodeDevice], given: NodeDevice) -> dict[str, Texts]:
+    """What can be read of each function of the model; its card's serials are its own, too."""
+    firsts = {node.topology: node for node in nodes}
     return {
-        str(node.topology): (node.serial, node.device_serial, node.subsystem)
+        str(node.topology): (
+            node.serial or first.serial,
+            node.device_serial or first.device_serial,
+            node.subsystem,
+        )
         for node in nodes
         if (node.vendor_id, node.device_id) == (given.vendor_id, given.device_id)
         and node.physical_function is None
+        for first in [firsts[f"{str(node.topology)[:-1]}0"]]
     }
