@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -15,19 +14,23 @@ import structlog
 from cuid2 import Cuid
 
 from hypeman_libvirt import __version__
+from hypeman_libvirt.devices.attachment import Attachment
+from hypeman_libvirt.devices.binding import Binding, Drivers
 from hypeman_libvirt.devices.event_feed import EventFeed
 from hypeman_libvirt.devices.inventory import Inventory
 from hypeman_libvirt.devices.model import Change, Device
-from hypeman_libvirt.devices.passthrough import Passthrough
-from hypeman_libvirt.devices.ports import Clock, Host, HostView, NewId, OnChange, Registry
+from hypeman_libvirt.devices.ports import Clock, Host, HostView, Locks, NewId, OnChange, Registry
 from hypeman_libvirt.devices.preflight import Preflighter
-from hypeman_libvirt.devices.registration import DeviceService
+from hypeman_libvirt.devices.references import References
+from hypeman_libvirt.devices.registration import Registrations
+from hypeman_libvirt.devices.service import DeviceService
 from hypeman_libvirt.devices.snapshot import SnapshotReader
 from hypeman_libvirt.devices.transaction import Transactions
 from hypeman_libvirt.host.libvirt_host import open_host
 from hypeman_libvirt.host.test_driver import demo_uri
 from hypeman_libvirt.metrics import Metrics
 from hypeman_libvirt.registry import SqlRegistry
+from hypeman_libvirt.registry.locks import FileLocks, lock_directory
 from hypeman_libvirt.resources.ports import ResourceHost
 from hypeman_libvirt.resources.reader import ResourceReader
 from hypeman_libvirt.rest.access_log import AccessLog
@@ -81,8 +84,7 @@ class World:
         resources: The same host as a whole.
         registry: Keeps registrations.
         clock: Now, in UTC.
-        monotonic: Seconds on a clock that is never set.
-        sleep: Waits for some seconds.
+        locks: Keep operations apart, also those of other processes.
         new_id: Makes a CUID2.
         on_change: Is told of every change that was made.
         heartbeat: Seconds after which a follower of events gets a sign of life; proxies close a
@@ -97,9 +99,8 @@ class World:
     view: HostView
     resources: ResourceHost
     registry: Registry
+    locks: Locks
     clock: Clock = _now
-    monotonic: Callable[[], float] = time.monotonic
-    sleep: Callable[[float], None] = time.sleep
     new_id: NewId = Cuid(length=24).generate
     on_change: OnChange = _log_change
     heartbeat: float = 15.0
@@ -119,13 +120,17 @@ def open_world(settings: Settings) -> World:
     with ExitStack() as opened:
         registry = SqlRegistry(settings.registry_location)
         opened.callback(registry.close)
-        host = open_host(settings.uri or demo_uri(), metrics.observe_call)
+        uri = settings.uri or demo_uri()
+        host = open_host(uri, metrics.observe_call)
         opened.callback(host.close)
         return World(
             host=host,
             view=host.shown,
             resources=host.resources,
             registry=registry,
+            locks=FileLocks(
+                lock_directory(settings.registry_location, settings.state_directory, uri)
+            ),
             metrics=metrics,
             count_losses=host.count_losses,
             announced=host.announced,
@@ -135,11 +140,9 @@ def open_world(settings: Settings) -> World:
 
 def build_service(settings: Settings, world: World) -> DeviceService:
     """Put the use cases together; the world is closed with the service."""
-    inventory = Inventory(world.host, world.registry)
-    view = Inventory(world.view, world.registry)
-    snapshots = SnapshotReader(world.host, inventory)
+    inventory = Inventory(world.view, world.registry)
     event_feed = EventFeed(
-        view,
+        inventory,
         world.view,
         world.clock,
         poll_interval=settings.event_poll_interval,
@@ -155,27 +158,44 @@ def build_service(settings: Settings, world: World) -> DeviceService:
         event_feed.close()
         world.close()
 
-    passthrough = Passthrough(
-        world.host,
-        world.registry,
-        inventory,
-        snapshots,
-        Transactions(deadline=settings.operation_timeout, at_once=settings.operations),
-        release_timeout=settings.release_timeout,
-        on_change=on_change,
-        sleep=world.sleep,
-        monotonic=world.monotonic,
+    references = References(world.host, world.registry)
+    snapshots = SnapshotReader(world.host, world.registry)
+    drivers = Drivers(world.host, world.registry)
+    transactions = Transactions(
+        world.host.changes,
+        world.locks,
+        deadline=settings.operation_timeout,
+        at_once=settings.operations,
     )
+    binding = Binding(world.host, references, snapshots, drivers, transactions, on_change)
     service = DeviceService(
-        world.host,
-        world.registry,
-        view,
-        passthrough,
-        Preflighter(inventory, snapshots),
-        event_feed,
-        clock=world.clock,
-        new_id=world.new_id,
-        on_change=on_change,
+        inventory=inventory,
+        registrations=Registrations(
+            world.host,
+            world.registry,
+            references,
+            snapshots,
+            binding,
+            transactions,
+            clock=world.clock,
+            new_id=world.new_id,
+            on_change=on_change,
+        ),
+        binding=binding,
+        attachment=Attachment(
+            world.host,
+            world.registry,
+            references,
+            snapshots,
+            drivers,
+            transactions,
+            release_timeout=settings.release_timeout,
+            on_change=on_change,
+        ),
+        preflight=Preflighter(references, snapshots),
+        event_feed=event_feed,
+        transactions=transactions,
+        needs=[world.host, world.registry],
         on_close=close,
     )
     world.metrics.watch(service, world.count_losses, world.announced)

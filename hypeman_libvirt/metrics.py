@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 from hypeman_libvirt.devices import rules
 from hypeman_libvirt.devices.errors import DeviceError
 from hypeman_libvirt.devices.model import Device
-from hypeman_libvirt.devices.registration import DeviceService
+from hypeman_libvirt.devices.service import DeviceService
 
 PREFIX: Final = "hypeman_libvirt"
 _QUICK: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)

@@ -200,8 +200,15 @@ class Settings(BaseSettings):
     @property
     def registry_location(self) -> str:
         """Where the registry is, with the default worked out."""
-        if self.registry is not None:
-            return self.registry
+        return self.registry if self.registry is not None else self._default_registry
+
+    @property
+    def state_directory(self) -> Path:
+        """Where on this host state lies, also where the registry is a database elsewhere."""
+        return Path(self._default_registry).parent
+
+    @property
+    def _default_registry(self) -> str:
         if self.uri is None or _is_of_one_user(self.uri):
             state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
             return str(Path(state) / "hypeman-libvirt" / "registry.db")

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 from pydantic import SecretStr
 
 from hypeman_libvirt.devices.model import Caller, Change
-from hypeman_libvirt.devices.registration import DeviceService
+from hypeman_libvirt.devices.service import DeviceService
 from hypeman_libvirt.metrics import Metrics
 from hypeman_libvirt.registry import SqlRegistry
+from hypeman_libvirt.registry.locks import FileLocks
 from hypeman_libvirt.settings import Settings
 from tests.api.client import SECRET
 
@@ -39,13 +40,11 @@ class World:
     metrics: Metrics = field(default_factory=lambda: Metrics("0.0.0"))
     now: datetime = datetime(2025, 1, 15, 10, tzinfo=UTC)
     changes: list[Change] = field(default_factory=list)
-    seconds: float = 0.0
     losses: int = 0
 
     def pass_time(self, seconds: float) -> None:
-        """Let the clocks go on."""
+        """Let the clock go on."""
         self.now += timedelta(seconds=seconds)
-        self.seconds += seconds
 
 
 @contextmanager
@@ -57,7 +56,7 @@ def world_on(host: LibvirtHost, directory: Path, *, deadline: float = 10.0) -> I
         jwt_secret=SecretStr(SECRET),
         operation_timeout=deadline,
         operations=4,
-        release_timeout=5.0,
+        release_timeout=0.2,
         event_poll_interval=0.05,
         event_listeners=2,
     )
@@ -70,8 +69,7 @@ def world_on(host: LibvirtHost, directory: Path, *, deadline: float = 10.0) -> I
         resources=host.resources,
         registry=registry,
         clock=lambda: world.now,
-        monotonic=lambda: world.seconds,
-        sleep=world.pass_time,
+        locks=FileLocks(directory / "locks"),
         new_id=lambda: next(ids),
         on_change=world.changes.append,
         heartbeat=0.2,

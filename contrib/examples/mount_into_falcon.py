@@ -14,7 +14,7 @@ import falcon
 
 from hypeman_libvirt import Settings, create_service, init_app
 from hypeman_libvirt.bootstrap import create_auth
-from hypeman_libvirt.devices.registration import DeviceService
+from hypeman_libvirt.devices.service import DeviceService
 from hypeman_libvirt.rest.auth import Auth
 
 

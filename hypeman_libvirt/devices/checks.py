@@ -6,9 +6,8 @@ preflight and the operations can never disagree.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Final, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, TypeAlias
 
 from hypeman_libvirt.devices import rules
 from hypeman_libvirt.devices.address import PciAddress
@@ -20,164 +19,137 @@ from hypeman_libvirt.devices.errors import (
     InUseError,
     IommuGroupConflictError,
     NotAssignableError,
+    NotAttachedError,
+    NotFoundError,
+    NotSupportedError,
     VfioUnavailableError,
     VirtualFunctionsEnabledError,
 )
-from hypeman_libvirt.devices.model import (
-    Assignment,
-    Check,
-    Domain,
-    HostUse,
-    NodeDevice,
-    Preflight,
-    Registration,
-)
-from hypeman_libvirt.devices.ports import AssignmentsByDevice
+from hypeman_libvirt.devices.model import Assignment, Check, NodeDevice, Preflight, Severity
+from hypeman_libvirt.devices.snapshot import Purpose, Snapshot
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """All that the checks look at, read once.
-
-    Attributes:
-        address: The device in question.
-        node: What is there; None when nothing is.
-        registration: Ours; None for a device that is not registered.
-        group: Every member of its IOMMU group.
-        taking: Members that the scope covers.
-        assignments: Who holds what.
-        uses: What the host does with endpoints of the group.
-        has_vfio: Whether the hypervisor passes devices through; None when it does not say.
-        purpose: To change the driver, or to give the device to a domain.
-        domain: Who is to get it; None when that is not decided.
-    """
-
-    address: PciAddress
-    node: NodeDevice | None
-    registration: Registration | None
-    group: Sequence[NodeDevice]
-    taking: Sequence[NodeDevice]
-    assignments: AssignmentsByDevice
-    uses: Sequence[HostUse]
-    has_vfio: bool | None
-    purpose: Literal["bind", "attach"]
-    domain: Domain | None = None
-
-
-def check_endpoint(now: Snapshot) -> Check:
+def check_endpoint(snapshot: Snapshot) -> Check:
     """A bridge can never be assigned."""
-    if now.node is None:
+    if snapshot.node is None:
         raise IdentityChangedError(
-            f"no PCI device is at {now.address} now", hint="plug it in again, or unregister it"
+            f"no PCI device is at {snapshot.address} now", hint="plug it in again, or unregister it"
         )
-    if not rules.is_endpoint(now.node):
+    if not rules.is_endpoint(snapshot.node):
         raise NotAssignableError(
-            f"{now.address} is a bridge and stays with the host", hint="choose a device behind it"
+            f"{snapshot.address} is a bridge and stays with the host",
+            hint="choose a device behind it",
         )
-    return Check("endpoint", "ok", f"{now.address} is an endpoint")
+    return Check("endpoint", "ok", f"{snapshot.address} is an endpoint")
 
 
-def check_iommu(now: Snapshot) -> Check:
+def check_iommu(snapshot: Snapshot) -> Check:
     """Without an IOMMU group there is no passthrough."""
-    node = _present(now)
+    node = _present(snapshot)
     rules.check_assignable(node)
-    return Check("iommu", "ok", f"{now.address} is in IOMMU group {node.iommu_group}")
+    return Check("iommu", "ok", f"{snapshot.address} is in IOMMU group {node.iommu_group}")
 
 
-def check_identity(now: Snapshot) -> Check:
+def check_identity(snapshot: Snapshot) -> Check:
     """The hardware must be what was registered."""
-    node = _present(now)
-    if now.registration is None:
-        return Check("identity", "ok", f"{now.address} is not registered yet")
-    changed = rules.differences(now.registration, node)
+    node = _present(snapshot)
+    if snapshot.registration is None:
+        return Check("identity", "ok", f"{snapshot.address} is not registered yet")
+    changed = rules.differences(snapshot.registration, node)
     if changed:
         raise IdentityChangedError(
-            f"other hardware is at {now.address} than was registered: {', '.join(changed)}",
+            f"other hardware is at {snapshot.address} than was registered: {', '.join(changed)}",
             hint="unregister the device and register it anew if that is meant",
         )
     return Check("identity", "ok", "the hardware is what was registered")
 
 
-def check_critical(now: Snapshot) -> Check:
+def check_critical(snapshot: Snapshot) -> Check:
     """What the host lives on stays with it, over the whole group."""
-    if not now.uses:
+    if not snapshot.uses:
         return Check("critical", "ok", "the host does not use the group")
-    found = "; ".join(f"{use.address}: {use.what}" for use in now.uses)
-    lead = "the host lives on it" if any(use.known for use in now.uses) else "it may be in use"
+    found = "; ".join(f"{use.address}: {use.what}" for use in snapshot.uses)
+    lead = "the host lives on it" if any(use.known for use in snapshot.uses) else "it may be in use"
     raise CriticalDeviceError(
         f"{lead}: {found}",
         hint="free it on the host first, or pass force=true if the host can do without it",
-        details=[ErrorDetail("host_use", f"{use.address}: {use.what}") for use in now.uses],
+        details=[ErrorDetail("host_use", f"{use.address}: {use.what}") for use in snapshot.uses],
     )
 
 
-def check_in_use(now: Snapshot) -> Check:
-    """A domain that holds a device keeps it."""
-    for node in now.taking:
-        for assignment in now.assignments.get(node.address, ()):
-            if _disturbs(now, assignment):
+def check_in_use(snapshot: Snapshot) -> Check:
+    """A domain that has a device, or lives on it, keeps it."""
+    for node in snapshot.taking if snapshot.purpose == "attach" else snapshot.todo:
+        for assignment in snapshot.assignments.get(node.address, ()):
+            if _disturbs(snapshot, assignment):
                 raise in_use(assignment)
     return Check("in_use", "ok", "no domain holds it")
 
 
-def check_sriov(now: Snapshot) -> Check:
-    """A physical function whose virtual functions are enabled cannot leave its driver.
+def check_sriov(snapshot: Snapshot) -> Check:
+    """A function whose virtual functions are enabled cannot leave its driver, nor they without it.
 
-    Source: the kernel, vfio_pci_core: vfio-pci refuses a PF with VFs of its host driver.
+    Source: the kernel, vfio_pci_core: vfio-pci refuses a PF with VFs of its host driver, and a VF
+    whose PF is on vfio-pci opens with a token only.
     """
-    for node in now.taking:
+    for node in snapshot.todo:
         if node.virtual_functions:
             raise VirtualFunctionsEnabledError(
                 f"{node.address} has {len(node.virtual_functions)} virtual functions enabled",
                 hint="pass one of them, or write 0 to its sriov_numvfs on the host first",
             )
+        _refuse_without_token(snapshot, node)
     return Check("sriov", "ok", "no virtual functions are enabled on it")
 
 
-def check_group(now: Snapshot) -> Check:
+def check_group(snapshot: Snapshot) -> Check:
     """After the call every member of the group must be off the host's drivers."""
-    taken = [node.address for node in now.taking]
-    in_the_way = [(node, "driver") for node in rules.obstacles(now.group, taken)]
-    in_the_way += [(node, "domain") for node in now.group if _held_elsewhere(now, node, taken)]
+    taken = [node.address for node in snapshot.taking]
+    in_the_way = [(node, "driver") for node in rules.obstacles(snapshot.group, taken)]
+    in_the_way += [
+        (node, "domain") for node in snapshot.group if _held_elsewhere(snapshot, node, taken)
+    ]
     if not in_the_way:
-        return Check("group", "ok", f"the group of {len(now.group)} can be passed through")
-    found = [_in_the_way(now, *each) for each in in_the_way]
+        return Check("group", "ok", f"the group of {len(snapshot.group)} can be passed through")
+    found = [_in_the_way(snapshot, *each) for each in in_the_way]
     raise IommuGroupConflictError(
-        f"IOMMU group {now.group[0].iommu_group} is not viable without {', '.join(found)}",
+        f"IOMMU group {snapshot.group[0].iommu_group} is not viable without {', '.join(found)}",
         hint=_group_hint([node for node, _ in in_the_way]),
         details=[ErrorDetail("iommu_group_member", each) for each in found],
     )
 
 
-def check_vfio(now: Snapshot) -> Check:
+def check_vfio(snapshot: Snapshot) -> Check:
     """The hypervisor must be able to pass PCI devices through."""
-    if now.has_vfio is False:
+    if snapshot.has_vfio is False:
         raise VfioUnavailableError(
             "libvirt reports no VFIO on this host", hint="load vfio-pci: modprobe vfio-pci"
         )
-    known = "the host has VFIO" if now.has_vfio else "libvirt does not say that VFIO is missing"
+    known = (
+        "the host has VFIO" if snapshot.has_vfio else "libvirt does not say that VFIO is missing"
+    )
     return Check("vfio", "ok", known)
 
 
-def check_numa(now: Snapshot) -> Check:
+def check_numa(snapshot: Snapshot) -> Check:
     """A domain on another NUMA node reaches the device through the interconnect."""
-    node = _present(now)
-    if now.domain is None or node.numa_node is None or not now.domain.numa_nodes:
+    node = _present(snapshot)
+    if snapshot.domain is None or node.numa_node is None or not snapshot.domain.numa_nodes:
         return Check("numa", "ok", "nothing binds the domain's memory to another NUMA node")
-    if node.numa_node in now.domain.numa_nodes:
+    if node.numa_node in snapshot.domain.numa_nodes:
         return Check("numa", "ok", f"domain and device are on NUMA node {node.numa_node}")
-    nodes = ", ".join(map(str, sorted(now.domain.numa_nodes)))
+    nodes = ", ".join(map(str, sorted(snapshot.domain.numa_nodes)))
     return Check(
         "numa",
         "warning",
-        f"the device is on NUMA node {node.numa_node}, memory of {now.domain.name} on {nodes}",
+        f"the device is on NUMA node {node.numa_node}, memory of {snapshot.domain.name} on {nodes}",
         f"set <numatune><memory nodeset='{node.numa_node}'/> in the domain",
     )
 
 
-def check_pcie_link(now: Snapshot) -> Check:
+def check_pcie_link(snapshot: Snapshot) -> Check:
     """A link below its capability costs bandwidth; idle GPUs lower it by themselves."""
-    node = _present(now)
+    node = _present(snapshot)
     can, runs = node.link_capability, node.link_status
     if can is None or runs is None or (runs.speed >= can.speed and runs.width >= can.width):
         return Check("pcie_link", "ok", "the PCIe link runs at its capability")
@@ -190,7 +162,72 @@ def check_pcie_link(now: Snapshot) -> Check:
     )
 
 
-CHECKS: Final[Sequence[tuple[str, Callable[[Snapshot], Check]]]] = (
+def check_registered(snapshot: Snapshot) -> Check:
+    """A registration that ended between the look-up and the locks is none."""
+    registration = snapshot.registration
+    if registration is not None and not snapshot.still_registered:
+        raise NotFoundError(
+            f"device {registration.id} was unregistered meanwhile",
+            hint="GET /devices lists those that are registered",
+        )
+    return Check("registered", "ok", "it is registered")
+
+
+def check_group_idle(snapshot: Snapshot) -> Check:
+    """While a guest has any of the group, no member can go back: it would lose its driver."""
+    for assignment in snapshot.all_assignments() if snapshot.todo else ():
+        if assignment.live:
+            raise in_use(assignment)
+    return Check("in_use", "ok", "no guest has any of the group")
+
+
+def check_functions_idle(snapshot: Snapshot) -> Check:
+    """Virtual functions of a function on vfio-pci vanish when it goes back to its host driver."""
+    for node in snapshot.todo:
+        wanted = [each for each in node.virtual_functions if _is_wanted(snapshot, each)]
+        if wanted:
+            named = ", ".join(_describe_function(snapshot, each) for each in wanted)
+            raise VirtualFunctionsEnabledError(
+                f"virtual functions of {node.address} would vanish: {named}",
+                hint="detach and unregister them first",
+            )
+    return Check("sriov", "ok", "nobody has virtual functions of it")
+
+
+def check_unassigned(snapshot: Snapshot) -> Check:
+    """A device that a domain has, or lives on, stays registered."""
+    for assignment in snapshot.assignments.get(snapshot.address, ()):
+        raise in_use(assignment)
+    return Check("in_use", "ok", "no domain has it")
+
+
+def check_attached(snapshot: Snapshot) -> Check:
+    """Only a device that a domain has as a hostdev or an interface can be taken out of it."""
+    assignment = snapshot.assignment
+    if assignment is None:
+        name = snapshot.registration.name if snapshot.registration else "the device"
+        raise NotAttachedError(f"no domain holds {name} ({snapshot.address})")
+    if assignment.kind == "nvme_disk":
+        raise in_use(assignment)
+    return Check("attached", "ok", f"{rules.describe_assignment(assignment)} has it")
+
+
+def check_guest_slot(snapshot: Snapshot) -> Check:
+    """libvirt cannot unplug one of several functions in a slot of a running guest."""
+    for assignment in snapshot.leaving:
+        if assignment.live and assignment.shares_slot:
+            raise NotSupportedError(
+                f"{assignment.device} is one of several functions in its slot of domain "
+                f"{assignment.domain.name}, and libvirt cannot unplug those from a running domain; "
+                "shut it off, then detach"
+            )
+    return Check("guest_slot", "ok", "it can be unplugged")
+
+
+Named: TypeAlias = tuple[str, Callable[[Snapshot], Check]]
+"""A check and its id."""
+
+_PASSTHROUGH: Final[Sequence[Named]] = (
     ("endpoint", check_endpoint),
     ("iommu", check_iommu),
     ("identity", check_identity),
@@ -202,70 +239,113 @@ CHECKS: Final[Sequence[tuple[str, Callable[[Snapshot], Check]]]] = (
     ("numa", check_numa),
     ("pcie_link", check_pcie_link),
 )
-"""In the order in which an operation refuses."""
+_GIVE_BACK: Final[Sequence[Named]] = (
+    ("in_use", check_group_idle),
+    ("sriov", check_functions_idle),
+)
+CHECKS: Final[Mapping[Purpose, Sequence[Named]]] = {
+    "bind": _PASSTHROUGH,
+    "attach": _PASSTHROUGH,
+    "unbind": _GIVE_BACK,
+    "detach": (("attached", check_attached), ("guest_slot", check_guest_slot)),
+    "unregister": (("in_use", check_unassigned), *_GIVE_BACK),
+}
+"""Of each operation, in the order in which it refuses."""
 
 
-def guard(now: Snapshot, *, force: bool) -> None:
+def guard(snapshot: Snapshot, *, force: bool = False) -> None:
     """Raise what stands against the operation; ``force`` overrides ``critical`` alone.
 
     Raises:
         DeviceError: The first check that found an error.
     """
-    for check_id, check in CHECKS:
+    check_registered(snapshot)
+    if snapshot.is_done:
+        return
+    for check_id, check in CHECKS[snapshot.purpose]:
         if not (force and check_id == "critical"):
-            check(now)
+            check(snapshot)
 
 
-def inspect(now: Snapshot) -> Preflight:
+def inspect(snapshot: Snapshot) -> Preflight:
     """Ask every question. Those about a device that is not there are left out."""
-    asked = CHECKS if now.node is not None else CHECKS[:1]
-    return Preflight(tuple(_answer(check_id, check, now) for check_id, check in asked))
+    asked = CHECKS[snapshot.purpose]
+    if snapshot.node is None:
+        asked = asked[:1]
+    return Preflight(tuple(_answer(check_id, check, snapshot) for check_id, check in asked))
 
 
 def in_use(assignment: Assignment) -> InUseError:
-    """The refusal that names who holds a device."""
+    """The refusal that names which domain has a device, and how."""
+    hint = "detach it there first"
+    if assignment.kind not in {"hostdev", "interface", "mdev"} or not assignment.direct:
+        hint = f"take {assignment.via or 'its disk'} out of the domain first"
     return InUseError(
-        f"{assignment.device} is in use by {rules.describe_assignment(assignment)}",
-        hint="detach it there first",
+        f"{assignment.device} is in use by {rules.describe_assignment(assignment)}", hint=hint
     )
 
 
-def _answer(check_id: str, check: Callable[[Snapshot], Check], now: Snapshot) -> Check:
+def _answer(check_id: str, check: Callable[[Snapshot], Check], snapshot: Snapshot) -> Check:
+    """Ask one question; what would stop an operation is no obstacle to one that is done already."""
     try:
-        return check(now)
+        return check(snapshot)
     except DeviceError as error:
-        return Check(check_id, "error", error.finding, error.hint)
+        severity: Severity = "warning" if snapshot.is_done else "error"
+        return Check(check_id, severity, error.finding, error.hint)
 
 
-def _present(now: Snapshot) -> NodeDevice:
-    check_endpoint(now)
-    if now.node is None:  # check_endpoint has refused it
-        raise AssertionError(now.address)
-    return now.node
+def _present(snapshot: Snapshot) -> NodeDevice:
+    check_endpoint(snapshot)
+    if snapshot.node is None:  # check_endpoint has refused it
+        raise AssertionError(snapshot.address)
+    return snapshot.node
 
 
-def _disturbs(now: Snapshot, assignment: Assignment) -> bool:
-    if now.purpose == "bind":
+def _disturbs(snapshot: Snapshot, assignment: Assignment) -> bool:
+    """Whether the operation would take a device from a domain; what lives on a device always."""
+    if not assignment.direct:
+        return True
+    if snapshot.purpose == "bind":
         return assignment.live
-    return now.domain is None or assignment.domain.uuid != now.domain.uuid
+    return snapshot.domain is None or assignment.domain.uuid != snapshot.domain.uuid
+
+
+def _refuse_without_token(snapshot: Snapshot, node: NodeDevice) -> None:
+    physical = node.physical_function and snapshot.physical_functions.get(node.physical_function)
+    if snapshot.purpose == "attach" and physical and rules.on_vfio(physical.driver):
+        raise VfioUnavailableError(
+            f"{node.address} is a virtual function of {physical.address}, which is on "
+            f"{physical.driver} itself: such a function opens with a token only",
+            hint=f"give {physical.address} back to its host driver first",
+        )
+
+
+def _is_wanted(snapshot: Snapshot, function: PciAddress) -> bool:
+    return function in snapshot.registered_functions or bool(snapshot.assignments.get(function))
+
+
+def _describe_function(snapshot: Snapshot, function: PciAddress) -> str:
+    assignments = snapshot.assignments.get(function)
+    if assignments:
+        return f"{function} ({rules.describe_assignment(assignments[0])})"
+    return f"{function} (registered as {snapshot.registered_functions[function].name})"
 
 
 def _held_elsewhere(
-    now: Snapshot, node: NodeDevice, taken: Sequence[PciAddress]
+    snapshot: Snapshot, node: NodeDevice, taken: Sequence[PciAddress]
 ) -> Assignment | None:
     """The running domain that has a sibling, and with it the whole group."""
-    if now.purpose == "bind" or node.address in taken:
+    if snapshot.purpose == "bind" or node.address in taken:
         return None
-    assignments = now.assignments.get(node.address, ())
-    return next((each for each in assignments if each.live and _disturbs(now, each)), None)
+    assignments = snapshot.assignments.get(node.address, ())
+    return next((each for each in assignments if each.live and _disturbs(snapshot, each)), None)
 
 
-def _in_the_way(now: Snapshot, node: NodeDevice, why: str) -> str:
+def _in_the_way(snapshot: Snapshot, node: NodeDevice, why: str) -> str:
     if why == "driver":
         return rules.describe(node)
-    return (
-        f"{node.address} is held by {rules.describe_assignment(now.assignments[node.address][0])}"
-    )
+    assignment = snapshot.assignments[node.address][0]
+    return f"{node.address} is held by {rules.describe_assignment(assignment)}"
 
 
 def _group_hint(in_the_way: Sequence[NodeDevice]) -> str:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-import re
 from collections.abc import Mapping, Sequence
-from typing import Final
 
 from hypeman_libvirt.devices import rules
 from hypeman_libvirt.devices.address import PciAddress
 from hypeman_libvirt.devices.errors import (
     DeviceNotFoundError,
-    InvalidPciAddressError,
     NotFoundError,
 )
 from hypeman_libvirt.devices.model import (
@@ -24,44 +20,17 @@ from hypeman_libvirt.devices.model import (
     Scope,
 )
 from hypeman_libvirt.devices.ports import AssignmentsByDevice, HostView, Registry
-
-_log: Final = logging.getLogger(__name__)
-_NODE_NAME: Final = re.compile(r"pci_([0-9a-f]{4,8})_([0-9a-f]{2})_([0-9a-f]{2})_([0-7])")
+from hypeman_libvirt.devices.references import References
 
 
 class Inventory:
     """Reads of devices, registered or not. Changes nothing."""
 
-    def __init__(self, host: HostView, registry: Registry) -> None:
-        """Read from this host and this registry."""
-        self._host = host
+    def __init__(self, view: HostView, registry: Registry) -> None:
+        """Read from this view of the host and this registry."""
+        self._view = view
         self._registry = registry
-
-    def find_registration(self, reference: str) -> Registration:
-        """Look up by id, name, PCI address or libvirt's node device name, in this order.
-
-        A name from before such names were refused may be the node device name of another device:
-        the name wins, and the log says so.
-
-        Raises:
-            NotFoundError: No registration is known by it.
-        """
-        key = self._host.key()
-        found = self._registry.find(key, reference)
-        if found is None and (address := self._address_of(reference)):
-            found = self._registry.find_by_address(key, address)
-        if found is None:
-            raise NotFoundError(
-                f"no device {reference[: rules.MAX_NAME]!r} is registered",
-                hint="GET /devices lists those that are",
-            )
-        if found.name == reference and rules.is_misleading(found):
-            _log.warning(
-                "%r is the name of the device at %s, which is taken, and not libvirt's node device",
-                reference,
-                found.pci_address,
-            )
-        return found
+        self._references = References(view, registry)
 
     def get(self, reference: str) -> Device:
         """Return a registered device and what libvirt says of it now.
@@ -69,21 +38,21 @@ class Inventory:
         Raises:
             NotFoundError: No registration is known by the reference.
         """
-        return self.of(self.find_registration(reference))
+        return self.of(self._references.find(reference))
 
     def of(self, registration: Registration) -> Device:
         """Return what libvirt says now of a registration."""
         address = registration.pci_address
-        assignment = rules.first_assignment(self._host.list_assignments(), address)
-        return Device(registration, self._host.node_device(address), assignment)
+        assignment = rules.first_assignment(self._view.list_assignments(), address)
+        return Device(registration, self._view.node_device(address), assignment)
 
     def list_devices(self, tags: Mapping[str, str]) -> Sequence[Device]:
         """List registered devices that carry all the tags, in the order of registration."""
-        registrations = self._registry.list_registrations(self._host.key(), tags)
+        registrations = self._registry.list_registrations(self._view.key(), tags)
         if not registrations:
             return []
-        nodes = {node.address: node for node in self._host.list_node_devices()}
-        assignments = self._host.list_assignments()
+        nodes = {node.address: node for node in self._view.list_node_devices()}
+        assignments = self._view.list_assignments()
         return [
             Device(
                 each,
@@ -95,24 +64,24 @@ class Inventory:
 
     def list_available(self) -> Sequence[AvailableDevice]:
         """List endpoints in an IOMMU group, by address, registered or not."""
-        registered, assignments = self._registered(), self._host.list_assignments()
+        registered, assignments = self._registered(), self._view.list_assignments()
         return [
             AvailableDevice(
                 node,
                 registered.get(node.address),
                 rules.first_assignment(assignments, node.address),
             )
-            for node in self._host.list_node_devices()
+            for node in self._view.list_node_devices()
             if rules.is_endpoint(node) and node.iommu_group is not None
         ]
 
     def list_groups(self) -> Sequence[GroupReport]:
         """List the host's IOMMU groups by number."""
         groups: dict[int, list[NodeDevice]] = {}
-        for node in self._host.list_node_devices():
+        for node in self._view.list_node_devices():
             if node.iommu_group is not None:
                 groups.setdefault(node.iommu_group, []).append(node)
-        registered, assignments = self._registered(), self._host.list_assignments()
+        registered, assignments = self._registered(), self._view.list_assignments()
         return [
             _report(number, groups[number], registered, assignments) for number in sorted(groups)
         ]
@@ -136,7 +105,7 @@ class Inventory:
         Raises:
             DeviceNotFoundError: Nothing is.
         """
-        node = self._host.node_device(address)
+        node = self._view.node_device(address)
         if node is None:
             raise DeviceNotFoundError(
                 f"no PCI device {address} on this host", hint="GET /devices/available lists them"
@@ -146,7 +115,7 @@ class Inventory:
     def group_of(self, node: NodeDevice) -> Sequence[NodeDevice]:
         """Return all members of the device's IOMMU group, itself included, by address."""
         others = [each for each in node.group_addresses if each != node.address]
-        found = [self._host.node_device(each) for each in others]
+        found = [self._view.node_device(each) for each in others]
         members = [node, *(member for member in found if member is not None)]
         return sorted(members, key=lambda member: member.address)
 
@@ -165,22 +134,12 @@ class Inventory:
             NotFoundError: No registration is known by the reference.
             DeviceNotFoundError: The device is not on the host now.
         """
-        node = self.node_device(self.find_registration(reference).pci_address)
+        node = self.node_device(self._references.find(reference).pci_address)
         rules.check_assignable(node)
-        return self._host.hostdev_xml([each.address for each in self.in_scope(node, scope)])
-
-    def _address_of(self, reference: str) -> PciAddress | None:
-        parts = _NODE_NAME.fullmatch(reference)
-        if parts:
-            return PciAddress(*(int(part, 16) for part in parts.groups()))
-        try:
-            return PciAddress.parse(reference)
-        except InvalidPciAddressError:
-            node = self._host.node_device_named(reference)
-            return node.address if node else None
+        return self._view.hostdev_xml([each.address for each in self.in_scope(node, scope)])
 
     def _registered(self) -> Mapping[PciAddress, Registration]:
-        listed = self._registry.list_registrations(self._host.key(), {})
+        listed = self._registry.list_registrations(self._view.key(), {})
         return {each.pci_address: each for each in listed}
 
 

@@ -175,6 +175,8 @@ class Assignment:
             network interface) and ``char_device`` (such as a GPU's render node).
         via: How the domain lives on a device that it does not have itself, for people, such as
             ``disk vda on /dev/nvme0n1p2``; None where it has the device itself.
+        shares_slot: In the running guest it is one of several functions of a slot, which libvirt
+            cannot unplug.
     """
 
     domain: Domain
@@ -184,6 +186,7 @@ class Assignment:
     managed: bool
     kind: AssignmentKind = "hostdev"
     via: str | None = None
+    shares_slot: bool = False
 
     @property
     def direct(self) -> bool:

@@ -127,11 +127,26 @@ class HostChanges(Protocol):
         """Make the entries our metadata of the domain; none removes it. Others' stays."""
 
 
-class Host(HostView, Protocol):
+class Host(Protocol):
     """The libvirt host itself, for whatever decides over a change: nothing here may be stale.
 
     Reads are retried once.
+
+    Raises: every method LibvirtUnavailableError, LibvirtDeniedError, NotSupportedError,
+    LibvirtFailedError.
     """
+
+    def key(self) -> str:
+        """Return the UUID of the host, else the URI: what registrations are keyed by."""
+
+    def ping(self) -> None:
+        """Raise if libvirt does not answer."""
+
+    def node_device(self, address: PciAddress) -> NodeDevice | None:
+        """Look up the PCI function at an address; None when there is none."""
+
+    def node_device_named(self, node_name: str) -> NodeDevice | None:
+        """Look up a PCI function by libvirt's name; None when there is none."""
 
     def read_assignments(self, devices: Collection[HostDeviceId]) -> AssignmentsByDevice:
         """Say which domains have any of these devices, running ones first.
@@ -145,8 +160,14 @@ class Host(HostView, Protocol):
     def find_domain(self, instance: str) -> Domain | None:
         """Look up a domain by UUID, name or instance id, in this order."""
 
+    def list_domains(self) -> Sequence[Domain]:
+        """List all domains, active or not."""
+
     def list_uses(self, devices: Collection[NodeDevice]) -> Sequence[HostUse]:
         """Say what the host itself does with these devices; empty when it is idle."""
+
+    def has_vfio(self) -> bool | None:
+        """Whether the hypervisor can pass PCI devices through; None where it does not say."""
 
     def read_metadata(self, domain: Domain) -> Sequence[MetadataEntry]:
         """Return our entries in the domain's metadata; empty without."""
@@ -174,7 +195,7 @@ class HostDrivers(Protocol):
         """Forget the note: the device is back on its host driver."""
 
 
-class Registry(Protocol):
+class Registry(HostDrivers, Protocol):
     """Names of devices, kept through restarts. Safe between threads and processes.
 
     Raises: every method RegistryUnavailableError.

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from typing import Literal
 
 from hypeman_libvirt.devices import checks
 from hypeman_libvirt.devices.address import PciAddress
-from hypeman_libvirt.devices.inventory import Inventory
+from hypeman_libvirt.devices.errors import DeviceNotFoundError
 from hypeman_libvirt.devices.model import Preflight, Registration, Scope
+from hypeman_libvirt.devices.references import References
 from hypeman_libvirt.devices.snapshot import SnapshotReader
 
 
 class Preflighter:
-    """Answers beforehand what attach would answer."""
+    """Answers beforehand what attach or bind would answer."""
 
-    def __init__(self, inventory: Inventory, survey: SnapshotReader) -> None:
-        """Ask about devices of this inventory."""
-        self._inventory = inventory
-        self._survey = survey
+    def __init__(self, references: References, snapshots: SnapshotReader) -> None:
+        """Ask about these devices."""
+        self._references = references
+        self._snapshots = snapshots
 
     def of_device(
-        self, reference: str, instance: str | None = None, scope: Scope = "device"
+        self,
+        reference: str,
+        instance: str | None = None,
+        scope: Scope = "device",
+        purpose: Literal["attach", "bind"] = "attach",
     ) -> Preflight:
         """Check a registered device, for a domain if one is named.
 
@@ -28,11 +33,14 @@ class Preflighter:
             NotFoundError: No registration is known by the reference.
             InstanceNotFoundError: libvirt has no such domain.
         """
-        registration = self._inventory.find_registration(reference)
-        return self._inspect(registration.pci_address, registration, instance, scope)
+        return self._inspect(self._references.find(reference), instance, scope, purpose)
 
     def of_address(
-        self, pci_address: str, instance: str | None = None, scope: Scope = "device"
+        self,
+        pci_address: str,
+        instance: str | None = None,
+        scope: Scope = "device",
+        purpose: Literal["attach", "bind"] = "attach",
     ) -> Preflight:
         """Check what is at an address, registered or not.
 
@@ -41,16 +49,19 @@ class Preflighter:
             DeviceNotFoundError: Nothing is there.
             InstanceNotFoundError: libvirt has no such domain.
         """
-        node = self._inventory.node_device(PciAddress.parse(pci_address))
-        return self._inspect(node.address, None, instance, scope)
+        return self._inspect(PciAddress.parse(pci_address), instance, scope, purpose)
 
     def _inspect(
         self,
-        address: PciAddress,
-        registration: Registration | None,
+        device: Registration | PciAddress,
         instance: str | None,
         scope: Scope,
+        purpose: Literal["attach", "bind"],
     ) -> Preflight:
-        domain = self._survey.domain(instance) if instance is not None else None
-        now = self._survey.snapshot(address, registration, scope, "attach")
-        return checks.inspect(replace(now, domain=domain))
+        domain = self._snapshots.domain(instance) if instance is not None else None
+        snapshot = self._snapshots.read(purpose, device, scope, domain)
+        if snapshot.node is None and isinstance(device, PciAddress):
+            raise DeviceNotFoundError(
+                f"no PCI device {device} on this host", hint="GET /devices/available lists them"
+            )
+        return checks.inspect(snapshot)

@@ -1,83 +1,63 @@
-"""Registering and unregistering devices, and the root of everything else."""
+"""Register and unregister: the names that devices have on this host."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Final
 
-from hypeman_libvirt.devices import rules
+from hypeman_libvirt.devices import checks, rules
 from hypeman_libvirt.devices.address import PciAddress
-from hypeman_libvirt.devices.checks import in_use
-from hypeman_libvirt.devices.errors import NotFoundError
-from hypeman_libvirt.devices.event_feed import EventFeed
-from hypeman_libvirt.devices.inventory import Inventory
-from hypeman_libvirt.devices.model import (
-    Caller,
-    Change,
-    Device,
-    NodeDevice,
-    Registration,
-    Scope,
-)
-from hypeman_libvirt.devices.passthrough import Passthrough, Work
+from hypeman_libvirt.devices.binding import Binding
+from hypeman_libvirt.devices.errors import DeviceNotFoundError, NotFoundError
+from hypeman_libvirt.devices.model import Caller, Change, Device, NodeDevice, Registration, Scope
 from hypeman_libvirt.devices.ports import Clock, Host, NewId, OnChange, Registry
-from hypeman_libvirt.devices.preflight import Preflighter
+from hypeman_libvirt.devices.references import References
+from hypeman_libvirt.devices.snapshot import Snapshot, SnapshotReader
+from hypeman_libvirt.devices.transaction import Transaction, Transactions
 
 _LOST_REPLY: Final = timedelta(minutes=1)
 """How long a client that repeats a request is believed to have missed the answer."""
 
 
-class DeviceService:
-    """hypeman's device API on one libvirt host.
-
-    Attributes:
-        inventory: Reads.
-        passthrough: Moves devices.
-        preflight: Says beforehand what would happen.
-        event_feed: Tells what happened.
-    """
+class Registrations:
+    """Gives devices of the host an id and a name, and takes them away again."""
 
     def __init__(
         self,
         host: Host,
         registry: Registry,
-        inventory: Inventory,
-        passthrough: Passthrough,
-        preflight: Preflighter,
-        event_feed: EventFeed,
+        references: References,
+        snapshots: SnapshotReader,
+        binding: Binding,
+        transactions: Transactions,
         *,
         clock: Clock,
         new_id: NewId,
         on_change: OnChange,
-        on_close: Callable[[], None],
     ) -> None:
-        """Build it on its world."""
-        self.inventory = inventory
-        self.passthrough = passthrough
-        self.preflight = preflight
-        self.event_feed = event_feed
+        """Build it on its world.
+
+        Args:
+            host: Where the devices are.
+            registry: Keeps the registrations.
+            references: Looks them up.
+            snapshots: Reads what the checks look at.
+            binding: Binds and unbinds in the same step.
+            transactions: Runs the operations.
+            clock: Now, in UTC.
+            new_id: Makes a CUID2.
+            on_change: Is told of each change that was made.
+        """
         self._host = host
         self._registry = registry
+        self._references = references
+        self._snapshots = snapshots
+        self._binding = binding
+        self._transactions = transactions
         self._clock = clock
         self._new_id = new_id
         self._on_change = on_change
-        self._on_close = on_close
-
-    def close(self) -> None:
-        """End every stream of events and close what the service was built on."""
-        self._on_close()
-
-    def ping(self) -> None:
-        """Raise if libvirt or the registry does not answer.
-
-        Raises:
-            LibvirtUnavailableError: libvirt does not.
-            RegistryUnavailableError: The registry does not.
-        """
-        self._host.ping()
-        self._registry.ping()
 
     def register(
         self,
@@ -111,75 +91,85 @@ class DeviceService:
             rules.check_name(name)
         rules.check_tags(tags)
         address = PciAddress.parse(pci_address)
-        node = self.inventory.node_device(address)
-        rules.check_assignable(node)
-        new = self._registration(node, name or address.default_name, tags, caller)
+        new = self._registration(self._assignable(address), name, tags, caller)
         earlier = self._answered_before(new) if caller.is_retry else None
         if earlier is None:
             return self._add(new, caller, bind)
-        return (
-            self.passthrough.bind(earlier.id, bind, caller) if bind else self.inventory.of(earlier)
-        )
+        return self._binding.bind(earlier.id, bind, caller) if bind else self._answer(earlier)
 
     def unregister(self, reference: str, caller: Caller, unbind: Scope | None = None) -> None:
         """Forget a device; with ``unbind``, give it back to its host driver as well.
 
+        Everything is checked before anything moves.
+
         Raises:
             NotFoundError: No registration is known by the reference.
-            InUseError: A domain holds it.
+            InUseError: A domain has it or lives on it; with ``unbind``, any of its group.
         """
-        found = self.inventory.get(reference)
-        registration = found.registration
-
-        def remove(device: Device) -> None:
-            if device.assignment is not None:
-                raise in_use(device.assignment)
-            if not self._registry.remove(registration.host, registration.id):
-                raise NotFoundError(f"device {registration.id} was unregistered meanwhile")
-            self._on_change(Change("unregister", caller, found, None))
-
+        registration = self._references.find(reference)
+        keys = self._snapshots.lock_keys(registration.pci_address)
         if unbind is None:
-            with self.passthrough.alone(registration):
-                remove(self.inventory.of(registration))
+            with self._transactions.hold(keys):
+                self._remove(registration, self._checked(registration, None), caller)
             return
 
-        def give_back_and_remove(work: Work) -> Device:
-            device = self.passthrough.unbind_now(registration, unbind, caller, work)
-            remove(device)
-            return device
+        def give_back_and_remove(transaction: Transaction) -> None:
+            snapshot = self._checked(registration, unbind)
+            self._binding.unbind_within(transaction, registration, snapshot, caller)
+            self._remove(registration, snapshot, caller)
 
-        self.passthrough.run(registration, give_back_and_remove)
+        self._transactions.run(keys, give_back_and_remove)
+
+    def _checked(self, registration: Registration, unbind: Scope | None) -> Snapshot:
+        snapshot = self._snapshots.read("unregister", registration, unbind)
+        checks.guard(snapshot)
+        return snapshot
+
+    def _remove(self, registration: Registration, snapshot: Snapshot, caller: Caller) -> None:
+        if not self._registry.remove(registration.host, registration.id):
+            raise NotFoundError(f"device {registration.id} was unregistered meanwhile")
+        self._on_change(Change("unregister", caller, snapshot.device, None))
 
     def _add(self, new: Registration, caller: Caller, bind: Scope | None) -> Device:
-        device = self._add_and_bind(new, caller, bind) if bind else self._add_and_look(new)
+        device = self._add_and_bind(new, caller, bind) if bind else self._answer(new)
+        if bind is None:
+            self._registry.add(new)
         self._on_change(Change("register", caller, None, device))
         return device
 
-    def _add_and_look(self, new: Registration) -> Device:
-        """Keep the registration only if it can be answered for: an error means it is not there."""
-        with ExitStack() as undo:
-            self._registry.add(new)
-            undo.callback(self._registry.remove, new.host, new.id)
-            device = self.inventory.of(new)
-            undo.pop_all()
-            return device
+    def _answer(self, registration: Registration) -> Device:
+        """Read what the answer says: before the registration is kept, so that it can be given."""
+        address = registration.pci_address
+        assignments = self._host.read_assignments([address])
+        assignment = rules.first_assignment(assignments, address)
+        return Device(registration, self._host.node_device(address), assignment)
 
     def _add_and_bind(self, new: Registration, caller: Caller, scope: Scope) -> Device:
-        def add_and_bind(work: Work) -> Device:
+        def add_and_bind(transaction: Transaction) -> Device:
+            snapshot = self._snapshots.read("bind", new, scope, is_new=True)
             self._registry.add(new)
-            work.undo.callback(self._registry.remove, new.host, new.id)
-            return self.passthrough.bind_now(new, scope, caller, work)
+            transaction.undo.callback(self._registry.remove, new.host, new.id)
+            return self._binding.bind_within(transaction, new, snapshot, caller)
 
-        return self.passthrough.run(new, add_and_bind)
+        return self._transactions.run(self._snapshots.lock_keys(new.pci_address), add_and_bind)
+
+    def _assignable(self, address: PciAddress) -> NodeDevice:
+        node = self._host.node_device(address)
+        if node is None:
+            raise DeviceNotFoundError(
+                f"no PCI device {address} on this host", hint="GET /devices/available lists them"
+            )
+        rules.check_assignable(node)
+        return node
 
     def _registration(
-        self, node: NodeDevice, name: str, tags: Mapping[str, str], caller: Caller
+        self, node: NodeDevice, name: str | None, tags: Mapping[str, str], caller: Caller
     ) -> Registration:
         return Registration(
             id=self._new_id(),
             host=self._host.key(),
             pci_address=node.address,
-            name=name,
+            name=name or node.address.default_name,
             created_at=self._clock(),
             created_by=caller.subject,
             vendor_id=node.vendor_id,

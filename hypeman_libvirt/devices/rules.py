@@ -123,9 +123,10 @@ _KINDS: Final = {0x01: "storage", 0x02: "network", 0x06: "bridge", 0x0C: "serial
 
 
 def describe_assignment(assignment: Assignment) -> str:
-    """Say who holds a device: ``domain gpu-guest (UUID …, running)``."""
+    """Say which domain has a device, and how: ``domain gpu-guest (UUID …, running)``."""
     domain = assignment.domain
-    return f"domain {domain.name} (UUID {domain.uuid}, {domain.state})"
+    described = f"domain {domain.name} (UUID {domain.uuid}, {domain.state})"
+    return f"{described} through {assignment.via}" if assignment.via else described
 
 
 def check_assignable(node: NodeDevice) -> None:
@@ -238,5 +239,5 @@ def device_state(device: Device) -> DeviceState:
 
 
 def first_assignment(assignments: AssignmentsByDevice, address: PciAddress) -> Assignment | None:
-    """Return who holds the address, a running domain before one that only has it defined."""
-    return next(iter(assignments.get(address, ())), None)
+    """Return the domain that has the device itself, a running one before one that defines it."""
+    return next((each for each in assignments.get(address, ()) if each.direct), None)

@@ -1,53 +1,174 @@
-"""Reads everything that the checks look at, once."""
+"""All that the checks look at, read from the host itself at one moment."""
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
 
 from hypeman_libvirt.devices import rules
-from hypeman_libvirt.devices.address import PciAddress
-from hypeman_libvirt.devices.checks import Snapshot
+from hypeman_libvirt.devices.address import HostDeviceId, PciAddress
 from hypeman_libvirt.devices.errors import InstanceNotFoundError
-from hypeman_libvirt.devices.inventory import Inventory
-from hypeman_libvirt.devices.model import Domain, Registration, Scope
-from hypeman_libvirt.devices.ports import Host
+from hypeman_libvirt.devices.model import (
+    Assignment,
+    Device,
+    Domain,
+    HostUse,
+    NodeDevice,
+    Registration,
+    Scope,
+)
+from hypeman_libvirt.devices.ports import AssignmentsByDevice, Host, Registry
+
+Purpose: TypeAlias = Literal["bind", "unbind", "attach", "detach", "unregister"]
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A device and what stands for and against an operation on it.
+
+    Attributes:
+        purpose: The operation.
+        address: Where the device is.
+        node: What is there; None when nothing is.
+        registration: Ours; None for a device that is not registered.
+        group: Every member of its IOMMU group, by address.
+        taking: Members that the scope covers.
+        assignments: Which domains have members of the group or their virtual functions.
+        uses: What the host does with endpoints of the group.
+        has_vfio: Whether the hypervisor passes devices through; None when it does not say.
+        domain: The domain that gets the device or gives it back; None when that is open.
+        still_registered: The registration was there after the locks were taken.
+        physical_functions: Of virtual functions in ``taking``, by address.
+        registered_functions: Virtual functions of ``taking`` that are registered.
+    """
+
+    purpose: Purpose
+    address: PciAddress
+    node: NodeDevice | None
+    registration: Registration | None
+    group: Sequence[NodeDevice]
+    taking: Sequence[NodeDevice]
+    assignments: AssignmentsByDevice
+    uses: Sequence[HostUse] = ()
+    has_vfio: bool | None = None
+    domain: Domain | None = None
+    still_registered: bool = True
+    physical_functions: Mapping[PciAddress, NodeDevice] = field(default_factory=dict)
+    registered_functions: Mapping[PciAddress, Registration] = field(default_factory=dict)
+
+    @property
+    def todo(self) -> Sequence[NodeDevice]:
+        """Members that the operation has to move; none when everything is as it should be."""
+        if self.purpose == "bind":
+            return [node for node in self.taking if not rules.on_vfio(node.driver)]
+        if self.purpose in {"unbind", "unregister"}:
+            return [node for node in self.taking if rules.on_vfio(node.driver)]
+        if self.purpose == "attach":
+            return [node for node in self.taking if not self._has_it(node)]
+        return self.taking
+
+    @property
+    def is_done(self) -> bool:
+        """Whether bind or attach would find everything done."""
+        return self.purpose in {"bind", "attach"} and self.node is not None and not self.todo
+
+    @property
+    def device(self) -> Device | None:
+        """The registered device as it was at this moment; None for one that is not registered."""
+        if self.registration is None:
+            return None
+        return Device(self.registration, self.node, self.assignment)
+
+    @property
+    def assignment(self) -> Assignment | None:
+        """The domain that has the device itself."""
+        return rules.first_assignment(self.assignments, self.address)
+
+    @property
+    def leaving(self) -> Sequence[Assignment]:
+        """What a detach takes: of the whole group what the same domain has, never a part."""
+        holder = self.assignment
+        if holder is None:
+            return ()
+        return [
+            each
+            for member in self._members()
+            for each in self.assignments.get(member, ())
+            if each.direct and each.domain.uuid == holder.domain.uuid
+        ]
+
+    def all_assignments(self) -> Sequence[Assignment]:
+        """List those of the device and of its group, running domains first."""
+        found = [each for member in self._members() for each in self.assignments.get(member, ())]
+        return sorted(found, key=lambda each: not each.live)
+
+    def _members(self) -> Sequence[HostDeviceId]:
+        return [node.address for node in self.group] or [self.address]
+
+    def _has_it(self, node: NodeDevice) -> bool:
+        """Whether the domain has the member already: now if it runs, and at its next start."""
+        domain = self.domain
+        return domain is not None and any(
+            each.direct
+            and each.domain.uuid == domain.uuid
+            and each.live == domain.active
+            and each.persistent == domain.persistent
+            for each in self.assignments.get(node.address, ())
+        )
 
 
 class SnapshotReader:
-    """What stands for and against giving a device away, as it is now."""
+    """Reads snapshots, from libvirt itself: no answer is from a cache."""
 
-    def __init__(self, host: Host, inventory: Inventory) -> None:
-        """Read from this host."""
+    def __init__(self, host: Host, registry: Registry) -> None:
+        """Read from this host and this registry."""
         self._host = host
-        self._inventory = inventory
+        self._registry = registry
 
-    def snapshot(
+    def read(
         self,
-        address: PciAddress,
-        registration: Registration | None,
-        scope: Scope,
-        purpose: Literal["bind", "attach"],
+        purpose: Purpose,
+        device: Registration | PciAddress,
+        scope: Scope | None = "device",
         domain: Domain | None = None,
+        *,
+        is_new: bool = False,
     ) -> Snapshot:
-        """Read the device, its IOMMU group, who holds it, and what the host does with it."""
+        """Read the device, its IOMMU group, which domains have it and what the host does with it.
+
+        Args:
+            purpose: The operation that it is for.
+            device: A registration, or the address of a device that is not registered.
+            scope: What the operation moves; None for nothing.
+            domain: The domain that is to get the device.
+            is_new: The registration is not in the registry yet.
+        """
+        registration = device if isinstance(device, Registration) else None
+        address = device.pci_address if isinstance(device, Registration) else device
         node = self._host.node_device(address)
-        group = self._inventory.group_of(node) if node else []
+        group = self._group_of(node) if node else []
         endpoints = [member for member in group if rules.is_endpoint(member)]
+        alone = [node] if node and scope == "device" else []
+        taking = endpoints if scope == "group" else alone
+        functions = [each for member in taking for each in member.virtual_functions]
+        moves = purpose in {"bind", "attach"}
         return Snapshot(
+            purpose=purpose,
             address=address,
             node=node,
             registration=registration,
             group=group,
-            taking=endpoints if scope == "group" else [node] if node else [],
+            taking=taking,
             assignments=self._host.read_assignments(
-                [member.address for member in group] or [address]
+                {address, *(member.address for member in group), *functions}
             ),
-            uses=self._host.list_uses(
-                [each for each in endpoints if not rules.on_vfio(each.driver)]
-            ),
-            has_vfio=self._host.has_vfio(),
-            purpose=purpose,
+            uses=self._uses_of(endpoints) if moves else (),
+            has_vfio=self._host.has_vfio() if moves else None,
             domain=domain,
+            still_registered=registration is None or is_new or self._is_registered(registration),
+            physical_functions=self._physical_functions(taking),
+            registered_functions=self._registered(functions),
         )
 
     def domain(self, instance: str) -> Domain:
@@ -63,3 +184,41 @@ class SnapshotReader:
                 hint="give its UUID, name or instance id; virsh list --all shows them",
             )
         return domain
+
+    def lock_keys(self, address: PciAddress) -> Collection[str]:
+        """Return the keys of the locks that keep other operations off a device and its group."""
+        node = self._host.node_device(address)
+        return lock_keys(address, node)
+
+    def _group_of(self, node: NodeDevice) -> Sequence[NodeDevice]:
+        others = [each for each in node.group_addresses if each != node.address]
+        read = [self._host.node_device(each) for each in others]
+        members = [node, *(member for member in read if member is not None)]
+        return sorted(members, key=lambda member: member.address)
+
+    def _uses_of(self, endpoints: Sequence[NodeDevice]) -> Sequence[HostUse]:
+        return self._host.list_uses([each for each in endpoints if not rules.on_vfio(each.driver)])
+
+    def _is_registered(self, registration: Registration) -> bool:
+        return self._registry.find(registration.host, registration.id) is not None
+
+    def _physical_functions(self, taking: Sequence[NodeDevice]) -> Mapping[PciAddress, NodeDevice]:
+        addresses = {each.physical_function for each in taking} - {None}
+        read = [self._host.node_device(each) for each in addresses if each is not None]
+        return {node.address: node for node in read if node is not None}
+
+    def _registered(self, functions: Sequence[PciAddress]) -> Mapping[PciAddress, Registration]:
+        if not functions:
+            return {}
+        key = self._host.key()
+        found = [self._registry.find_by_address(key, each) for each in functions]
+        return {each.pci_address: each for each in found if each is not None}
+
+
+def lock_keys(address: PciAddress, node: NodeDevice | None) -> Collection[str]:
+    """Return the keys of the locks on a device, on its IOMMU group and on all members of it."""
+    members = {address, *(node.group_addresses if node else ())}
+    keys = {f"device {each}" for each in members}
+    if node is not None and node.iommu_group is not None:
+        keys.add(f"group {node.iommu_group}")
+    return keys

@@ -1,94 +1,161 @@
-"""One operation at a time on a device, each with a deadline, none in the way of a read."""
+"""One operation at a time on a device: locks, a deadline, and an undo for all that was done."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Hashable, Iterator
-from concurrent.futures import Future
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
+from concurrent.futures import Future, wait
+from contextlib import AbstractContextManager, ExitStack
 from contextvars import copy_context
-from typing import TypeVar
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
 
 from hypeman_libvirt.devices.errors import BusyError, OperationTimeoutError
+from hypeman_libvirt.devices.ports import Held, HostChanges, Locks
 
 Result = TypeVar("Result")
 
 
-class Transactions:
-    """Runs changes on threads of their own, because libvirt may hold one for ever.
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """One operation under way.
 
-    A client waits no longer than the deadline. The change itself goes on: until libvirt comes
-    back, what it claimed answers ``busy``, and then the change finishes or undoes itself.
+    Attributes:
+        changes: The connection that it changes the host over.
+        undo: What takes back all that was done, run when the operation fails. Each undo is
+            registered before the call that it undoes, since a reply may be lost.
+        locks: Holds locks until the operation ends.
+        lock_keys: What is locked.
     """
 
-    def __init__(self, *, deadline: float, at_once: int) -> None:
-        """Allow ``at_once`` operations, each of which clients await for ``deadline`` seconds."""
-        self._deadline = deadline
-        self._free = threading.Semaphore(at_once)
-        self._at_once = at_once
-        self._lock = threading.Lock()
-        self._claimed: set[Hashable] = set()
+    changes: HostChanges
+    undo: ExitStack
+    _locks: Locks
+    _held: ExitStack
+    lock_keys: set[str] = field(default_factory=set)
 
-    def run(self, claims: Collection[Hashable], work: Callable[[], Result]) -> Result:
-        """Do the work while nobody else works on anything in ``claims``, and return its result.
+    def lock(self, keys: Collection[str]) -> None:
+        """Lock what is not locked yet, until the operation ends.
 
         Raises:
-            BusyError: Something in the claims is being worked on, or every worker waits.
+            BusyError: Another operation holds one of the locks.
+        """
+        missing = set(keys) - self.lock_keys
+        if missing:
+            self._held.enter_context(self._locks.hold(missing))
+            self.lock_keys.update(missing)
+
+
+class Transactions:
+    """Runs operations on threads of their own, because libvirt may hold one for ever.
+
+    A client waits no longer than the deadline. The operation itself goes on: until libvirt comes
+    back, what it has locked answers ``busy``, and then the operation finishes or undoes itself.
+    """
+
+    def __init__(
+        self,
+        open_changes: Callable[[], AbstractContextManager[HostChanges]],
+        locks: Locks,
+        *,
+        deadline: float,
+        at_once: int,
+        start: Callable[[threading.Thread], None] = threading.Thread.start,
+    ) -> None:
+        """Allow ``at_once`` operations, each of which clients await for ``deadline`` seconds.
+
+        Args:
+            open_changes: Opens what changes the host, and closes it again.
+            locks: What keeps them apart.
+            deadline: Seconds.
+            at_once: Operations.
+            start: Starts a thread; fails with RuntimeError when the process may have no more.
+        """
+        self._open_changes = open_changes
+        self._locks = locks
+        self._deadline = deadline
+        self._at_once = at_once
+        self._start = start
+        self._idle: Final = threading.Condition()
+        self._running = 0
+
+    def run(self, keys: Collection[str], work: Callable[[Transaction], Result]) -> Result:
+        """Do all of the work or none of it, while nobody else holds a lock on any of the keys.
+
+        Raises:
+            BusyError: Somebody holds one, every worker waits, or no thread can be started.
             OperationTimeoutError: The work is not done by the deadline, and goes on.
         """
-        self._claim(claims)
-        if not self._free.acquire(blocking=False):
-            self._release(claims)
-            raise BusyError(f"all {self._at_once} workers wait for libvirt", hint="try again later")
-        future: Future[Result] = Future()
-        future.add_done_callback(lambda _: self._end(claims))
-        context = copy_context()  # so that the log of the work names the request
-        threading.Thread(target=context.run, args=(_fulfil, future, work), daemon=True).start()
-        try:
-            return future.result(self._deadline)
-        except TimeoutError as error:
-            if future.done():
-                raise
+        held = self._locks.hold(keys)
+        with ExitStack() as refused:
+            refused.callback(held.release)
+            self._take_worker()
+            refused.callback(self._free_worker)
+            future = self._start_work(held, set(keys), work)
+            refused.pop_all()
+        done, _ = wait([future], self._deadline)
+        if not done:
             raise OperationTimeoutError(
                 f"libvirt did not come back within {self._deadline:g} s; the operation goes on",
                 hint="GET the device to see how it ends; until then it answers busy",
-            ) from error
+            )
+        return future.result()
 
-    @contextmanager
-    def alone(self, claims: Collection[Hashable]) -> Iterator[None]:
-        """Do something short in the caller's thread while nobody else works on the claims.
+    def hold(self, keys: Collection[str]) -> Held:
+        """Lock for something short in the caller's own thread.
 
         Raises:
-            BusyError: Something in the claims is being worked on.
+            BusyError: An operation holds one of the locks.
         """
-        self._claim(claims)
+        return self._locks.hold(keys)
+
+    def drain(self, seconds: float) -> bool:
+        """Wait for operations under way, those that have answered ``timeout`` included.
+
+        Returns:
+            Whether all have ended in that time.
+        """
+        with self._idle:
+            return self._idle.wait_for(lambda: self._running == 0, seconds)
+
+    def _start_work(
+        self, held: Held, keys: set[str], work: Callable[[Transaction], Result]
+    ) -> Future[Result]:
+        future: Future[Result] = Future()
+
+        def all_or_nothing() -> Result:
+            with ExitStack() as ending:
+                ending.callback(self._free_worker)
+                ending.callback(held.release)
+                further = ending.enter_context(ExitStack())
+                changes = ending.enter_context(self._open_changes())
+                undo = ending.enter_context(ExitStack())
+                result = work(Transaction(changes, undo, self._locks, further, keys))
+                undo.pop_all()
+                return result
+
+        context = copy_context()  # so that the log of the work names the request
+        thread = threading.Thread(
+            target=context.run, args=(_fulfil, future, all_or_nothing), daemon=True
+        )
         try:
-            yield
-        finally:
-            self._release(claims)
+            self._start(thread)
+        except RuntimeError as error:
+            raise BusyError("the service can start no more threads", hint="try again") from error
+        return future
 
-    def is_busy(self, claim: Hashable) -> bool:
-        """Whether an operation on it has not come back yet."""
-        with self._lock:
-            return claim in self._claimed
-
-    def _claim(self, claims: Collection[Hashable]) -> None:
-        with self._lock:
-            taken = self._claimed.intersection(claims)
-            if taken:
+    def _take_worker(self) -> None:
+        with self._idle:
+            if self._running >= self._at_once:
                 raise BusyError(
-                    f"another operation on {', '.join(sorted(map(str, taken)))} is running",
-                    hint="try again when it has come back",
+                    f"all {self._at_once} workers wait for libvirt", hint="try again later"
                 )
-            self._claimed.update(claims)
+            self._running += 1
 
-    def _release(self, claims: Collection[Hashable]) -> None:
-        with self._lock:
-            self._claimed.difference_update(claims)
-
-    def _end(self, claims: Collection[Hashable]) -> None:
-        self._release(claims)
-        self._free.release()
+    def _free_worker(self) -> None:
+        with self._idle:
+            self._running -= 1
+            self._idle.notify_all()
 
 
 def _fulfil(future: Future[Result], work: Callable[[], Result]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import falcon
 import yaml
 
-from hypeman_libvirt.devices.registration import DeviceService
+from hypeman_libvirt.devices.service import DeviceService
 from hypeman_libvirt.rest.responses import answer_with
 from hypeman_libvirt.rest.schemas import StatusOut
 

@@ -6,7 +6,7 @@ import falcon
 
 from hypeman_libvirt.devices.errors import BadRequestError
 from hypeman_libvirt.devices.model import Device
-from hypeman_libvirt.devices.registration import DeviceService
+from hypeman_libvirt.devices.service import DeviceService
 from hypeman_libvirt.rest.requests import caller_of, read_body, read_scope, read_tags
 from hypeman_libvirt.rest.responses import (
     answer_with,
@@ -89,27 +89,25 @@ class OneDevice:
     def on_post_bind(self, req: falcon.Request, resp: falcon.Response, reference: str) -> None:
         """Give the device to vfio-pci."""
         body = read_body(req, resp, BindBody, self._max_body, default=b"{}")
-        device = self._service.passthrough.bind(
-            reference, body.scope, caller_of(req), force=body.force
-        )
+        device = self._service.bind(reference, body.scope, caller_of(req), force=body.force)
         self._answer(resp, device)
 
     def on_post_unbind(self, req: falcon.Request, resp: falcon.Response, reference: str) -> None:
         """Give the device back to its host driver."""
         body = read_body(req, resp, UnbindBody, self._max_body, default=b"{}")
-        self._answer(resp, self._service.passthrough.unbind(reference, body.scope, caller_of(req)))
+        self._answer(resp, self._service.unbind(reference, body.scope, caller_of(req)))
 
     def on_post_attach(self, req: falcon.Request, resp: falcon.Response, reference: str) -> None:
         """Give the device to an instance."""
         body = read_body(req, resp, AttachBody, self._max_body)
-        device = self._service.passthrough.attach(
+        device = self._service.attach(
             reference, body.instance, body.scope, caller_of(req), force=body.force
         )
         self._answer(resp, device)
 
     def on_post_detach(self, req: falcon.Request, resp: falcon.Response, reference: str) -> None:
         """Take the device out of the instance that holds it."""
-        self._answer(resp, self._service.passthrough.detach(reference, caller_of(req)))
+        self._answer(resp, self._service.detach(reference, caller_of(req)))
 
     def on_get_preflight(self, req: falcon.Request, resp: falcon.Response, reference: str) -> None:
         """Say whether passthrough would work."""

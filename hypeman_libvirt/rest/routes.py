@@ -9,7 +9,7 @@ from typing import Final, TypeAlias
 import falcon
 
 from hypeman_libvirt.devices.errors import NotFoundError
-from hypeman_libvirt.devices.registration import DeviceService
+from hypeman_libvirt.devices.service import DeviceService
 from hypeman_libvirt.resources.reader import ResourceReader
 from hypeman_libvirt.rest.about import Health, Spec
 from hypeman_libvirt.rest.auth import IDENTIFIED, Access, Auth, NoAuth

@@ -21,7 +21,7 @@ def registry(tmp_path: Path, libvirt_host: LibvirtHost) -> Path:
     """A registry with one device, which a domain holds."""
     with world_on(libvirt_host, tmp_path) as world:
         world.service.register(GPU, "l4-gpu", {"team": "ml"}, OPERATOR)
-        world.service.passthrough.attach("l4-gpu", "vm-off", "device", OPERATOR)
+        world.service.attach("l4-gpu", "vm-off", "device", OPERATOR)
     return tmp_path / "registry.db"
 
 

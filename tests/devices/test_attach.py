@@ -13,7 +13,7 @@ from tests.world import OPERATOR, World
 
 
 def attach(world: World, reference: str, instance: str, scope: str = "device") -> Device:
-    return world.service.passthrough.attach(reference, instance, scope, OPERATOR)  # type: ignore[arg-type]
+    return world.service.attach(reference, instance, scope, OPERATOR)  # type: ignore[arg-type]
 
 
 def test_a_shut_off_domain_gets_the_device_at_its_next_start(
@@ -39,7 +39,7 @@ def test_a_running_domain_gets_it_at_once_and_for_good(world: World, fake_host: 
     assert (device.assignment.live, device.assignment.persistent) == (True, True)
     assert device.assignment.domain.uuid == uuid
     assert fake_host.driver(ALONE) == "vfio-pci"
-    assert world.service.passthrough.detach(ALONE, OPERATOR).assignment is None
+    assert world.service.detach(ALONE, OPERATOR).assignment is None
     assert fake_host.driver(ALONE) == "nvidia"
 
 
@@ -49,7 +49,7 @@ def test_a_group_goes_into_a_running_domain_and_comes_back_whole(
     register(world, GPU)
     attach(world, GPU, "vm-on", "group")
     assert (fake_host.driver(GPU), fake_host.driver(AUDIO)) == ("vfio-pci", "vfio-pci")
-    world.service.passthrough.detach(GPU, OPERATOR)
+    world.service.detach(GPU, OPERATOR)
     assert (fake_host.driver(GPU), fake_host.driver(AUDIO)) == ("nvidia", "snd_hda_intel")
 
 
@@ -128,7 +128,7 @@ def test_an_unknown_instance_and_an_unattached_device_are_named(world: World) ->
         attach(world, ALONE, "vm-none")
     assert "vm-none" in error.value.message
     with refusal("not_attached"):
-        world.service.passthrough.detach(ALONE, OPERATOR)
+        world.service.detach(ALONE, OPERATOR)
 
 
 def test_the_domains_metadata_follows(
@@ -142,7 +142,7 @@ def test_the_domains_metadata_follows(
         gpu.registration.id, "h100", PciAddress.parse(GPU), (PciAddress.parse(AUDIO),)
     )
     assert list(libvirt_host.read_metadata(domain)) == [entry]
-    world.service.passthrough.detach(GPU, OPERATOR)
+    world.service.detach(GPU, OPERATOR)
     assert list(libvirt_host.read_metadata(domain)) == []
     assert fake_host.driver(AUDIO) == "snd_hda_intel"
 
@@ -173,12 +173,12 @@ def test_a_guest_that_does_not_let_go_is_reported_and_the_state_is_as_it_is(
     attach(world, ALONE, "vm-on")
     fake_host.guest_ignores_unplug("vm-on")
     with refusal("guest_did_not_release"):
-        world.service.passthrough.detach(ALONE, OPERATOR)
+        world.service.detach(ALONE, OPERATOR)
     assignment = world.service.inventory.get(ALONE).assignment
     assert assignment is not None
     assert (assignment.live, assignment.persistent) == (True, False)
     fake_host.guest_ignores_unplug("vm-on", ignores=False)
-    assert world.service.passthrough.detach(ALONE, OPERATOR).assignment is None
+    assert world.service.detach(ALONE, OPERATOR).assignment is None
 
 
 def test_an_attached_device_is_not_unregistered(world: World, fake_host: FakeHost) -> None:

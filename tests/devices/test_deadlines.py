@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from hypeman_libvirt.devices.errors import BusyError
 from tests.devices.test_bind import ALONE, AUDIO, GPU, refusal, register
 from tests.fake_host import FakeHost
 from tests.world import OPERATOR, World, world_on
@@ -26,17 +23,6 @@ def world(libvirt_host: LibvirtHost, tmp_path: Path) -> Iterator[World]:
         yield world
 
 
-def wait_until_idle(world: World, reference: str) -> None:
-    """Wait until an operation on the device is accepted again."""
-    registration = world.service.inventory.get(reference).registration
-    give_up = time.monotonic() + 30
-    while time.monotonic() < give_up:
-        with suppress(BusyError), world.service.passthrough.alone(registration):
-            return
-        time.sleep(0.01)
-    pytest.fail("the operation never came back")
-
-
 def test_a_bind_that_hangs_answers_timeout_then_busy_and_everything_else_goes_on(
     world: World, fake_host: FakeHost
 ) -> None:
@@ -44,15 +30,15 @@ def test_a_bind_that_hangs_answers_timeout_then_busy_and_everything_else_goes_on
     register(world, GPU)
     with fake_host.hang("detachFlags") as hang:
         with refusal("timeout"):
-            world.service.passthrough.bind("l4-gpu", "device", OPERATOR)
+            world.service.bind("l4-gpu", "device", OPERATOR)
         assert hang.entered.wait(10)
         with refusal("busy"):
-            world.service.passthrough.unbind("l4-gpu", "device", OPERATOR)
+            world.service.unbind("l4-gpu", "device", OPERATOR)
         assert world.service.inventory.get("l4-gpu").node is not None
         assert len(world.service.inventory.list_devices({})) == 2
         assert len(world.service.inventory.list_available()) == 4
-        world.service.passthrough.unbind(GPU, "group", OPERATOR)
-    wait_until_idle(world, "l4-gpu")
+        world.service.unbind(GPU, "group", OPERATOR)
+    assert world.service.drain(30)
     assert fake_host.driver(ALONE) == "vfio-pci"
 
 
@@ -61,10 +47,10 @@ def test_a_group_is_busy_as_a_whole(world: World, fake_host: FakeHost) -> None:
     register(world, AUDIO)
     with fake_host.hang("detachFlags"):
         with refusal("timeout"):
-            world.service.passthrough.bind(GPU, "group", OPERATOR)
+            world.service.bind(GPU, "group", OPERATOR)
         with refusal("busy"):
-            world.service.passthrough.bind(AUDIO, "group", OPERATOR)
-    wait_until_idle(world, GPU)
+            world.service.bind(AUDIO, "group", OPERATOR)
+    assert world.service.drain(30)
     assert (fake_host.driver(GPU), fake_host.driver(AUDIO)) == ("vfio-pci", "vfio-pci")
 
 
@@ -72,6 +58,6 @@ def test_a_late_failure_is_still_undone(world: World, fake_host: FakeHost) -> No
     register(world, GPU)
     fake_host.vfio_refuses(AUDIO)
     with fake_host.hang("detachFlags"), refusal("timeout"):
-        world.service.passthrough.bind(GPU, "group", OPERATOR)
-    wait_until_idle(world, GPU)
+        world.service.bind(GPU, "group", OPERATOR)
+    assert world.service.drain(30)
     assert (fake_host.driver(GPU), fake_host.driver(AUDIO)) == ("nvidia", "snd_hda_intel")

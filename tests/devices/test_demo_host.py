@@ -54,47 +54,47 @@ def test_the_seeds_gpu_is_what_the_seed_says(demo: World) -> None:
 
 def test_bind_and_unbind_move_the_driver(demo: World) -> None:
     register(demo, L4)
-    demo.service.passthrough.bind(L4, "device", OPERATOR)
+    demo.service.bind(L4, "device", OPERATOR)
     assert driver(demo, L4) == "vfio-pci"
-    demo.service.passthrough.unbind(L4, "device", OPERATOR)
+    demo.service.unbind(L4, "device", OPERATOR)
     assert driver(demo, L4) == "nvidia"
 
 
 def test_a_gpu_goes_with_its_audio_function_or_not_at_all(demo: World) -> None:
     register(demo, GPU)
     with refusal("iommu_group_conflict"):
-        demo.service.passthrough.bind(GPU, "device", OPERATOR)
+        demo.service.bind(GPU, "device", OPERATOR)
     with refusal("iommu_group_conflict"):
-        demo.service.passthrough.attach(GPU, "training", "device", OPERATOR)
-    demo.service.passthrough.bind(GPU, "group", OPERATOR)
+        demo.service.attach(GPU, "training", "device", OPERATOR)
+    demo.service.bind(GPU, "group", OPERATOR)
     assert (driver(demo, GPU), driver(demo, AUDIO)) == ("vfio-pci", "vfio-pci")
 
 
 def test_a_group_goes_into_a_definition_and_out_again(demo: World) -> None:
     register(demo, GPU)
-    device = demo.service.passthrough.attach(GPU, "training", "group", OPERATOR)
+    device = demo.service.attach(GPU, "training", "group", OPERATOR)
     assert device.assignment is not None
     assert (device.assignment.domain.name, device.assignment.live) == ("training", False)
-    assert demo.service.passthrough.detach(GPU, OPERATOR).assignment is None
+    assert demo.service.detach(GPU, OPERATOR).assignment is None
     held = [each.assignment for each in demo.service.inventory.list_available()]
     assert "training" not in [each.domain.name for each in held if each]
 
 
 def test_a_running_domain_gets_it_at_least_at_its_next_start(demo: World) -> None:
     register(demo, L4)
-    device = demo.service.passthrough.attach(L4, "builder", "device", OPERATOR)
+    device = demo.service.attach(L4, "builder", "device", OPERATOR)
     assert device.assignment is not None
     assert device.assignment.persistent
-    assert demo.service.passthrough.detach(L4, OPERATOR).assignment is None
+    assert demo.service.detach(L4, OPERATOR).assignment is None
 
 
 def test_what_a_domain_holds_is_refused(demo: World) -> None:
     register(demo, HELD)
     with refusal("in_use") as error:
-        demo.service.passthrough.attach(HELD, "training", "device", OPERATOR)
+        demo.service.attach(HELD, "training", "device", OPERATOR)
     assert "inference" in error.value.message
     with refusal("in_use"):
-        demo.service.passthrough.unbind(HELD, "device", OPERATOR)
+        demo.service.unbind(HELD, "device", OPERATOR)
     with refusal("in_use"):
         demo.service.unregister(HELD, OPERATOR)
 
@@ -104,14 +104,14 @@ def test_what_the_host_lives_on_stays(demo: World) -> None:
         register(demo, address)
         before = driver(demo, address)
         with refusal("critical_device"):
-            demo.service.passthrough.bind(address, "device", OPERATOR)
+            demo.service.bind(address, "device", OPERATOR)
         assert driver(demo, address) == before
 
 
 def test_a_physical_function_stays_even_by_force(demo: World) -> None:
     register(demo, NIC)
     with refusal("sriov_active"):
-        demo.service.passthrough.bind(NIC, "device", OPERATOR, force=True)
+        demo.service.bind(NIC, "device", OPERATOR, force=True)
     assert driver(demo, NIC) == "mlx5_core"
 
 
@@ -124,7 +124,7 @@ def test_what_cannot_be_assigned_is_not_registered(demo: World) -> None:
 
 def test_a_virtual_function_on_vfio_is_bound_already(demo: World) -> None:
     device = register(demo, VF)
-    assert demo.service.passthrough.bind(VF, "device", OPERATOR) == device
+    assert demo.service.bind(VF, "device", OPERATOR) == device
 
 
 def test_preflight_says_what_attach_will_say(demo: World) -> None:
@@ -139,7 +139,7 @@ def test_preflight_says_what_attach_will_say(demo: World) -> None:
 
 def test_the_domains_metadata_names_the_device(demo: World) -> None:
     registration = register(demo, L4).registration
-    demo.service.passthrough.attach(L4, "training", "device", OPERATOR)
+    demo.service.attach(L4, "training", "device", OPERATOR)
     demo.registry.remove(registration.host, registration.id)
     assert [each.problem for each in recover(demo.host, demo.registry, lambda: demo.now)] == [None]
     assert demo.service.inventory.get(L4).registration.id == registration.id

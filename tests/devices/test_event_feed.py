@@ -13,7 +13,7 @@ import pytest
 from hypeman_libvirt.devices.event_feed import EventFeed, Seen, steps_between, what_happened
 from hypeman_libvirt.devices.inventory import Inventory
 from hypeman_libvirt.devices.model import NodeDevice
-from hypeman_libvirt.devices.ports import Host
+from hypeman_libvirt.devices.ports import HostView
 from tests.devices.test_bind import ALONE, register
 from tests.fake_host import FakeHost
 from tests.world import World
@@ -142,7 +142,7 @@ class Stumbling:
 
 
 def feed_on(world: World, host: Stumbling) -> EventFeed:
-    view = cast("Host", host)
+    view = cast("HostView", host)
     return EventFeed(
         Inventory(view, world.registry),
         view,

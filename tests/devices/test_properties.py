@@ -69,22 +69,22 @@ class Host(RuleBasedStateMachine):
     @rule(address=devices, scope=scopes)
     def bind(self, address: str, scope: Scope) -> None:
         with suppress(DeviceError):
-            self.world.service.passthrough.bind(address, scope, OPERATOR)
+            self.world.service.bind(address, scope, OPERATOR)
 
     @rule(address=devices, scope=scopes)
     def unbind(self, address: str, scope: Scope) -> None:
         with suppress(DeviceError):
-            self.world.service.passthrough.unbind(address, scope, OPERATOR)
+            self.world.service.unbind(address, scope, OPERATOR)
 
     @rule(address=devices, scope=scopes, domain=domains)
     def attach(self, address: str, scope: Scope, domain: str) -> None:
         with suppress(DeviceError):
-            self.world.service.passthrough.attach(address, domain, scope, OPERATOR)
+            self.world.service.attach(address, domain, scope, OPERATOR)
 
     @rule(address=devices)
     def detach(self, address: str) -> None:
         with suppress(DeviceError):
-            self.world.service.passthrough.detach(address, OPERATOR)
+            self.world.service.detach(address, OPERATOR)
 
     @rule(domain=domains)
     def virsh_starts_or_destroys(self, domain: str) -> None:

@@ -21,7 +21,7 @@ def test_lost_registrations_come_back_with_their_ids_and_names(
     world: World, libvirt_host: LibvirtHost
 ) -> None:
     lost = register(world, ALONE, "l4-gpu").registration
-    world.service.passthrough.attach("l4-gpu", "vm-off", "device", OPERATOR)
+    world.service.attach("l4-gpu", "vm-off", "device", OPERATOR)
     world.registry.remove(lost.host, lost.id)
     assert [each.problem for each in recover(libvirt_host, world.registry, lambda: NOW)] == [None]
     back = world.service.inventory.get("l4-gpu").registration
@@ -32,9 +32,9 @@ def test_what_is_registered_stays_and_what_is_gone_is_named(
     world: World, fake_host: FakeHost, libvirt_host: LibvirtHost
 ) -> None:
     kept = register(world, ALONE, "l4-gpu")
-    world.service.passthrough.attach("l4-gpu", "vm-off", "device", OPERATOR)
+    world.service.attach("l4-gpu", "vm-off", "device", OPERATOR)
     gone = register(world, GPU, "h100").registration
-    world.service.passthrough.attach("h100", "vm-off", "group", OPERATOR)
+    world.service.attach("h100", "vm-off", "group", OPERATOR)
     world.registry.remove(gone.host, gone.id)
     fake_host.vanish(GPU)
     problems = {
@@ -50,7 +50,7 @@ def test_a_damaged_note_is_named_and_later_domains_are_recovered(
     world: World, fake_host: FakeHost, libvirt_host: LibvirtHost
 ) -> None:
     lost = register(world, ALONE, "l4-gpu").registration
-    world.service.passthrough.attach("l4-gpu", "vm-off", "device", OPERATOR)
+    world.service.attach("l4-gpu", "vm-off", "device", OPERATOR)
     world.registry.remove(lost.host, lost.id)
     fake_host.add_domain_xml(DAMAGED.format("a-first"))
     fake_host.add_domain_xml(DAMAGED.format("z-last"))
@@ -66,7 +66,7 @@ def test_what_could_not_be_registered_is_not_recovered(
     world: World, fake_host: FakeHost, libvirt_host: LibvirtHost
 ) -> None:
     lost = register(world, ALONE, "l4-gpu").registration
-    world.service.passthrough.attach("l4-gpu", "vm-off", "device", OPERATOR)
+    world.service.attach("l4-gpu", "vm-off", "device", OPERATOR)
     world.registry.remove(lost.host, lost.id)
     fake_host.switch_iommu_off()
     [recovered] = recover(libvirt_host, world.registry, lambda: NOW)

@@ -92,11 +92,11 @@ def test_of_a_misleading_name_from_before_the_name_wins_and_the_log_says_so(
     world.registry.remove(new.host, new.id)
     world.registry.add(replace(new, name="pci_0000_41_00_0"))
     world.service.register(GPU, "h100", {}, OPERATOR)
-    found = world.service.inventory.find_registration("pci_0000_41_00_0")
+    found = world.service.inventory.get("pci_0000_41_00_0").registration
     assert str(found.pci_address) == ALONE
     assert f"'pci_0000_41_00_0' is the name of the device at {ALONE}" in caplog.text
     caplog.clear()
-    assert str(world.service.inventory.find_registration(GPU).pci_address) == GPU
+    assert str(world.service.inventory.get(GPU).registration.pci_address) == GPU
     assert not caplog.text
 
 
@@ -155,7 +155,7 @@ def test_groups_say_who_stands_in_the_way(world: World, fake_host: FakeHost) -> 
     assert group.reason is not None
     assert "0000:41:00.1 (audio, driver snd_hda_intel)" in group.reason
     assert [each.registration.name for each in group.members if each.registration] == ["h100"]
-    world.service.passthrough.bind("h100", "group", OPERATOR)
+    world.service.bind("h100", "group", OPERATOR)
     assert world.service.inventory.get_group(25).viable
     with refusal("not_found"):
         world.service.inventory.get_group(4711)

@@ -32,7 +32,7 @@ def test_a_device_that_is_being_attached_is_not_unregistered(
 ) -> None:
     hang = fake_host.hang("attachDeviceFlags")
     attaching = threading.Thread(
-        target=lambda: world.service.passthrough.attach("l4-gpu", "vm-off", "device", OPERATOR)
+        target=lambda: world.service.attach("l4-gpu", "vm-off", "device", OPERATOR)
     )
     attaching.start()
     assert hang.entered.wait(A_WHILE)
@@ -52,7 +52,7 @@ def test_a_device_that_was_unregistered_meanwhile_is_not_attached(
 
     def attach() -> None:
         try:
-            world.service.passthrough.attach("l4-gpu", "vm-off", "device", OPERATOR)
+            world.service.attach("l4-gpu", "vm-off", "device", OPERATOR)
         except NotFoundError as error:
             refused.append(error)
 

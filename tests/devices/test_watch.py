@@ -24,10 +24,10 @@ def take(events: Iterator[Event | None], count: int) -> list[str]:
 def test_the_services_own_changes_are_told_each(world: World) -> None:
     with world.service.event_feed.listen(None) as events:
         register(world, ALONE)
-        world.service.passthrough.bind(ALONE, "device", OPERATOR)
-        world.service.passthrough.attach(ALONE, "vm-on", "device", OPERATOR)
-        world.service.passthrough.detach(ALONE, OPERATOR)
-        world.service.passthrough.unbind(ALONE, "device", OPERATOR)
+        world.service.bind(ALONE, "device", OPERATOR)
+        world.service.attach(ALONE, "vm-on", "device", OPERATOR)
+        world.service.detach(ALONE, OPERATOR)
+        world.service.unbind(ALONE, "device", OPERATOR)
         world.service.unregister(ALONE, OPERATOR)
         assert take(events, 6) == [
             "registered",

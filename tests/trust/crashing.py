@@ -20,7 +20,7 @@ from pydantic import SecretStr
 from sqlalchemy import Engine, event
 
 from hypeman_libvirt.bootstrap import create_service
-from hypeman_libvirt.devices.registration import DeviceService
+from hypeman_libvirt.devices.service import DeviceService
 from hypeman_libvirt.doctor.checks import diagnose
 from hypeman_libvirt.doctor.examination import examine
 from hypeman_libvirt.host.libvirt_host import open_host
@@ -46,14 +46,14 @@ def _both(service: DeviceService) -> None:
 
 def _bound(service: DeviceService) -> None:
     _both(service)
-    service.passthrough.bind("rtx", "group", OPERATOR)
-    service.passthrough.bind("l4-gpu", "device", OPERATOR)
+    service.bind("rtx", "group", OPERATOR)
+    service.bind("l4-gpu", "device", OPERATOR)
 
 
 def _attached(instance: str) -> Callable[[DeviceService], None]:
     def attach(service: DeviceService) -> None:
         _both(service)
-        service.passthrough.attach("rtx", instance, "group", OPERATOR)
+        service.attach("rtx", instance, "group", OPERATOR)
 
     return attach
 
@@ -65,17 +65,17 @@ OPERATIONS: Final[dict[str, Operation]] = {
         lambda _: None,
         lambda s: s.register(GPU, "rtx", {}, OPERATOR, "group"),
     ),
-    "bind": (_both, lambda s: s.passthrough.bind("l4-gpu", "device", OPERATOR)),
-    "bind group": (_both, lambda s: s.passthrough.bind("rtx", "group", OPERATOR)),
-    "unbind group": (_bound, lambda s: s.passthrough.unbind("rtx", "group", OPERATOR)),
-    "attach, shut off": (_both, lambda s: s.passthrough.attach("rtx", "vm-off", "group", OPERATOR)),
-    "attach, running": (_both, lambda s: s.passthrough.attach("rtx", "vm-on", "group", OPERATOR)),
+    "bind": (_both, lambda s: s.bind("l4-gpu", "device", OPERATOR)),
+    "bind group": (_both, lambda s: s.bind("rtx", "group", OPERATOR)),
+    "unbind group": (_bound, lambda s: s.unbind("rtx", "group", OPERATOR)),
+    "attach, shut off": (_both, lambda s: s.attach("rtx", "vm-off", "group", OPERATOR)),
+    "attach, running": (_both, lambda s: s.attach("rtx", "vm-on", "group", OPERATOR)),
     "attach one, running": (
         _both,
-        lambda s: s.passthrough.attach("l4-gpu", "vm-on", "device", OPERATOR),
+        lambda s: s.attach("l4-gpu", "vm-on", "device", OPERATOR),
     ),
-    "detach, shut off": (_attached("vm-off"), lambda s: s.passthrough.detach("rtx", OPERATOR)),
-    "detach, running": (_attached("vm-on"), lambda s: s.passthrough.detach("rtx", OPERATOR)),
+    "detach, shut off": (_attached("vm-off"), lambda s: s.detach("rtx", OPERATOR)),
+    "detach, running": (_attached("vm-on"), lambda s: s.detach("rtx", OPERATOR)),
     "unregister": (_both, lambda s: s.unregister("l4-gpu", OPERATOR)),
     "unregister, unbind": (_bound, lambda s: s.unregister("rtx", OPERATOR, "group")),
 }

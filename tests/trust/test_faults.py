@@ -78,7 +78,7 @@ OPERATIONS: Final[dict[str, Operation]] = {
         lambda api: api.post("/devices/rtx/bind", {"scope": "group"}),
     ),
     "unbind": (
-        lambda now: now.world.service.passthrough.bind("rtx", "group", OPERATOR),
+        lambda now: now.world.service.bind("rtx", "group", OPERATOR),
         lambda api: api.post("/devices/rtx/unbind", {"scope": "group"}),
     ),
     "attach": (
@@ -90,11 +90,11 @@ OPERATIONS: Final[dict[str, Operation]] = {
         lambda api: api.post("/devices/rtx/attach", {"instance": "vm-on", "scope": "group"}),
     ),
     "detach": (
-        lambda now: now.world.service.passthrough.attach("rtx", "vm-off", "group", OPERATOR),
+        lambda now: now.world.service.attach("rtx", "vm-off", "group", OPERATOR),
         lambda api: api.post("/devices/rtx/detach"),
     ),
     "detach from a running domain": (
-        lambda now: now.world.service.passthrough.attach("rtx", "vm-on", "group", OPERATOR),
+        lambda now: now.world.service.attach("rtx", "vm-on", "group", OPERATOR),
         lambda api: api.post("/devices/rtx/detach"),
     ),
 }

@@ -1,0 +1,364 @@
+"""Attach and detach: devices into domains and out of them, and the note in their metadata."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Collection, Sequence
+from typing import Final
+
+from hypeman_libvirt.devices import checks, rules
+from hypeman_libvirt.devices.address import HostDeviceId, PciAddress
+from hypeman_libvirt.devices.binding import Drivers, demand_locks
+from hypeman_libvirt.devices.errors import (
+    DeviceError,
+    GuestDidNotReleaseError,
+    LibvirtFailedError,
+)
+from hypeman_libvirt.devices.model import (
+    Assignment,
+    Caller,
+    Change,
+    Device,
+    Domain,
+    MetadataEntry,
+    Registration,
+    Scope,
+)
+from hypeman_libvirt.devices.ports import Host, OnChange, Registry, RemovalWatch
+from hypeman_libvirt.devices.references import References
+from hypeman_libvirt.devices.snapshot import Snapshot, SnapshotReader
+from hypeman_libvirt.devices.transaction import Transaction, Transactions
+
+_log: Final = logging.getLogger(__name__)
+_POLL: Final = 0.5
+"""Seconds after which the domain is read although libvirt has announced nothing."""
+
+
+class Attachment:
+    """Gives registered devices to domains, and takes them out again."""
+
+    def __init__(
+        self,
+        host: Host,
+        registry: Registry,
+        references: References,
+        snapshots: SnapshotReader,
+        drivers: Drivers,
+        transactions: Transactions,
+        *,
+        release_timeout: float,
+        on_change: OnChange,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Build it on its world.
+
+        Args:
+            host: Where the devices and the domains are.
+            registry: Which devices are registered.
+            references: Under which names.
+            snapshots: Reads what the checks look at.
+            drivers: Moves devices between drivers.
+            transactions: Runs the operations.
+            release_timeout: Seconds that a guest has to let go of a device.
+            on_change: Is told of each change that was made.
+            monotonic: Seconds on a clock that is never set.
+        """
+        self._host = host
+        self._notes = Notes(host, registry)
+        self._references = references
+        self._snapshots = snapshots
+        self._drivers = drivers
+        self._transactions = transactions
+        self._release_timeout = release_timeout
+        self._on_change = on_change
+        self._monotonic = monotonic
+
+    def attach(
+        self, reference: str, instance: str, scope: Scope, caller: Caller, *, force: bool = False
+    ) -> Device:
+        """Give the device to a domain: live and persistent if it runs, else persistent.
+
+        A domain that has a part of it already gets the rest.
+
+        Raises:
+            InstanceNotFoundError: No such domain.
+            DeviceError: A check refuses, or libvirt does; nothing has changed then.
+        """
+        registration = self._references.find(reference)
+        uuid = self._snapshots.domain(instance).uuid
+
+        def attach(transaction: Transaction) -> Device:
+            domain = self._snapshots.domain(uuid)
+            snapshot = self._snapshots.read("attach", registration, scope, domain)
+            checks.guard(snapshot, force=force)
+            demand_locks(snapshot, transaction)
+            return self._attach(transaction, registration, snapshot, caller, force=force)
+
+        keys = self._snapshots.lock_keys(registration.pci_address)
+        return self._transactions.run({*keys, f"domain {uuid}"}, attach)
+
+    def detach(self, reference: str, caller: Caller) -> Device:
+        """Take the device out of the domain that holds it, and its group with it.
+
+        Raises:
+            NotAttachedError: No domain holds it.
+            GuestDidNotReleaseError: The guest did not answer; the device is still in it.
+        """
+        registration = self._references.find(reference)
+
+        def detach(transaction: Transaction) -> Device:
+            snapshot = self._snapshots.read("detach", registration, scope=None)
+            checks.guard(snapshot)
+            demand_locks(snapshot, transaction)
+            return self._detach(transaction, registration, snapshot, caller)
+
+        keys = self._snapshots.lock_keys(registration.pci_address)
+        return self._transactions.run(keys, detach)
+
+    def _attach(
+        self,
+        transaction: Transaction,
+        registration: Registration,
+        snapshot: Snapshot,
+        caller: Caller,
+        *,
+        force: bool,
+    ) -> Device:
+        before = Device(registration, snapshot.node, snapshot.assignment)
+        domain = snapshot.domain
+        if domain is None:
+            return before
+        devices = [node.address for node in snapshot.taking]
+        if snapshot.is_done:
+            self._notes.complete(transaction, registration, domain, devices)
+            return before
+        siblings = [
+            node for node in snapshot.taking[1:] if domain.active and rules.on_host_driver(node)
+        ]  # the kernel gives a group to a guest only when all of it is free
+        bound = [node.address for node in siblings]
+        self._notes.add(transaction, registration, domain, devices, bound)
+        self._drivers.bind(siblings, transaction)
+        held = self._give(transaction, snapshot, domain, devices)
+        after = self._read_back(registration, snapshot, domain, held)
+        self._on_change(Change("attach", caller, before, after, force and bool(snapshot.uses)))
+        return after
+
+    def _give(
+        self,
+        transaction: Transaction,
+        snapshot: Snapshot,
+        domain: Domain,
+        devices: Sequence[HostDeviceId],
+    ) -> Sequence[Assignment]:
+        """Attach, and once more to a domain that was started or stopped meanwhile."""
+        transaction.undo.callback(self._take_out, transaction, snapshot, domain)
+        transaction.changes.attach(domain, devices)
+        held = self._host.read_domain_assignments(domain)
+        changed = next((each.domain for each in held if each.domain.active != domain.active), None)
+        if changed is not None:
+            transaction.changes.attach(changed, devices)
+            held = self._host.read_domain_assignments(domain)
+        for device in devices:
+            if device not in {each.device for each in held}:
+                raise LibvirtFailedError(
+                    f"libvirt reported success, but {domain.name} does not hold {device}",
+                    hint="the change was undone; libvirt's log on the host says why",
+                )
+        return held
+
+    def _take_out(self, transaction: Transaction, snapshot: Snapshot, domain: Domain) -> None:
+        """Undo an attach: take out what came in, which only the domain itself can say."""
+        taking = {node.address for node in snapshot.taking}
+        had = {each.device for each in snapshot.all_assignments() if _is_in(each, domain)}
+        try:
+            held = self._host.read_domain_assignments(domain)
+            came_in = [each for each in held if each.device in taking - had]
+            if came_in:
+                self._unplug(transaction, came_in)
+        except DeviceError:
+            _log.exception("could not take %s out of %s again", snapshot.address, domain.name)
+
+    def _detach(
+        self,
+        transaction: Transaction,
+        registration: Registration,
+        snapshot: Snapshot,
+        caller: Caller,
+    ) -> Device:
+        domain = snapshot.leaving[0].domain
+        devices = [each.device for each in snapshot.leaving]
+        transaction.lock([f"domain {domain.uuid}"])
+        entries = self._host.read_metadata(domain)
+        held = self._unplug(transaction, snapshot.leaving)
+        leaving = [entry for entry in entries if entry.device in devices]
+        self._give_back(transaction, devices, {each for entry in leaving for each in entry.bound})
+        self._notes.remove(transaction, domain, [each for each in entries if each not in leaving])
+        before = Device(registration, snapshot.node, snapshot.assignment)
+        after = self._read_back(registration, snapshot, domain, held)
+        self._on_change(Change("detach", caller, before, after))
+        return after
+
+    def _unplug(
+        self, transaction: Transaction, leaving: Sequence[Assignment]
+    ) -> Sequence[Assignment]:
+        """Take devices out of the one domain that has them; return what it has then."""
+        domain, devices = leaving[0].domain, [each.device for each in leaving]
+        with self._host.watch_removal(domain) as watch:
+            transaction.changes.detach(domain, devices[::-1])
+            return self._await_release(watch, domain, devices)
+
+    def _await_release(
+        self, watch: RemovalWatch, domain: Domain, devices: Sequence[HostDeviceId]
+    ) -> Sequence[Assignment]:
+        """Wait until the domain has none of the devices: libvirt's return does not say so.
+
+        Returns:
+            What the domain has then.
+        """
+        give_up = self._monotonic() + self._release_timeout
+        while True:
+            assignments = self._host.read_domain_assignments(domain)
+            held = [each.device for each in assignments if each.device in devices]
+            if not held:
+                return assignments
+            left = give_up - self._monotonic()
+            if left <= 0:
+                raise _not_released(domain, held, f"within {self._release_timeout:g} s")
+            if watch.wait(min(left, _POLL)) == "failed":
+                raise _not_released(domain, held, "and answered the request with a no")
+
+    def _give_back(
+        self,
+        transaction: Transaction,
+        devices: Collection[HostDeviceId],
+        bound: Collection[PciAddress],
+    ) -> None:
+        """Give back what attach bound, and what was left without a driver.
+
+        libvirt gives a device back while its siblings are still in the guest, and then the host
+        driver cannot take it. The detach itself has succeeded, so a failure here is logged.
+        """
+        for address in (each for each in devices if isinstance(each, PciAddress)):
+            node = self._host.node_device(address)
+            if node and (node.driver is None or (address in bound and rules.on_vfio(node.driver))):
+                self._drivers.give_back(address, transaction)
+
+    def _read_back(
+        self,
+        registration: Registration,
+        snapshot: Snapshot,
+        domain: Domain,
+        held: Sequence[Assignment],
+    ) -> Device:
+        """Return the device as it is after the change: only the one domain can have changed."""
+        address = registration.pci_address
+        others = [
+            each
+            for each in snapshot.assignments.get(address, ())
+            if each.domain.uuid != domain.uuid
+        ]
+        own = [each for each in held if each.device == address]
+        first = sorted([*own, *others], key=lambda each: (not each.live, not each.domain.active))
+        assignment = rules.first_assignment({address: first}, address)
+        return Device(registration, self._host.node_device(address), assignment)
+
+
+class Notes:
+    """Our metadata of domains: which registered devices each holds, and what attach bound."""
+
+    def __init__(self, host: Host, registry: Registry) -> None:
+        """Read from this host, and name devices as this registry does."""
+        self._host = host
+        self._registry = registry
+
+    def add(
+        self,
+        transaction: Transaction,
+        registration: Registration,
+        domain: Domain,
+        devices: Sequence[PciAddress],
+        bound: Sequence[PciAddress],
+    ) -> None:
+        """Note the devices before the domain gets them, so that nothing is there without a note.
+
+        What an earlier attach has bound, whose end was not seen, stays noted.
+        """
+        before = self._host.read_metadata(domain)
+        entries = self._entries(before, registration, devices, bound)
+        transaction.undo.callback(self._restore, transaction, domain, before, devices)
+        transaction.changes.write_metadata(domain, entries)
+
+    def complete(
+        self,
+        transaction: Transaction,
+        registration: Registration,
+        domain: Domain,
+        devices: Sequence[PciAddress],
+    ) -> None:
+        """Note what the domain has without a note, such as after an attach with a lost reply."""
+        try:
+            before = self._host.read_metadata(domain)
+            entries = self._entries(before, registration, devices, ())
+            if {entry.id for entry in before} != {entry.id for entry in entries}:
+                transaction.changes.write_metadata(domain, entries)
+        except DeviceError:
+            _log.exception("metadata of domain %s lacks devices that it has", domain.name)
+
+    def _entries(
+        self,
+        before: Sequence[MetadataEntry],
+        registration: Registration,
+        devices: Sequence[PciAddress],
+        bound: Sequence[PciAddress],
+    ) -> Sequence[MetadataEntry]:
+        earlier = [each for entry in before if entry.device in devices for each in entry.bound]
+        entries = [entry for entry in before if entry.device not in devices]
+        for address in devices:
+            known = self._registry.find_by_address(registration.host, address)
+            if known is not None:
+                own = address == registration.pci_address
+                noted = tuple(dict.fromkeys([*earlier, *bound])) if own else ()
+                entries.append(MetadataEntry(known.id, known.name, address, noted))
+        return entries
+
+    def remove(
+        self, transaction: Transaction, domain: Domain, entries: Sequence[MetadataEntry]
+    ) -> None:
+        """Leave only these entries; the detach itself has succeeded, so a failure is logged."""
+        try:
+            transaction.changes.write_metadata(domain, entries)
+        except DeviceError:
+            if self._host.find_domain(domain.uuid) is not None:
+                _log.exception("metadata of domain %s still names a detached device", domain.name)
+
+    def _restore(
+        self,
+        transaction: Transaction,
+        domain: Domain,
+        entries: Sequence[MetadataEntry],
+        devices: Collection[HostDeviceId],
+    ) -> None:
+        """Undo a note, unless the domain has a device that could not be taken out again."""
+        try:
+            held = self._host.read_domain_assignments(domain)
+            if not any(each.device in devices for each in held):
+                transaction.changes.write_metadata(domain, entries)
+        except DeviceError:
+            _log.exception(
+                "metadata of domain %s still names devices of a failed attach", domain.name
+            )
+
+
+def _is_in(assignment: Assignment, domain: Domain) -> bool:
+    return assignment.domain.uuid == domain.uuid
+
+
+def _not_released(
+    domain: Domain, held: Sequence[HostDeviceId], how: str
+) -> GuestDidNotReleaseError:
+    return GuestDidNotReleaseError(
+        f"the guest of {domain.name} did not let go of {', '.join(map(str, held))} {how}; it is "
+        "out of the definition and still in the running domain",
+        hint="let the guest handle PCI hot-unplug and detach again, or shut the domain down",
+    )

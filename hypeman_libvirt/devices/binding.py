@@ -1,0 +1,264 @@
+"""Bind and unbind: devices between their host drivers and vfio-pci, each step read back."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from hypeman_libvirt.devices import checks, rules
+from hypeman_libvirt.devices.address import PciAddress
+from hypeman_libvirt.devices.errors import (
+    BusyError,
+    DeviceError,
+    DriverNotBoundError,
+    VfioUnavailableError,
+)
+from hypeman_libvirt.devices.model import Caller, Change, Device, NodeDevice, Registration, Scope
+from hypeman_libvirt.devices.ports import Host, OnChange, Registry
+from hypeman_libvirt.devices.references import References
+from hypeman_libvirt.devices.snapshot import Snapshot, SnapshotReader, lock_keys
+from hypeman_libvirt.devices.transaction import Transaction, Transactions
+
+_log: Final = logging.getLogger(__name__)
+
+
+class Drivers:
+    """Moves devices between drivers, all or nothing; libvirt's success says nothing.
+
+    The driver is read again after every step. The driver that a device had is noted in the
+    registry before it is taken, so that also another process knows what it goes back to.
+    """
+
+    def __init__(self, host: Host, registry: Registry) -> None:
+        """Read drivers back from this host, and note them in this registry."""
+        self._host = host
+        self._registry = registry
+
+    def bind(self, nodes: Iterable[NodeDevice], transaction: Transaction) -> None:
+        """Give each device that is not on a vfio driver to vfio-pci, in order.
+
+        Raises:
+            VfioUnavailableError: vfio-pci did not take one.
+        """
+        for node in nodes:
+            if not rules.on_vfio(node.driver):
+                if node.driver is not None:
+                    self._registry.note_host_driver(self._host.key(), node.address, node.driver)
+                transaction.undo.callback(self._give_back, node, transaction)
+                transaction.changes.bind(node.address)
+                self._demand_vfio(node.address)
+
+    def unbind(self, nodes: Iterable[NodeDevice], transaction: Transaction) -> None:
+        """Give each device that is on a vfio driver back to the host, in order.
+
+        A device that is known to have had no driver stays without one.
+
+        Raises:
+            DriverNotBoundError: The host driver did not take one.
+        """
+        for node in nodes:
+            if rules.on_vfio(node.driver):
+                expected = self._host_driver(node.address)
+                transaction.undo.callback(self._take_again, node.address, transaction)
+                transaction.changes.unbind(node.address)
+                self._demand_host_driver(node.address, expected)
+
+    def forget(self, nodes: Iterable[NodeDevice]) -> None:
+        """Forget which drivers these had: they are back on them, and there is nothing to undo."""
+        for node in nodes:
+            try:
+                self._registry.forget_host_driver(self._host.key(), node.address)
+            except DeviceError:
+                _log.exception("the registry still notes a host driver of %s", node.address)
+
+    def give_back(self, address: PciAddress, transaction: Transaction) -> None:
+        """Give a device back as far as its host driver takes it; a failure goes to the log.
+
+        It must not be on its host driver, which would probe it again.
+        """
+        _attempt("give back", address, lambda: transaction.changes.unbind(address))
+
+    def _host_driver(self, address: PciAddress) -> str | None:
+        """Return the driver that the device is known to have had."""
+        key = self._host.key()
+        noted = self._registry.host_driver(key, address)
+        if noted is not None:
+            return noted
+        registration = self._registry.find_by_address(key, address)
+        return registration.host_driver if registration else None
+
+    def _driver(self, address: PciAddress) -> str | None:
+        node = self._host.node_device(address)
+        return node.driver if node else None
+
+    def _demand_vfio(self, address: PciAddress) -> None:
+        driver = self._driver(address)
+        if not rules.on_vfio(driver):
+            raise VfioUnavailableError(
+                f"libvirt reported success, but vfio-pci did not take {address}: "
+                f"its driver is {driver or 'none'}",
+                hint="the change was undone; the kernel log of the host says why (dmesg)",
+            )
+
+    def _demand_host_driver(self, address: PciAddress, expected: str | None) -> None:
+        driver = self._driver(address)
+        if rules.on_vfio(driver):
+            raise DriverNotBoundError(
+                f"libvirt reported success, but {address} is still on {driver}",
+                hint="something on the host binds it to vfio: see driverctl and modprobe.d",
+            )
+        if driver is None and expected is not None:
+            raise DriverNotBoundError(
+                f"libvirt reported success, but {expected} did not take {address} back",
+                hint="it was put on vfio-pci again; the kernel log of the host says why (dmesg)",
+            )
+
+    def _give_back(self, node: NodeDevice, transaction: Transaction) -> None:
+        """Undo a bind: only where the device is not on its host driver, which would bounce it."""
+        if self._driver(node.address) == node.driver:
+            return
+        if self._is_group_held(node):
+            _log.error("%s stays on vfio-pci: a guest holds its IOMMU group", node.address)
+            return
+        self.give_back(node.address, transaction)
+        after = self._driver(node.address)
+        if after != node.driver:
+            _log.error(
+                "%s is on %s after a failed bind, it was on %s", node.address, after, node.driver
+            )
+
+    def _is_group_held(self, node: NodeDevice) -> bool:
+        """Whether a guest runs with a member: then the host driver could not take the device."""
+        members = {node.address, *node.group_addresses}
+        assignments = self._host.read_assignments(members)
+        return any(each.live for member in members for each in assignments.get(member, ()))
+
+    def _take_again(self, address: PciAddress, transaction: Transaction) -> None:
+        """Undo an unbind."""
+        if not rules.on_vfio(self._driver(address)):
+            _attempt("bind again", address, lambda: transaction.changes.bind(address))
+
+
+class Binding:
+    """Binds registered devices to vfio-pci, and gives them back to their host drivers."""
+
+    def __init__(
+        self,
+        host: Host,
+        references: References,
+        snapshots: SnapshotReader,
+        drivers: Drivers,
+        transactions: Transactions,
+        on_change: OnChange,
+    ) -> None:
+        """Build it on its world.
+
+        Args:
+            host: Where the devices are.
+            references: Which of them are registered, under which names.
+            snapshots: Reads what the checks look at.
+            drivers: Moves devices between drivers.
+            transactions: Runs the operations.
+            on_change: Is told of each change that was made.
+        """
+        self._host = host
+        self._references = references
+        self._snapshots = snapshots
+        self._drivers = drivers
+        self._transactions = transactions
+        self._on_change = on_change
+
+    def bind(self, reference: str, scope: Scope, caller: Caller, *, force: bool = False) -> Device:
+        """Take the device from its host driver and give it to vfio-pci.
+
+        Raises:
+            DeviceError: A check refuses, or vfio-pci did not take it; nothing has changed then.
+        """
+        registration = self._references.find(reference)
+
+        def bind(transaction: Transaction) -> Device:
+            snapshot = self._snapshots.read("bind", registration, scope)
+            return self.bind_within(transaction, registration, snapshot, caller, force=force)
+
+        keys = self._snapshots.lock_keys(registration.pci_address)
+        return self._transactions.run(keys, bind)
+
+    def unbind(self, reference: str, scope: Scope, caller: Caller) -> Device:
+        """Take the device from vfio-pci and give it back to its host driver.
+
+        Raises:
+            InUseError: A domain holds it, or a member of its IOMMU group.
+            DriverNotBoundError: The host driver did not take it; it is on vfio-pci as before.
+        """
+        registration = self._references.find(reference)
+
+        def unbind(transaction: Transaction) -> Device:
+            snapshot = self._snapshots.read("unbind", registration, scope)
+            checks.guard(snapshot)
+            return self.unbind_within(transaction, registration, snapshot, caller)
+
+        keys = self._snapshots.lock_keys(registration.pci_address)
+        return self._transactions.run(keys, unbind)
+
+    def bind_within(
+        self,
+        transaction: Transaction,
+        registration: Registration,
+        snapshot: Snapshot,
+        caller: Caller,
+        *,
+        force: bool = False,
+    ) -> Device:
+        """Check and bind as a step of an operation."""
+        checks.guard(snapshot, force=force)
+        demand_locks(snapshot, transaction)
+        before = Device(registration, snapshot.node, snapshot.assignment)
+        if not snapshot.todo:
+            return before
+        self._drivers.bind(snapshot.todo, transaction)
+        after = self._read_back(before)
+        forced = force and bool(snapshot.uses)
+        self._on_change(Change("bind", caller, before, after, forced))
+        return after
+
+    def unbind_within(
+        self,
+        transaction: Transaction,
+        registration: Registration,
+        snapshot: Snapshot,
+        caller: Caller,
+    ) -> Device:
+        """Unbind as a step of an operation, after its checks."""
+        demand_locks(snapshot, transaction)
+        before = Device(registration, snapshot.node, snapshot.assignment)
+        if not snapshot.todo:
+            return before
+        self._drivers.unbind(snapshot.todo, transaction)
+        after = self._read_back(before)
+        self._drivers.forget(snapshot.todo)
+        self._on_change(Change("unbind", caller, before, after))
+        return after
+
+    def _read_back(self, before: Device) -> Device:
+        """Return the device with its driver of now; who has it is as it was under the locks."""
+        node = self._host.node_device(before.registration.pci_address)
+        return Device(before.registration, node, before.assignment)
+
+
+def demand_locks(snapshot: Snapshot, transaction: Transaction) -> None:
+    """Refuse to act on a group that is not the one that was locked.
+
+    Raises:
+        BusyError: The device has changed its IOMMU group, or the group its members, meanwhile.
+    """
+    if not transaction.lock_keys.issuperset(lock_keys(snapshot.address, snapshot.node)):
+        raise BusyError(f"the IOMMU group of {snapshot.address} has changed", hint="try again")
+
+
+def _attempt(what: str, address: PciAddress, step: Callable[[], None]) -> None:
+    """Take a step of an undo; the error that made it necessary is the one to report."""
+    try:
+        step()
+    except DeviceError:
+        _log.exception("could not %s %s", what, address)

@@ -1,0 +1,74 @@
+"""hypeman's device API on one libvirt host, as the layers above see it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from hypeman_libvirt.devices.attachment import Attachment
+from hypeman_libvirt.devices.binding import Binding
+from hypeman_libvirt.devices.event_feed import EventFeed
+from hypeman_libvirt.devices.inventory import Inventory
+from hypeman_libvirt.devices.preflight import Preflighter
+from hypeman_libvirt.devices.registration import Registrations
+from hypeman_libvirt.devices.transaction import Transactions
+
+
+class Answering(Protocol):
+    """Something that the service cannot do without: the host and the registry."""
+
+    def ping(self) -> None:
+        """Raise if it does not answer."""
+
+
+class DeviceService:
+    """The use cases, each a method of the object that implements it.
+
+    Attributes:
+        inventory: Reads.
+        preflight: Says beforehand what would happen.
+        event_feed: Tells what happened.
+        register: Gives a device an id and a name; see Registrations, as for the next.
+        unregister: Forgets a device.
+        bind: Gives a device to vfio-pci; see Binding, as for the next.
+        unbind: Gives it back to its host driver.
+        attach: Gives a device to a domain; see Attachment, as for the next.
+        detach: Takes it out again.
+        drain: Waits for operations under way; see Transactions.
+        close: Ends every stream of events and closes what the service was built on.
+    """
+
+    def __init__(
+        self,
+        *,
+        inventory: Inventory,
+        registrations: Registrations,
+        binding: Binding,
+        attachment: Attachment,
+        preflight: Preflighter,
+        event_feed: EventFeed,
+        transactions: Transactions,
+        needs: Sequence[Answering],
+        on_close: Callable[[], None],
+    ) -> None:
+        """Put the use cases side by side."""
+        self.inventory = inventory
+        self.preflight = preflight
+        self.event_feed = event_feed
+        self.register = registrations.register
+        self.unregister = registrations.unregister
+        self.bind, self.unbind = binding.bind, binding.unbind
+        self.attach, self.detach = attachment.attach, attachment.detach
+        self.drain = transactions.drain
+        self.close = on_close
+        self._needs = needs
+
+    def ping(self) -> None:
+        """Raise if libvirt or the registry does not answer.
+
+        Raises:
+            LibvirtUnavailableError: libvirt does not.
+            RegistryUnavailableError: The registry does not.
+        """
+        for each in self._needs:
+            each.ping()
