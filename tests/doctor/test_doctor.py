@@ -168,7 +168,7 @@ def test_a_damaged_note_is_named_and_hides_no_other(
     assert "notes" not in doctor.findings()
     with world_on(libvirt_host, tmp_path) as world:
         world.service.register(L4, "l4-gpu", {}, OPERATOR)
-        world.service.passthrough.attach("l4-gpu", "vm-off", "device", OPERATOR)
+        world.service.attach("l4-gpu", "vm-off", "device", OPERATOR)
     fake_host.virsh_detach("vm-off", L4, live=False)
     fake_host.add_domain_xml(DAMAGED.format("a-first"))
     _, printed = doctor.run()
