@@ -13,6 +13,7 @@ import libvirt
 from hypeman_libvirt.devices.address import PciAddress
 from hypeman_libvirt.devices.errors import (
     DeviceNotFoundError,
+    LibvirtDeniedError,
     LibvirtFailedError,
     VfioUnavailableError,
 )
@@ -141,8 +142,15 @@ class NodeDevices:
         if node is None:
             return None
         if node.topology is None:
-            node = replace(node, topology=topology_by_parents(node, self._find_parent))
+            node = replace(node, topology=self._read_topology(node))
         return self._complete(node)
+
+    def _read_topology(self, node: NodeDevice) -> str | None:
+        """Read the chain of bridges; None where one of them cannot be read."""
+        try:
+            return topology_by_parents(node, self._find_parent)
+        except (LibvirtDeniedError, LibvirtFailedError):
+            return None
 
     def _find_parent(self, node_name: str) -> NodeDevice | None:
         xml = self._connection.read("nodeDeviceLookupByName", lambda c: _describe(c, node_name))

@@ -23,12 +23,17 @@ HOST_XML = Path(__file__).parents[2] / "contrib" / "demo" / "host.xml"
 
 
 @pytest.fixture
-def uri(request: pytest.FixtureRequest) -> Iterator[str]:
+def host_xml() -> Path:
+    return HOST_XML
+
+
+@pytest.fixture
+def uri(request: pytest.FixtureRequest, host_xml: Path) -> Iterator[str]:
     if request.config.getoption("--level") == "testdriver":
-        yield f"test://{HOST_XML}"
+        yield f"test://{host_xml}"
         return
     host = FakeHost()
-    host.load(HOST_XML)
+    host.load(host_xml)
     fake_libvirt.serve(host)
     yield host.uri
     fake_libvirt.forget(host)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from hypeman_libvirt.devices.address import PciAddress
-from tests import fake_libvirt
 from tests.contract.conftest import HOST_XML
-from tests.fake_host import FakeHost
 
 if TYPE_CHECKING:
     from hypeman_libvirt.host.libvirt_host import LibvirtHost
@@ -41,18 +38,11 @@ CARD = """
 
 
 @pytest.fixture
-def uri(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+def host_xml(tmp_path: Path) -> Path:
     """The demo host with that card."""
     file = tmp_path / "host.xml"
     file.write_text(HOST_XML.read_text().replace("</node>", f"{CARD}</node>"))
-    if request.config.getoption("--level") == "testdriver":
-        yield f"test://{file}"
-        return
-    host = FakeHost()
-    host.load(file)
-    fake_libvirt.serve(host)
-    yield host.uri
-    fake_libvirt.forget(host)
+    return file
 
 
 def test_the_card_is_there(host: LibvirtHost) -> None:

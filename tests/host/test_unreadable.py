@@ -181,3 +181,17 @@ def test_a_listing_fails_once_and_is_asked_again(fake_host: FakeHost) -> None:
     fake_host.refuse("XMLDesc", 1, 0, times=1)
     assert len(NodeDevices(connection).list_devices()) == len(list(fake_host.functions()))
     connection.close()
+
+
+def test_a_bridge_that_cannot_be_read_hides_no_device_behind_it(fake_host: FakeHost) -> None:
+    card = fake_host.add_pci("0000:66:00.0", group=66, parent="pci_0000_a1_01_0")
+    for path in card.element.findall("path"):
+        card.element.remove(path)
+    fake_host.pci("0000:a1:01.0").refusal = (1, 22)
+    connection = Connection(fake_host.uri)
+    nodes = NodeDevices(connection)
+    assert LOADED in [each.address for each in nodes.list_devices()]
+    found = nodes.find(LOADED)
+    assert found is not None
+    assert found.topology is None  # and not one that would make it another card
+    connection.close()
