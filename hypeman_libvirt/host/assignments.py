@@ -60,6 +60,10 @@ class DomainDevices:
     held: Sequence[Held]
     others: Sequence[GuestDevice]
 
+    def __bool__(self) -> bool:
+        """Whether there is anything."""
+        return bool(self.held or self.others)
+
 
 @dataclass(frozen=True, slots=True)
 class DomainRecord:
@@ -117,6 +121,8 @@ class DomainReader:
 
 def list_assignments(record: DomainRecord, trace: Trace) -> Sequence[Assignment]:
     """Say what a domain has, directly or through a controller."""
+    if not record.live and not record.defined:
+        return ()
     live = dict(_list_devices(record.live, trace))
     defined = dict(_list_devices(record.defined, trace))
     return [

@@ -8,7 +8,7 @@ from typing import Final
 
 import libvirt
 
-from hypeman_libvirt.host.assignments import DomainReader, DomainRecord, Records
+from hypeman_libvirt.host.assignments import DomainReader, Records
 from hypeman_libvirt.host.cache.domain_files import DomainFiles, Stamps
 
 _FEW: Final = 8
@@ -58,8 +58,8 @@ class AssignmentIndex:
         if self._defined is None or self._running is None:
             return self._reader.read_all()
         names = {
-            *(name for name, _ in defined.items() ^ self._defined.items()),
-            *(name for name, _ in running.items() ^ self._running.items()),
+            *_changed(defined, self._defined),
+            *_changed(running, self._running),
             *_unproven(self._records, defined, running),
             *self._unknown(defined, running),
         }
@@ -87,11 +87,15 @@ class AssignmentIndex:
         return (name for name in self._reader.list_names(flags) if name not in self._records)
 
 
+def _changed(now: Stamps, before: Stamps) -> Iterator[str]:
+    if now is not before:
+        yield from (name for name, stamp in now.items() if before.get(name) != stamp)
+        yield from (name for name in before if name not in now)
+
+
 def _unproven(records: Records, defined: Stamps, running: Stamps) -> Iterator[str]:
     """List domains that lack a file which they should have: nothing would tell of a change."""
-    return (name for name, each in records.items() if _lacks_file(each, name, defined, running))
-
-
-def _lacks_file(record: DomainRecord, name: str, defined: Stamps, running: Stamps) -> bool:
-    domain = record.domain
-    return (domain.persistent and name not in defined) or (domain.active and name not in running)
+    for name, record in records.items():
+        domain = record.domain
+        if (domain.persistent and name not in defined) or (domain.active and name not in running):
+            yield name

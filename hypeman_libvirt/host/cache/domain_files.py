@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -28,9 +27,14 @@ _Identity: TypeAlias = tuple[int, int, int, int]
 _SUFFIX: Final = ".xml"
 _NEW: Final = ".xml.new"
 """libvirt writes this file first, and then renames it."""
-_SETTLED: Final = 2_500_000_000
+_SUFFIXES: Final = (_SUFFIX, _NEW)
+_SUFFIX_LENGTH: Final = -len(_SUFFIX)
+_A_SECOND: Final = 1_000_000_000
+_TICKS: Final = 50_000_000
 """Nanoseconds after which a time of change is final: two changes within one tick of the kernel's
-clock leave the same time, and some file systems count seconds."""
+clock, of 10 ms at most, leave the same time."""
+_SECONDS: Final = 2_500_000_000
+"""The same where the file system may count seconds: the time has no fraction."""
 _ROOM: Final = 1024 * 1024
 """Bytes that must be free, or libvirt may have failed to write what it did."""
 
@@ -91,17 +95,14 @@ class DomainFiles:
         with os.scandir(self._directory) as entries:
             files = dict(_list_files(entries))
         unwritten = known is not None and known.directory != directory and known.files == files
-        stamps: dict[str, Stamp] = {}
-        for name, each in sorted(files.items()):  # NAME.xml, then NAME.xml.new
-            domain, _, new = name.rpartition(_SUFFIX)
-            final = not unwritten and not new and self._is_final(each)
-            stamps[domain] = each if final else object()
-        return _Scan(directory, self._is_final(directory), files, stamps)
-
-    def _is_final(self, identity: _Identity) -> bool:
-        """Whether the next change will be seen: an inode may be used again within one tick."""
-        _, _, _, changed_at = identity
-        return self._now() - changed_at > _SETTLED
+        now = self._now()
+        stamps: dict[str, Stamp] = {
+            name[:_SUFFIX_LENGTH]: each if not unwritten and _is_final(each, now) else object()
+            for name, each in files.items()
+            if name.endswith(_SUFFIX)
+        }
+        stamps |= {name.removesuffix(_NEW): object() for name in files if name.endswith(_NEW)}
+        return _Scan(directory, _is_final(directory, now), files, stamps)
 
     def _has_room(self) -> bool:
         """Whether libvirt can write its files."""
@@ -112,9 +113,18 @@ class DomainFiles:
 def _list_files(entries: Iterable[os.DirEntry[str]]) -> Iterator[tuple[str, _Identity]]:
     """Read which file each domain has, or is about to have."""
     for entry in entries:
-        if entry.name.endswith((_SUFFIX, _NEW)) and entry.is_file():
-            with suppress(FileNotFoundError):
-                yield entry.name, _identity(entry.stat())
+        if entry.name.endswith(_SUFFIXES) and entry.is_file():
+            try:
+                stat = entry.stat()
+            except FileNotFoundError:  # it was renamed, which the next look will see
+                continue
+            yield entry.name, (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+
+
+def _is_final(identity: _Identity, now: int) -> bool:
+    """Whether the next change will be seen: an inode may be used again within one tick."""
+    *_, changed_at = identity
+    return now - changed_at > (_TICKS if changed_at % _A_SECOND else _SECONDS)
 
 
 def _identity(stat: os.stat_result) -> _Identity:
