@@ -15,11 +15,12 @@ class FilesOnDisk:
     """Two directories with a file for each domain, as libvirt 9.0 and 11.3 were seen to keep them.
 
     Each change is a second after the one before, and all of them are so long ago that no clock's
-    tick can hide another one.
+    tick can hide another one; unless they are to have the time that they were made at.
     """
 
-    def __init__(self, definitions: Path, states: Path) -> None:
+    def __init__(self, definitions: Path, states: Path, *, long_ago: bool = True) -> None:
         self.definitions, self.states = definitions, states
+        self._long_ago = long_ago
         self._time = time.time_ns() - _AN_HOUR
         for directory in (definitions, states):
             directory.mkdir(parents=True, exist_ok=True)
@@ -41,5 +42,7 @@ class FilesOnDisk:
             self._set_time(directory)
 
     def _set_time(self, path: Path) -> None:
+        if not self._long_ago:
+            return
         self._time += _A_SECOND
         os.utime(path, ns=(self._time, self._time))

@@ -101,9 +101,10 @@ class FakeHost(Machine):
         self._next_domain_id = 0
         self._files: FilesOnDisk | None = None
 
-    def keep_files(self, directory: Path) -> FilesOnDisk:
+    def keep_files(self, directory: Path, *, long_ago: bool = True) -> FilesOnDisk:
         """Keep each domain's files in the directory from now on, as the libvirt of a host does."""
-        self._files = FilesOnDisk(directory / "definitions", directory / "states")
+        definitions, states = directory / "definitions", directory / "states"
+        self._files = FilesOnDisk(definitions, states, long_ago=long_ago)
         for guest in self.guests.values():
             self.save(guest)
         return self._files

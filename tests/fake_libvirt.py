@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from copy import deepcopy
 from typing import Any, Final
+from uuid import UUID
 
 from lxml import etree
 from lxml.etree import _Element as Element
@@ -326,9 +327,9 @@ class virConnect:
             digits = uuidstr.replace("-", "").lower()
             if len(digits) != 32 or set(digits) - set("0123456789abcdef"):
                 raise failure(INVALID_ARG, FROM_DOMAIN, "Invalid UUID")
-            for guest in list(host.guests.values()):
-                if guest.uuid.replace("-", "") == digits:
-                    return virDomain(self, guest)
+            guest = host.guests.get(str(UUID(digits)))
+            if guest is not None:
+                return virDomain(self, guest)
             raise failure(NO_DOMAIN, VIR_FROM_QEMU, "Domain not found")
 
     def lookupByName(self, name: str) -> virDomain:
