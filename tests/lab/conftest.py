@@ -57,8 +57,9 @@ def running_guest(lab: Lab) -> Guest:
 @pytest.fixture(scope="session")
 def running_service(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     directory = tmp_path_factory.mktemp("service")
-    settings = {"operation_timeout": PATIENCE, "release_timeout": PATIENCE}
-    with serving(lab.uri, directory, **settings) as service:
+    with serving(
+        lab.uri, directory, operation_timeout=PATIENCE, release_timeout=PATIENCE
+    ) as service:
         yield service
 
 

@@ -115,11 +115,17 @@ def make_token() -> str:
 
 
 @contextmanager
-def serving(uri: str, directory: Path, **settings: object) -> Iterator[Service]:
-    """Start the service on a libvirt URI, with settings by name, and stop it in the end."""
+def serving(
+    uri: str, directory: Path, registry: Path | None = None, **settings: object
+) -> Iterator[Service]:
+    """Start the service on a libvirt URI, with settings by name, and stop it in the end.
+
+    Its log is in the directory, and its registry, unless it shares one with another service.
+    """
     log = directory / "service.log"
     environment = {f"HYPEMAN_LIBVIRT_{key.upper()}": str(value) for key, value in settings.items()}
-    flags = ["--listen", "127.0.0.1:0", "--uri", uri, "--registry", str(directory / "devices.db")]
+    location = str(registry or directory / "devices.db")
+    flags = ["--listen", "127.0.0.1:0", "--uri", uri, "--registry", location]
     with log.open("w") as stderr:
         process = subprocess.Popen(  # noqa: S603
             [sys.executable, "-m", "hypeman_libvirt.cli.main", "serve", *flags],
