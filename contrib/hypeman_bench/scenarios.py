@@ -53,6 +53,7 @@ def list_scenarios() -> list[Scenario]:
         *_lists(),
         *_writes(),
         *_domains(),
+        *_changes(),
         Scenario("p99 of GET while a bind hangs, against rest", "x", _hanging, 2.0, "most"),
         Scenario("start to ready, against importing", "x", _start, 1.5, "most"),
         Scenario("memory at 1000 registered, against bare", "x", _memory, 1.3, "most"),
@@ -123,6 +124,37 @@ def _domains() -> list[Scenario]:
         Scenario("GET /devices/{id}, 10 domains, libvirtd", "F", _on_libvirtd(10), 0.5),
         Scenario("GET /devices/{id}, 1000 domains, libvirtd", "F", _on_libvirtd(1000), 0.5),
     ]
+
+
+def _changes() -> list[Scenario]:
+    """List what a change costs on the host itself, where libvirt's files can be seen."""
+    lines = []
+    for name in ("register", "bind", "unbind", "attach", "detach", "unregister"):
+        time_ratio = Scenario(
+            f"{name} at 1000 domains against 10", "x", _time_of(name), 1.3, "most"
+        )
+        lines += [time_ratio, Scenario(f"{name}, 1000 domains", "libvirt calls", _calls_of(name))]
+    return lines
+
+
+def _time_of(operation: str) -> Callable[[Path], AbstractContextManager[Measure]]:
+    @contextmanager
+    def prepare(_: Path) -> Iterator[Measure]:
+        def measure(seconds: float) -> float:
+            took = servers.changes(seconds, 10, 1000)[operation]
+            return took["1000"][0] / took["10"][0]
+
+        yield measure
+
+    return prepare
+
+
+def _calls_of(operation: str) -> Callable[[Path], AbstractContextManager[Measure]]:
+    @contextmanager
+    def prepare(_: Path) -> Iterator[Measure]:
+        yield lambda _: servers.changes(0.0, 1000)[operation]["1000"][1]
+
+    return prepare
 
 
 def _against_bare(

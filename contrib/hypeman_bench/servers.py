@@ -25,6 +25,7 @@ THREADS = 8
 """Of each server, so that they are equals."""
 _BARE = Path(__file__).with_name("bare.py")
 _HANGING = Path(__file__).with_name("hanging.py")
+_CHANGING = Path(__file__).with_name("changing.py")
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,14 @@ def ours_that_can_hang() -> Iterator[Server]:
     port = free_port()
     with serving([sys.executable, str(_HANGING), str(port)], port, **environment()) as server:
         yield server
+
+
+def changes(seconds: float, *domains: int) -> dict[str, dict[str, tuple[float, int]]]:
+    """Measure changes among so many domains: by operation and number, seconds and calls."""
+    numbers = [str(each) for each in (seconds, *domains)]
+    printed = subprocess.check_output([sys.executable, str(_CHANGING), *numbers], text=True)
+    measured: dict[str, dict[str, tuple[float, int]]] = json.loads(printed)
+    return measured
 
 
 def command(port: int, uri: str, registry: Path) -> list[str]:
