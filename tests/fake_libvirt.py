@@ -84,6 +84,7 @@ VIR_ERR_NO_DOMAIN: Final = NO_DOMAIN
 VIR_ERR_AUTH_FAILED: Final = 45
 VIR_ERR_NO_NETWORK: Final = 43
 VIR_ERR_NO_STORAGE_POOL: Final = 49
+VIR_ERR_NO_STORAGE_VOL: Final = 50
 VIR_ERR_NO_NODE_DEVICE: Final = NO_NODE_DEVICE
 VIR_ERR_OPERATION_INVALID: Final = OPERATION_INVALID
 VIR_ERR_CONFIG_UNSUPPORTED: Final = 67
@@ -279,6 +280,12 @@ class virConnect:
         with self._call("listAllStoragePools") as host:
             return [virStoragePool(self, pool) for pool in host.pools]
 
+    def storagePoolLookupByName(self, name: str) -> virStoragePool:
+        with self._call("storagePoolLookupByName") as host:
+            if name not in {pool for pool, _ in host.volumes}:
+                raise failure(VIR_ERR_NO_STORAGE_POOL, FROM_DOMAIN, f"no storage pool {name!r}")
+            return virStoragePool(self, None, name)
+
     def getDomainCapabilities(
         self,
         emulatorbin: str | None = None,
@@ -449,9 +456,10 @@ class virNetwork:
 class virStoragePool:
     """A storage pool as one connection sees it."""
 
-    def __init__(self, conn: virConnect, pool: Pool | None) -> None:
+    def __init__(self, conn: virConnect, pool: Pool | None, name: str = "") -> None:
         self._conn = conn
         self._pool = pool
+        self._name = name
 
     def info(self) -> list[int]:
         _, *figures = self._read("poolInfo")
@@ -460,11 +468,28 @@ class virStoragePool:
     def XMLDesc(self, flags: int = 0) -> str:
         return f"<pool type='{self._read('poolXMLDesc')[0]}'/>"
 
+    def storageVolLookupByName(self, name: str) -> virStorageVol:
+        with self._conn._call("storageVolLookupByName") as host:
+            path = host.volumes.get((self._name, name))
+            if path is None:
+                raise failure(VIR_ERR_NO_STORAGE_VOL, FROM_DOMAIN, f"no storage vol {name!r}")
+            return virStorageVol(path)
+
     def _read(self, call: str) -> Pool:
         with self._conn._call(call):
             if self._pool is None:
                 raise failure(VIR_ERR_NO_STORAGE_POOL, FROM_DOMAIN, "no storage pool")
             return self._pool
+
+
+class virStorageVol:
+    """A volume of a pool, which says its path without asking anybody."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def path(self) -> str:
+        return self._path
 
 
 class virDomain:

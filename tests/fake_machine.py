@@ -101,6 +101,7 @@ class Machine(Faults):
     """Node devices and drivers, without libvirt's rules about domains.
 
     ``pools`` are its storage pools; None is one that is stopped between the list and the read.
+    ``volumes`` are paths by the names of pool and volume.
     """
 
     def __init__(self, *, iommu: bool) -> None:
@@ -110,6 +111,7 @@ class Machine(Faults):
         self.hypervisors = ["qemu", "kvm"]
         self.networks: dict[str, str] = {}
         self.pools: list[Pool | None] = []
+        self.volumes: dict[tuple[str, str], str] = {}
         self.nodes: dict[str, Node] = {}
         self.listeners: list[Notify] = []
         self.add_node("<device><name>computer</name><capability type='system'/></device>")

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeAlias, cast
+from typing import Final, TypeAlias
 
 import libvirt
 
-from hypeman_libvirt.devices.address import HostDeviceId, MdevUuid, PciAddress
+from hypeman_libvirt.devices.address import HostDeviceId, MdevUuid
 from hypeman_libvirt.devices.model import Assignment, AssignmentKind, Domain
 from hypeman_libvirt.devices.ports import AssignmentsByDevice
 from hypeman_libvirt.host.connection import Connection
+from hypeman_libvirt.host.usage.guest_usage import Trace, UntracedDevice
 from hypeman_libvirt.host.xml.domain import DomainXml, Held
 from hypeman_libvirt.host.xml.guest_devices import (
     GuestDevice,
     MdevSource,
-    PciSource,
     parse_guest_devices,
 )
 
@@ -33,19 +33,8 @@ _STATES: Final = {
     libvirt.VIR_DOMAIN_PMSUSPENDED: "pmsuspended",
 }
 """The words of ``virsh domstate``."""
-_UNTRACED: Final = frozenset({"macvtap", "char_device"})
-"""Kinds of guest devices that leave the PCI function with the host: no assignments."""
-
-Trace: TypeAlias = Callable[[GuestDevice], Collection[PciAddress] | None]
-"""Says on which PCI functions something of a guest's lies; None where that is unknown."""
-
 NewTrace: TypeAlias = Callable[[], Trace]
 """Begins to trace: what is traced together sees the host at one moment."""
-
-
-def trace_nothing() -> Trace:
-    """Trace no further than to a PCI function that the domain names itself."""
-    return lambda device: {device.source.address} if isinstance(device.source, PciSource) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +121,15 @@ def list_assignments(record: DomainRecord, trace: Trace) -> Sequence[Assignment]
     ]
 
 
+def list_untraced(record: DomainRecord, trace: Trace) -> Sequence[UntracedDevice]:
+    """Say what a running domain uses without it being known where that lies.
+
+    What a definition refers to may not be there, and harms nobody until it is.
+    """
+    used = () if record.live is None else record.live.others
+    return [UntracedDevice(record.domain.name, each) for each in used if trace(each) is None]
+
+
 def by_device(assignments: Iterable[Assignment]) -> AssignmentsByDevice:
     """Say which domains have which device, active ones first."""
     found: dict[HostDeviceId, list[Assignment]] = defaultdict(list)
@@ -154,13 +152,10 @@ def _list_devices(devices: DomainDevices | None, trace: Trace) -> Iterator[tuple
 
 
 def _trace(device: GuestDevice, trace: Trace) -> Iterator[_Device]:
-    if device.kind in _UNTRACED:
-        return
-    kind = cast("AssignmentKind", device.kind)
     if isinstance(device.source, MdevSource):
-        yield MdevUuid.parse(device.source.uuid), kind, None
-    via = None if kind == "nvme_disk" else device.via
-    yield from ((address, kind, via) for address in trace(device) or ())
+        yield MdevUuid.parse(device.source.uuid), device.kind, None
+    via = None if device.kind == "nvme_disk" else device.via
+    yield from ((address, device.kind, via) for address in trace(device) or ())
 
 
 def _read_each(domains: Iterable[libvirt.virDomain]) -> Iterator[DomainRecord]:

@@ -17,7 +17,9 @@ from hypeman_libvirt.host.assignments import (
     Records,
     by_device,
     list_assignments,
+    list_untraced,
 )
+from hypeman_libvirt.host.usage.guest_usage import UntracedDevice
 
 _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
@@ -61,6 +63,12 @@ class DomainLookup:
         """Say which domains have any of these devices, active ones first."""
         found = self.list_assignments()
         return {device: found[device] for device in devices if device in found}
+
+    def list_untraced(self) -> Sequence[UntracedDevice]:
+        """Say what running domains use without it being known where that lies."""
+        trace = self._new_trace()
+        records = self._read_all().values()
+        return [each for record in records for each in list_untraced(record, trace)]
 
     def read_domain_assignments(self, domain: Domain) -> Sequence[Assignment]:
         """Say what this one domain has; nothing when it is gone."""

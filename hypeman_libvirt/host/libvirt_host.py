@@ -16,7 +16,7 @@ from hypeman_libvirt.devices.errors import (
 )
 from hypeman_libvirt.devices.model import Assignment, Domain, HostUse, MetadataEntry, NodeDevice
 from hypeman_libvirt.devices.ports import AssignmentsByDevice, HostChanges, HostView, RemovalWatch
-from hypeman_libvirt.host.assignments import DomainReader, Records, trace_nothing
+from hypeman_libvirt.host.assignments import DomainReader, NewTrace, Records
 from hypeman_libvirt.host.cache.assignment_index import AssignmentIndex
 from hypeman_libvirt.host.cache.domain_files import (
     DomainDirectories,
@@ -32,11 +32,13 @@ from hypeman_libvirt.host.local_markings import LocalMarkings
 from hypeman_libvirt.host.node_devices import NodeDevices, as_it_is
 from hypeman_libvirt.host.removal import watch_removal
 from hypeman_libvirt.host.resources import ResourceFacts
+from hypeman_libvirt.host.storage_volumes import StorageVolumes
 from hypeman_libvirt.host.test_driver import (
     TestDriverDomains,
     TestDriverNodeDevices,
     is_test_driver,
 )
+from hypeman_libvirt.host.usage.guest_usage import GuestUsage
 from hypeman_libvirt.host.usage.host_usage import HostUsage
 from hypeman_libvirt.host.usage.local_host import LocalHost, is_local
 from hypeman_libvirt.host.xml.document import parse_xml
@@ -64,6 +66,7 @@ class LibvirtHost:
         connection: Connection,
         node_devices: NodeDevices,
         domains: DomainLookup,
+        uses: HostUsage,
         open_changes: OpenChanges,
         shown: HostView | None = None,
     ) -> None:
@@ -75,8 +78,7 @@ class LibvirtHost:
         self._open_changes = open_changes
         self.shown: HostView = shown or self
         self._uuid: str | None = None
-        local = LocalHost() if is_local(connection.uri) else None
-        self._uses = HostUsage(node_devices.list_tree, local)
+        self._uses = uses
         self.resources = ResourceFacts(connection, node_devices)
 
     @property
@@ -142,7 +144,8 @@ class LibvirtHost:
 
     def list_uses(self, devices: Collection[NodeDevice]) -> Sequence[HostUse]:
         """Say what the host itself does with these devices."""
-        return self._uses.list_uses(devices)
+        untraced = self._domains.list_untraced() if devices else ()
+        return self._uses.list_uses(devices, untraced)
 
     def has_vfio(self) -> bool | None:
         """Read ``pciBackend``; a driver without domain capabilities does not say.
@@ -200,11 +203,12 @@ class CachedHost(LibvirtHost):
         connection: Connection,
         node_devices: NodeDevices,
         domains: DomainLookup,
+        uses: HostUsage,
         open_changes: OpenChanges,
         caches: Caches,
     ) -> None:
         """Take the same as a LibvirtHost, and the caches of both."""
-        super().__init__(connection, node_devices, domains, open_changes)
+        super().__init__(connection, node_devices, domains, uses, open_changes)
         self._node_device_cache, self._domain_cache = caches
 
     def node_device(self, address: PciAddress) -> NodeDevice | None:
@@ -264,7 +268,10 @@ def _pci_functions(devices: Sequence[HostDeviceId]) -> Sequence[PciAddress]:
 
 
 def open_host(
-    uri: str, observe: Observe = ignore_call, directories: DomainDirectories | None = None
+    uri: str,
+    observe: Observe = ignore_call,
+    directories: DomainDirectories | None = None,
+    local_host: LocalHost | None = None,
 ) -> LibvirtHost:
     """Return the host of a URI; libvirt is not asked before it is needed.
 
@@ -272,20 +279,24 @@ def open_host(
         uri: https://libvirt.org/uri.html; the embedded host is ``demo_uri()``.
         observe: Is told of each call to libvirt.
         directories: Where its libvirt keeps domains, if that is not where a local one does.
+        local_host: Shows what a local URI's host does, if that is not the one that we run on.
     """
     connection = Connection(uri, observe, keepalive=FOR_READS)
     if is_test_driver(uri):
         return _open_demo(connection)
     complete = LocalMarkings().complete if is_local(uri) else as_it_is
     node_devices, reader = NodeDevices(connection, complete), DomainReader(connection)
+    here = (local_host or LocalHost()) if is_local(uri) else None
+    new_trace = _trace_on(connection, node_devices, here)
     local = domain_directories(uri, os.environ) if is_local(uri) else None
     caches = None
     if local is not None:
         caches = (
             NodeDeviceCache(connection, node_devices, SysfsDrivers()),
-            DomainCache(connection, reader, trace_nothing, DomainFiles(local.definitions).read),
+            DomainCache(connection, reader, new_trace, DomainFiles(local.definitions).read),
         )
-    lookup = DomainLookup(reader, _read_all(reader, directories or local), trace_nothing)
+    lookup = DomainLookup(reader, _read_all(reader, directories or local), new_trace)
+    uses = HostUsage(node_devices.list_tree, here)
 
     @contextmanager
     def open_changes() -> Iterator[HostChanges]:
@@ -295,7 +306,7 @@ def open_host(
         finally:
             own.close()
 
-    return _assemble(connection, node_devices, lookup, open_changes, caches)
+    return _assemble(connection, node_devices, lookup, uses, open_changes, caches)
 
 
 def _read_all(reader: DomainReader, directories: DomainDirectories | None) -> Callable[[], Records]:
@@ -309,23 +320,34 @@ def _read_all(reader: DomainReader, directories: DomainDirectories | None) -> Ca
 def _open_demo(connection: Connection) -> LibvirtHost:
     """Change over the shared connection, since the test driver's state is in its connection."""
     node_devices, reader = TestDriverNodeDevices(connection), DomainReader(connection)
-    domain_cache = DomainCache(connection, reader, trace_nothing, look=None)
+    new_trace = _trace_on(connection, node_devices, None)
+    domain_cache = DomainCache(connection, reader, new_trace, look=None)
     caches = NodeDeviceCache(connection, node_devices, node_devices), domain_cache
     changes = LibvirtChanges(
         node_devices, TestDriverDomains(connection, node_devices), domain_cache
     )
-    lookup = DomainLookup(reader, reader.read_all, trace_nothing)
-    return _assemble(connection, node_devices, lookup, lambda: nullcontext(changes), caches)
+    lookup = DomainLookup(reader, reader.read_all, new_trace)
+    uses = HostUsage(node_devices.list_tree, None)
+    return _assemble(connection, node_devices, lookup, uses, lambda: nullcontext(changes), caches)
+
+
+def _trace_on(
+    connection: Connection, node_devices: NodeDevices, here: LocalHost | None
+) -> NewTrace:
+    """Return what traces the devices of domains on this host."""
+    volumes = StorageVolumes(connection)
+    return GuestUsage(node_devices.list_tree, volumes.find_path, here).new_trace
 
 
 def _assemble(
     connection: Connection,
     node_devices: NodeDevices,
     domains: DomainLookup,
+    uses: HostUsage,
     open_changes: OpenChanges,
     caches: Caches | None,
 ) -> LibvirtHost:
     shown: HostView | None = None
     if caches is not None:
-        shown = CachedHost(connection, node_devices, domains, open_changes, caches)
-    return LibvirtHost(connection, node_devices, domains, open_changes, shown)
+        shown = CachedHost(connection, node_devices, domains, uses, open_changes, caches)
+    return LibvirtHost(connection, node_devices, domains, uses, open_changes, shown)

@@ -48,7 +48,7 @@ def trace(host: FakeSysfs, source: Source, **volumes: str) -> list[str] | None:
         raise AssertionError("the host itself is asked")
 
     usage = GuestUsage(refuse, lambda _, volume: volumes.get(volume), LocalHost(host.root))
-    found = usage.snapshot().trace(GuestDevice("block_disk", "disk vda", source))
+    found = usage.new_trace()(GuestDevice("block_disk", "disk vda", source))
     return None if found is None else [str(each) for each in sorted(found)]
 
 

@@ -33,7 +33,8 @@ NODE = NodeDevice("pci_0000_03_00_0", CARD_ADDRESS, "1000", "0097", path=CARD, d
 
 def trace(source: Source, *nodes: TreeNode) -> frozenset[PciAddress] | None:
     usage = GuestUsage(lambda: nodes, lambda _, __: "/dev/sda", None)
-    return usage.snapshot().trace(GuestDevice("block_disk", "disk vda", source))
+    found = usage.new_trace()(GuestDevice("block_disk", "disk vda", source))
+    return None if found is None else frozenset(found)
 
 
 def node(inside: str, capability: str, *, path: str = CARD, name: str = "it") -> TreeNode:
@@ -129,10 +130,11 @@ def test_the_tree_is_listed_once_and_for_none_that_needs_it_not() -> None:
         asked.append("tree")
         return [SATA]
 
-    snapshot = GuestUsage(list_tree, lambda _, __: None, None).snapshot()
+    trace = GuestUsage(list_tree, lambda _, __: None, None).new_trace()
+    trace(GuestDevice("block_disk", "disk vda", PathSource("/srv/a.img")))
     assert asked == []
     for path in ("/dev/sda", "/dev/sdb"):
-        snapshot.trace(GuestDevice("block_disk", "disk vda", PathSource(path)))
+        trace(GuestDevice("block_disk", "disk vda", PathSource(path)))
     assert asked == ["tree"]
 
 

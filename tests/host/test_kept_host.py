@@ -11,7 +11,7 @@ import pytest
 
 from hypeman_libvirt.devices.address import PciAddress
 from hypeman_libvirt.devices.errors import LibvirtUnavailableError
-from hypeman_libvirt.host.assignments import DomainReader, trace_nothing
+from hypeman_libvirt.host.assignments import DomainReader
 from hypeman_libvirt.host.cache.domains import DomainCache
 from hypeman_libvirt.host.cache.node_devices import NodeDeviceCache
 from hypeman_libvirt.host.connection import Announcement, Connection
@@ -66,7 +66,7 @@ class KeptWorld:
         self.connection = connection
         self.nodes = NodeDeviceCache(connection, NodeDevices(connection), Kernel(host))
         self.domains = DomainCache(
-            connection, DomainReader(connection), trace_nothing, self.files.look
+            connection, DomainReader(connection), lambda: lambda _: None, self.files.look
         )
         connection.subscribe(self._hear)  # the last, so that the others have heard it already
 

@@ -9,7 +9,7 @@ refers to what is not there now stops nobody.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeAlias
 
@@ -31,6 +31,9 @@ from hypeman_libvirt.host.xml.node_tree import TreeNode
 
 FindVolume: TypeAlias = Callable[[str, str], str | None]
 """Returns the path of a pool's volume; None where libvirt does not know it now."""
+
+Trace: TypeAlias = Callable[[GuestDevice], Collection[PciAddress] | None]
+"""Says on which PCI functions something of a domain's lies; None where that is unknown."""
 
 _CARRIERS: Final[Mapping[GuestDeviceKind, Sequence[str]]] = {
     "block_disk": (),
@@ -78,7 +81,7 @@ class GuestUsage:
         """Take who lists libvirt's node devices and finds volumes, and the host if it is local.
 
         Args:
-            list_tree: Called once for each snapshot at most, and for a remote host alone.
+            list_tree: Called once for each trace at most, and for a remote host alone.
             find_volume: Called for each reference to a volume.
             local: None for a remote host, or for one that is made up.
         """
@@ -86,14 +89,14 @@ class GuestUsage:
         self._find_volume = find_volume
         self._local = local
 
-    def snapshot(self) -> GuestUsageSnapshot:
-        """Trace many references at one moment; nothing is read before the first of them."""
-        return GuestUsageSnapshot(self._find_volume, self._read)
+    def new_trace(self) -> Trace:
+        """Return what traces many references at one moment; the first of them has that read."""
+        return GuestUsageSnapshot(self._find_volume, self._read).trace
 
     def _read(self) -> References:
         if self._local is not None:
             return LocalReferences(self._local.files)
-        return TreeReferences(self._list_tree())
+        return TreeReferences(self._list_tree)
 
 
 class GuestUsageSnapshot:

@@ -83,7 +83,7 @@ def _list_untraced(
     device: NodeDevice, here: LocalHostSnapshot | None, untraced: Collection[UntracedDevice]
 ) -> Sequence[HostUse]:
     """Say what guests may have on it. Where mounts are not seen, no disk is taken to be idle."""
-    storage = None if here is None or device.path is None else here.storage
+    storage = None if here is None or not here.has(device) else here.storage
     has_disks = storage is not None and storage.has_disks(device.path or "")
     return [
         HostUse(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from hypeman_libvirt.devices.address import PciAddress
 from hypeman_libvirt.host.usage.sysfs import list_endpoints
@@ -23,12 +23,17 @@ class TreeReferences:
     It lists whole disks and their links in ``/dev``, and nothing that the kernel makes of them.
     """
 
-    def __init__(self, tree: Sequence[TreeNode]) -> None:
-        """Take libvirt's node devices of all kinds."""
-        self._tree = tree
+    def __init__(self, list_tree: Callable[[], Sequence[TreeNode]]) -> None:
+        """Take who lists libvirt's node devices of all kinds; called when one may say something."""
+        self._list_tree = list_tree
+        self._tree: Sequence[TreeNode] | None = None
 
     def trace(self, source: Source) -> frozenset[PciAddress] | None:
         """Return the functions that it lies on; None when libvirt does not show any."""
+        if isinstance(source, PathSource) and not source.path.startswith("/dev/"):
+            return None
+        if self._tree is None:
+            self._tree = self._list_tree()
         found = [list_endpoints(node.path or "") for node in self._tree if _is_of(node, source)]
         return frozenset[PciAddress]().union(*found) or None
 
