@@ -6,8 +6,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-TEXT = (ROOT / "CONTRIBUTING.md").read_text()
-SECTION = TEXT.partition("\n## Hazards\n")[2].partition("\n## ")[0]
+SECTION = (ROOT / "contrib" / "docs" / "hazards.md").read_text()
 ROWS = [line for line in SECTION.splitlines() if line.startswith("| ")][1:]
 
 

@@ -1,4 +1,4 @@
-"""What README and man page show is what happens, on the demo host."""
+"""What README, papers and man page show is what happens, on the demo host."""
 
 from __future__ import annotations
 
@@ -19,10 +19,12 @@ from tests.docs.console import Step, read_steps, run, run_to_its_end, sections
 
 ROOT: Final = Path(__file__).parent.parent.parent
 MAN: Final = ROOT / "contrib" / "packaging" / "hypeman-libvirt.1"
-RUN: Final = "A session"
+README: Final = ROOT / "README.md"
+HTTP: Final = ROOT / "contrib" / "docs" / "http-session.md"
+RUN: Final = {README: {"A session"}, HTTP: {"A session"}}
 NOT_RUN: Final = {
     "Two commands": "they install packages; one of them is what runs this",
-    "On a libvirt host": "it needs a libvirt daemon, and root to install",
+    "On a libvirt host": "it needs a libvirt daemon, and root to install; contrib/newcomer does it",
     "On real vfio-pci": "it needs the virtual machine; tests/lab does the same there",
     "With virsh beside it": "it needs the virtual machine; tests/lab does the same there",
 }
@@ -43,19 +45,36 @@ def run_session(tmp_path: Path) -> Callable[[Sequence[Step]], None]:
     return lambda steps: run(steps, port, tmp_path, environment)
 
 
-def readme() -> str:
-    return (ROOT / "README.md").read_text()
+@pytest.mark.parametrize(
+    "paper", [README, *sorted(HTTP.parent.glob("*.md"))], ids=lambda paper: paper.stem
+)
+def test_every_section_with_commands_is_run_or_says_why_not(paper: Path) -> None:
+    assert sections(paper.read_text()).keys() - NOT_RUN.keys() == RUN.get(paper, set())
 
 
-def test_every_section_with_commands_is_run_or_says_why_not() -> None:
-    assert sections(readme()).keys() == {RUN, *NOT_RUN}
+def test_every_reason_is_needed() -> None:
+    papers = [README, *HTTP.parent.glob("*.md")]
+    assert NOT_RUN.keys() <= {title for paper in papers for title in sections(paper.read_text())}
+
+
+@pytest.mark.parametrize(
+    "paper",
+    [README, ROOT / "CONTRIBUTING.md", *sorted(HTTP.parent.rglob("*.md"))],
+    ids=lambda paper: paper.stem,
+)
+def test_links_lead_somewhere(paper: Path) -> None:
+    targets = re.findall(r"\]\((?!https?:)([^)#]+)", paper.read_text())
+    assert [each for each in targets if not (paper.parent / each).exists()] == []
 
 
 @pytest.mark.testdriver
-def test_the_session_of_the_readme_happens(
-    run_session: Callable[[Sequence[Step]], None],
+@pytest.mark.parametrize("paper", RUN, ids=lambda paper: paper.stem)
+def test_the_session_happens(
+    paper: Path, run_session: Callable[[Sequence[Step]], None], tmp_path: Path
 ) -> None:
-    steps = list(read_steps(sections(readme())[RUN]))
+    (tmp_path / ".venv").symlink_to(Path(sys.executable).parents[1])  # quickstart leaves one
+    (title,) = RUN[paper]
+    steps = list(read_steps(sections(paper.read_text())[title]))
     assert len(steps) > 10
     run_session(steps)
 
