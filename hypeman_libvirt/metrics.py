@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Final
+from typing import Final, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 
 from hypeman_libvirt.devices import rules
 from hypeman_libvirt.devices.errors import DeviceError
-from hypeman_libvirt.devices.model import Device
+from hypeman_libvirt.devices.model import Device, GroupStatus
 from hypeman_libvirt.devices.service import DeviceService
 
 PREFIX: Final = "hypeman_libvirt"
@@ -152,13 +152,16 @@ class _HostCollector(Collector):
             "devices", "Registered devices.", kinds, ("type", "state", "driver", "attached")
         )
         groups = self._service.inventory.list_groups()
-        viable = Tally("true" if group.viable else "false" for group in groups)
-        counts: dict[tuple[str, ...], int] = {(each,): viable[each] for each in _EITHER}
-        yield _gauge("iommu_groups", "IOMMU groups of the host.", counts, ("viable",))
+        tally = Tally(group.status for group in groups)
+        statuses = get_args(GroupStatus)
+        counts: dict[tuple[str, ...], int] = {(each,): tally[each] for each in statuses}
+        yield _gauge("iommu_groups", _GROUPS, counts, ("status",))
 
 
 _ANNOUNCED: Final = "1 if libvirt announces changes; while 0, each answer asks it anew."
-_EITHER: Final = ("true", "false")
+_GROUPS: Final = (
+    "IOMMU groups: viable for a guest now, or needs_bind first, which is normal, or never."
+)
 _UP: Final = "1 if libvirt and the registry answer, else 0 with the error's code as reason."
 
 

@@ -16,6 +16,8 @@ _FENCED: Final = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _MARK: Final = "=== end of step"
 _SECONDS: Final = 600
 """Until a session that hangs is given up; no session is a matter of time."""
+_WRITTEN: Final = re.compile(r"(localhost|127\.0\.0\.1):1?8080")
+"""Where documents serve."""
 _ANY_ID: Final = re.compile(r"\b[a-z][a-z0-9]{23}\b")
 _ANY_TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+(Z|\+00:00)")
 
@@ -57,7 +59,7 @@ def run(steps: Sequence[Step], port: int, directory: Path, environment: Mapping[
     here = f"127.0.0.1:{port}"
     script = ['curl() { command curl -s "$@"; }', "trap 'kill $(jobs -p); wait' EXIT"]
     for step in steps:
-        script.append(step.command.replace("localhost:8080", here))
+        script.append(_WRITTEN.sub(here, step.command))
         if step.command.endswith("&"):
             script.append(f"curl --retry 60 --retry-connrefused -o /dev/null http://{here}/health")
         script.append(f"echo -e '\\n{_MARK}' $?")
