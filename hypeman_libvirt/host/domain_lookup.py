@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Collection, Sequence
 from itertools import chain
 from typing import Final
@@ -41,6 +42,7 @@ class DomainLookup:
         self._read_all = read_all
         self._new_trace = new_trace
         self._uuids: dict[str, str] = {}
+        self._read = threading.local()
 
     def list_domains(self) -> Sequence[Domain]:
         """List all domains, active or not."""
@@ -57,6 +59,7 @@ class DomainLookup:
         """Say which domains have which device, active ones first."""
         trace = self._new_trace()
         records = self._read_all().values()
+        self._read.records = records
         return by_device(chain.from_iterable(list_assignments(each, trace) for each in records))
 
     def read_assignments(self, devices: Collection[HostDeviceId]) -> AssignmentsByDevice:
@@ -65,9 +68,15 @@ class DomainLookup:
         return {device: found[device] for device in devices if device in found}
 
     def list_untraced(self) -> Sequence[UntracedDevice]:
-        """Say what running domains use without it being known where that lies."""
+        """Say what running domains use without it being known where that lies.
+
+        Of the domains as this thread has just read them for their assignments, since reading all
+        is what costs; they are read if it has not.
+        """
         trace = self._new_trace()
-        records = self._read_all().values()
+        records: Collection[DomainRecord] | None = self._read.__dict__.pop("records", None)
+        if records is None:
+            records = self._read_all().values()
         return [each for record in records for each in list_untraced(record, trace)]
 
     def read_domain_assignments(self, domain: Domain) -> Sequence[Assignment]:
