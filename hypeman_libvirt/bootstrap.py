@@ -89,6 +89,8 @@ class World:
         on_change: Is told of every change that was made.
         heartbeat: Seconds after which a follower of events gets a sign of life; proxies close a
             stream that is silent for a minute.
+        last_operations: Seconds that operations under way have when the service is closed, those
+            that have answered ``timeout`` included.
         metrics: Counts what the service and its host do.
         count_losses: Connections to libvirt that were lost so far.
         announced: Whether libvirt announces changes, by what changes.
@@ -104,6 +106,7 @@ class World:
     new_id: NewId = Cuid(length=24).generate
     on_change: OnChange = _log_change
     heartbeat: float = 15.0
+    last_operations: float = 30.0
     metrics: Metrics = field(default_factory=lambda: Metrics(__version__))
     count_losses: Callable[[], int] = lambda: 0
     announced: Callable[[], Mapping[str, bool]] = dict
@@ -156,6 +159,8 @@ def build_service(settings: Settings, world: World) -> DeviceService:
 
     def close() -> None:
         event_feed.close()
+        if not transactions.drain(world.last_operations):
+            _log.warning("stopped while libvirt held an operation; the device may be in between")
         world.close()
 
     references = References(world.host, world.registry)

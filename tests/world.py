@@ -73,6 +73,7 @@ def world_on(host: LibvirtHost, directory: Path, *, deadline: float = 10.0) -> I
         new_id=lambda: next(ids),
         on_change=world.changes.append,
         heartbeat=0.2,
+        last_operations=300.0,
         metrics=world.metrics,
         count_losses=lambda: world.losses,
         announced=host.announced,

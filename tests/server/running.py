@@ -17,14 +17,14 @@ from hypeman_libvirt.server.serve import Server, listen
 class RunningServer:
     """A server that answers, its port, and a way to ask for its end."""
 
-    def __init__(self, app: WSGIApplication, *, grace: float = 10.0) -> None:
+    def __init__(self, app: WSGIApplication, *, grace: float = 10.0, threads: int = 4) -> None:
         self.events: list[str] = []
         listener = listen("127.0.0.1:0")
         self.port: int = listener.getsockname()[1]
         self._server = Server(
             app,
             listener,
-            threads=4,
+            threads=threads,
             grace=grace,
             on_stop=lambda: self.events.append("streams end"),
         )
@@ -42,8 +42,10 @@ class RunningServer:
 
 
 @contextmanager
-def running(app: WSGIApplication, **options: float) -> Iterator[RunningServer]:
-    server = RunningServer(app, **options)
+def running(
+    app: WSGIApplication, *, grace: float = 10.0, threads: int = 4
+) -> Iterator[RunningServer]:
+    server = RunningServer(app, grace=grace, threads=threads)
     server.thread.start()
     try:
         yield server
