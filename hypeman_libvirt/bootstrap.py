@@ -18,6 +18,7 @@ from hypeman_libvirt.devices.attachment import Attachment
 from hypeman_libvirt.devices.binding import Binding, Drivers
 from hypeman_libvirt.devices.event_feed import EventFeed
 from hypeman_libvirt.devices.inventory import Inventory
+from hypeman_libvirt.devices.labels import Labels
 from hypeman_libvirt.devices.model import Change, Device
 from hypeman_libvirt.devices.ports import Clock, Host, HostView, Locks, NewId, OnChange, Registry
 from hypeman_libvirt.devices.preflight import Preflighter
@@ -186,6 +187,7 @@ def build_service(settings: Settings, world: World) -> DeviceService:
             new_id=world.new_id,
             on_change=on_change,
         ),
+        labels=Labels(world.host, world.registry, references, snapshots, transactions, on_change),
         binding=binding,
         attachment=Attachment(
             world.host,

@@ -412,7 +412,8 @@ class Change:
     """A change that was made, for whoever keeps a log of them.
 
     Attributes:
-        action: ``register``, ``unregister``, ``bind``, ``unbind``, ``attach`` or ``detach``.
+        action: ``register``, ``unregister``, ``relabel``, ``bind``, ``unbind``, ``attach`` or
+            ``detach``.
         caller: On whose behalf.
         before: The device before it; None before its registration.
         after: The device after it; None after its unregistration.

@@ -223,6 +223,13 @@ class Registry(HostDrivers, Protocol):
     def remove(self, host: str, registration_id: str) -> bool:
         """Forget a registration; False when there was none."""
 
+    def relabel(self, registration: Registration) -> bool:
+        """Keep another name and other tags of a registration; False when there is none.
+
+        Raises:
+            ConflictError: The name is another device's, or its id.
+        """
+
 
 class Held(AbstractContextManager["Held"], Protocol):
     """Locks that are held; leaving the context releases them."""

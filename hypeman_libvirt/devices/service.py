@@ -9,6 +9,7 @@ from hypeman_libvirt.devices.attachment import Attachment
 from hypeman_libvirt.devices.binding import Binding
 from hypeman_libvirt.devices.event_feed import EventFeed
 from hypeman_libvirt.devices.inventory import Inventory
+from hypeman_libvirt.devices.labels import Labels
 from hypeman_libvirt.devices.preflight import Preflighter
 from hypeman_libvirt.devices.registration import Registrations
 from hypeman_libvirt.devices.transaction import Transactions
@@ -30,6 +31,7 @@ class DeviceService:
         event_feed: Tells what happened.
         register: Gives a device an id and a name; see Registrations, as for the next.
         unregister: Forgets a device.
+        relabel: Gives it another name or other tags; see Labels.
         bind: Gives a device to vfio-pci; see Binding, as for the next.
         unbind: Gives it back to its host driver.
         attach: Gives a device to a domain; see Attachment, as for the next.
@@ -43,6 +45,7 @@ class DeviceService:
         *,
         inventory: Inventory,
         registrations: Registrations,
+        labels: Labels,
         binding: Binding,
         attachment: Attachment,
         preflight: Preflighter,
@@ -57,6 +60,7 @@ class DeviceService:
         self.event_feed = event_feed
         self.register = registrations.register
         self.unregister = registrations.unregister
+        self.relabel = labels.relabel
         self.bind, self.unbind = binding.bind, binding.unbind
         self.attach, self.detach = attachment.attach, attachment.detach
         self.drain = transactions.drain

@@ -49,6 +49,11 @@ _ADD: Final = insert(registrations)
 _REMOVE: Final = delete(registrations).where(
     and_(_TABLE.host == bindparam("of_host"), _TABLE.id == bindparam("of_id"))
 )
+_RELABEL: Final = (
+    update(registrations)
+    .where(and_(_TABLE.host == bindparam("of_host"), _TABLE.id == bindparam("of_id")))
+    .values(name=bindparam("new_name"), tags=bindparam("new_tags"))
+)
 _ADOPT: Final = (
     update(registrations)
     .where(_TABLE.host == bindparam("old_host"))
@@ -219,6 +224,20 @@ class SqlRegistry:
             for old, new in current:
                 connection.execute(_PLACE, _values_read(old) | _values_placed(new))
             return len(current)
+
+    def relabel(self, registration: Registration) -> bool:
+        """Keep another name and other tags of a registration; False when there is none.
+
+        Raises:
+            ConflictError: The name is another device's, or its id.
+        """
+        with self._write() as connection:
+            rows = connection.execute(_RIVALS, _values(registration)).all()
+            known = [_registration(row) for row in rows]
+            _refuse_conflict(registration, [each for each in known if each.id != registration.id])
+            labels = {"new_name": registration.name, "new_tags": dict(registration.tags)}
+            one = {"of_host": registration.host, "of_id": registration.id}
+            return connection.execute(_RELABEL, one | labels).rowcount > 0
 
     def note_host_driver(self, host: str, device: HostDeviceId, driver: str | None) -> None:
         """Note the driver a device had before it is bound to vfio-pci; None for none."""

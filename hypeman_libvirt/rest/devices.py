@@ -21,6 +21,7 @@ from hypeman_libvirt.rest.schemas import (
     DeviceOut,
     PreflightOut,
     UnbindBody,
+    UpdateDevice,
 )
 
 
@@ -85,6 +86,12 @@ class OneDevice:
         """Unregister the device."""
         self._service.unregister(reference, caller_of(req), read_scope(req, "unbind"))
         resp.status = falcon.HTTP_204
+
+    def on_patch(self, req: falcon.Request, resp: falcon.Response, reference: str) -> None:
+        """Rename the device, or replace its tags."""
+        body = read_body(req, resp, UpdateDevice, self._max_body)
+        device = self._service.relabel(reference, body.name, body.tags, caller_of(req))
+        self._answer(resp, device)
 
     def on_post_bind(self, req: falcon.Request, resp: falcon.Response, reference: str) -> None:
         """Give the device to vfio-pci."""

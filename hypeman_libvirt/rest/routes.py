@@ -70,7 +70,11 @@ def device_routes(service: DeviceService, max_body: int = MAX_BODY) -> Sequence[
             "/devices/events", Events(service.event_feed), {"GET": "device:read"}, waits="follow"
         ),
         Route("/devices/preflight", devices, {"GET": "device:read"}, "preflight"),
-        Route(_DEVICE, device, {"GET": "device:read", "DELETE": "device:delete"}),
+        Route(
+            _DEVICE,
+            device,
+            {"GET": "device:read", "PATCH": "device:write", "DELETE": "device:delete"},
+        ),
         Route(f"{_DEVICE}/bind", device, {"POST": "device:write"}, "bind"),
         Route(f"{_DEVICE}/unbind", device, {"POST": "device:write"}, "unbind"),
         Route(f"{_DEVICE}/attach", device, {"POST": "device:write"}, "attach"),

@@ -38,6 +38,13 @@ class CreateDevice(RequestBody):
     bind: Scope | None = None
 
 
+class UpdateDevice(RequestBody):
+    """Body of ``PATCH /devices/{id}``; what is absent or null stays as it is."""
+
+    name: str | None = None
+    tags: dict[str, str] | None = None
+
+
 class BindBody(RequestBody):
     """Body of bind."""
 

@@ -76,6 +76,9 @@ class Api:
     def post(self, path: str, body: object = None, **options: Any) -> Result:  # noqa: ANN401
         return self.send("POST", path, body, **options)
 
+    def patch(self, path: str, body: object, **options: Any) -> Result:  # noqa: ANN401
+        return self.send("PATCH", path, body, **options)
+
     def delete(self, path: str, **options: Any) -> Result:  # noqa: ANN401
         return self.send("DELETE", path, **options)
 

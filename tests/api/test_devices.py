@@ -211,3 +211,35 @@ def test_a_row_of_an_older_version_without_a_group_stops_no_list(
     [device] = api.get("/devices").json
     assert (device["name"], device["iommu_group"]) == ("l4-gpu", -1)
     assert api.get("/devices/l4-gpu").json == device
+
+
+def test_a_device_is_renamed_and_tagged(api: Api) -> None:
+    api.post("/devices", {"pci_address": L4, "name": "l4-gpu", "tags": {"team": "ml"}})
+    renamed = api.patch("/devices/l4-gpu", {"name": "l4"})
+    assert (renamed.status_code, renamed.json["name"], renamed.json["tags"]) == (
+        200,
+        "l4",
+        {"team": "ml"},
+    )
+    assert "tags" not in api.patch("/devices/l4", {"tags": {}, "name": None}).json
+    assert api.get("/devices/l4-gpu").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        ({"name": "h100"}, 409, "conflict"),
+        ({"name": "events"}, 400, "invalid_name"),
+        ({"name": ""}, 400, "invalid_name"),
+        ({"tags": {"": "x"}}, 400, "invalid_tags"),
+        ({"name": 7}, 400, "bad_request"),
+    ],
+)
+def test_a_label_that_cannot_be_is_refused(
+    api: Api, body: dict[str, object], status: int, code: str
+) -> None:
+    api.post("/devices", {"pci_address": L4, "name": "l4-gpu"})
+    api.post("/devices", {"pci_address": GPU, "name": "h100"})
+    refused = api.patch("/devices/l4-gpu", body)
+    assert (refused.status_code, refused.json["code"]) == (status, code)
+    assert api.get("/devices/l4-gpu").status_code == 200

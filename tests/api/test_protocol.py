@@ -61,7 +61,7 @@ def is_ours(path: str) -> bool:
         ("PUT", "/devices", "GET, POST"),
         ("HEAD", "/devices", "GET, POST"),
         ("POST", "/devices/available", "GET"),
-        ("PATCH", "/devices/l4-gpu", "DELETE, GET"),
+        ("PUT", "/devices/l4-gpu", "DELETE, GET, PATCH"),
         ("GET", "/devices/l4-gpu/bind", "POST"),
         ("POST", "/health", "GET"),
         ("TRACE", "/iommu-groups/25", "GET"),

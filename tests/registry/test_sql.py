@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,43 @@ def test_what_libvirt_did_not_say_stays_unsaid(registry: SqlRegistry) -> None:
     )
     registry.add(bare)
     assert registry.find(L4.host, bare.id) == bare
+
+
+def test_name_and_tags_can_be_others(registry: SqlRegistry) -> None:
+    registry.add(L4)
+    registry.add(nth(1))
+    other = replace(L4, name="l4", tags={"env": "test"})
+    assert registry.relabel(other)
+    assert registry.find(L4.host, "l4") == other
+    assert registry.find(L4.host, "l4-gpu") is None
+    assert registry.list_registrations(L4.host, {"env": "test"}) == [other]
+    assert registry.find(L4.host, "name-1") == nth(1)
+
+
+def test_its_own_name_is_no_conflict(registry: SqlRegistry) -> None:
+    registry.add(L4)
+    assert registry.relabel(replace(L4, tags={}))
+    assert registry.find(L4.host, L4.id) == replace(L4, tags={})
+
+
+@pytest.mark.parametrize("taken", ["name-1", "id1"])
+def test_no_name_becomes_anothers_name_or_id(registry: SqlRegistry, taken: str) -> None:
+    registry.add(L4)
+    registry.add(nth(1))
+    with pytest.raises(ConflictError, match=f"name '{taken}' is taken"):
+        registry.relabel(replace(L4, name=taken))
+    assert registry.find(L4.host, L4.id) == L4
+
+
+def test_the_name_on_another_host_is_free(registry: SqlRegistry) -> None:
+    registry.add(L4)
+    registry.add(nth(1, host=ELSEWHERE))
+    assert registry.relabel(replace(L4, name="name-1"))
+
+
+def test_what_is_gone_is_not_relabelled(registry: SqlRegistry) -> None:
+    assert not registry.relabel(L4)
+    assert registry.list_all() == []
 
 
 def test_group_zero_and_a_vmd_domain_are_kept(registry: SqlRegistry) -> None:

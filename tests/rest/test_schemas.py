@@ -27,6 +27,7 @@ PAIRS: dict[str, type[BaseModel]] = {
     "ResourceStatus": resource_schemas.ResourceOut,
     "Resources": resource_schemas.ResourcesOut,
     "AvailableDevice": schemas.AvailableDeviceOut,
+    "UpdateDeviceRequest": schemas.UpdateDevice,
     "BindRequest": schemas.BindBody,
     "CreateDeviceRequest": schemas.CreateDevice,
     "Device": schemas.DeviceOut,

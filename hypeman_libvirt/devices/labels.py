@@ -1,0 +1,104 @@
+"""Rename a registered device, and give it other tags."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from hypeman_libvirt.devices import rules
+from hypeman_libvirt.devices.errors import NotFoundError
+from hypeman_libvirt.devices.model import Caller, Change, Device, Domain, Registration
+from hypeman_libvirt.devices.ports import Host, OnChange, Registry
+from hypeman_libvirt.devices.references import References
+from hypeman_libvirt.devices.snapshot import SnapshotReader
+from hypeman_libvirt.devices.transaction import Transaction, Transactions
+
+
+class Labels:
+    """Changes what people call a device; nothing moves."""
+
+    def __init__(
+        self,
+        host: Host,
+        registry: Registry,
+        references: References,
+        snapshots: SnapshotReader,
+        transactions: Transactions,
+        on_change: OnChange,
+    ) -> None:
+        """Build it on its world.
+
+        Args:
+            host: Whose domains note which devices they have.
+            registry: Keeps the registrations.
+            references: Looks them up.
+            snapshots: Says what is locked.
+            transactions: Runs the operation.
+            on_change: Is told of each change that was made.
+        """
+        self._host = host
+        self._registry = registry
+        self._references = references
+        self._snapshots = snapshots
+        self._transactions = transactions
+        self._on_change = on_change
+
+    def relabel(
+        self, reference: str, name: str | None, tags: Mapping[str, str] | None, caller: Caller
+    ) -> Device:
+        """Give a device another name, or replace its tags, or both; None leaves either as it is.
+
+        The domain that has the device notes the new name.
+
+        Raises:
+            InvalidNameError: The name breaks the rules.
+            InvalidTagsError: A tag breaks the rules.
+            NotFoundError: No registration is known by the reference.
+            ConflictError: The name is taken.
+        """
+        if name is not None:
+            rules.check_name(name)
+        if tags is not None:
+            rules.check_tags(tags)
+        registration = self._references.find(reference)
+        keys = self._snapshots.lock_keys(registration.pci_address)
+
+        def relabel(transaction: Transaction) -> Device:
+            old = self._references.find(registration.id)  # again, now that nobody changes it
+            new = replace(
+                old,
+                name=old.name if name is None else name,
+                tags=old.tags if tags is None else dict(tags),
+            )
+            return self._relabel(transaction, old, new, caller)
+
+        return self._transactions.run(keys, relabel)
+
+    def _relabel(
+        self, transaction: Transaction, old: Registration, new: Registration, caller: Caller
+    ) -> Device:
+        address = old.pci_address
+        assignments = self._host.read_assignments([address]).get(address, ())
+        first = assignments[0] if assignments else None
+        node = self._host.node_device(address)
+        transaction.undo.callback(self._registry.relabel, old)
+        if not self._registry.relabel(new):
+            raise NotFoundError(f"device {old.id} was unregistered meanwhile")
+        if new.name != old.name:
+            for domain in {each.domain.uuid: each.domain for each in assignments}.values():
+                self._note(transaction, domain, new)
+        after = Device(new, node, first)
+        self._on_change(Change("relabel", caller, Device(old, node, first), after))
+        return after
+
+    def _note(self, transaction: Transaction, domain: Domain, new: Registration) -> None:
+        """Write the new name where the domain notes the device."""
+        transaction.lock([f"domain {domain.uuid}"])
+        before = self._host.read_metadata(domain)
+        if all(entry.id != new.id for entry in before):
+            return
+        entries = [
+            replace(entry, name=new.name) if entry.id == new.id else entry for entry in before
+        ]
+        transaction.undo.callback(transaction.changes.write_metadata, domain, before)
+        transaction.changes.write_metadata(domain, entries)
