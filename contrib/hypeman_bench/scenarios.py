@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
 import time
@@ -58,6 +59,7 @@ def list_scenarios() -> list[Scenario]:
         Scenario("start to ready, against importing", "x", _start, 1.5, "most"),
         Scenario("memory at 1000 registered, against bare", "x", _memory, 1.3, "most"),
         Scenario("GET /devices/{id} on granian", "F", _granian),
+        *_commands(),
     ]
 
 
@@ -149,12 +151,52 @@ def _time_of(operation: str) -> Callable[[Path], AbstractContextManager[Measure]
     return prepare
 
 
+def _commands() -> list[Scenario]:
+    """List the commands that must answer at once: half of what importing two libraries takes."""
+    pressed_tab = {
+        "COMP_LINE": "hypeman-libvirt devices ",
+        "_HYPEMAN_LIBVIRT_COMPLETE": "bash_complete",
+    }
+    commands: list[tuple[str, list[str], dict[str, str]]] = [
+        ("--version", ["--version"], {}),
+        ("--help", ["--help"], {}),
+        ("devices --help", ["devices", "--help"], {}),
+        ("TAB", [], pressed_tab),
+    ]
+    return [
+        Scenario(f"command {name}, against importing", "x", _command(flags, variables), 0.5, "most")
+        for name, flags, variables in commands
+    ]
+
+
+def _command(
+    flags: list[str], variables: dict[str, str]
+) -> Callable[[Path], AbstractContextManager[Measure]]:
+    """Compare a command with ``import sqlalchemy, falcon``, by turns."""
+    imports = [sys.executable, "-c", "import sqlalchemy, falcon"]
+    ours = [sys.executable, "-m", "hypeman_libvirt", *flags]
+
+    @contextmanager
+    def prepare(_: Path) -> Iterator[Measure]:
+        yield lambda _: _wall(ours, variables) / _wall(imports, {})
+
+    return prepare
+
+
 def _calls_of(operation: str) -> Callable[[Path], AbstractContextManager[Measure]]:
     @contextmanager
     def prepare(_: Path) -> Iterator[Measure]:
         yield lambda _: servers.changes(0.0, 1000)[operation]["1000"][1]
 
     return prepare
+
+    return prepare
+
+
+def _wall(command: list[str], variables: dict[str, str]) -> float:
+    began = time.perf_counter()
+    subprocess.run(command, env=os.environ | variables, stdout=subprocess.DEVNULL, check=True)
+    return time.perf_counter() - began
 
 
 def _against_bare(
