@@ -47,10 +47,12 @@ def _is_open(directory: Path) -> bool:
 
 
 def _advice(owner: str, group: str, mode: int) -> str:
-    with_sudo = "run the command with sudo" if owner == "root" else f"run it as {owner}, or as root"
+    ways = ["run the command with sudo"]
+    if owner != "root":
+        ways.append(f"as {owner}")
     if mode & stat.S_IRGRP and group not in _SHARED:
-        return f"{with_sudo}, or join the group {group}"
-    return with_sudo
+        ways.append(f"join the group {group}")
+    return ", or ".join(ways)
 
 
 def _user(number: int) -> str:

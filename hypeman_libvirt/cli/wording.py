@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 _COMMANDS: Final[Sequence[tuple[str, str]]] = (
-    (r"GET /devices/available lists them", "hypeman-libvirt devices available lists them"),
+    (r"GET /devices lists", "hypeman-libvirt devices list shows"),
     (r"GET /devices/available", "hypeman-libvirt devices available"),
     (r"GET /devices/(\S+)/preflight", r"hypeman-libvirt devices preflight \1"),
     (r"GET /devices/events", "hypeman-libvirt devices events"),

@@ -169,9 +169,9 @@ def serve(settings: Settings) -> None:
         SettingsError: There is no secret, or the address cannot be served on.
         RegistryOpenError: The registry cannot be used.
     """
+    auth = create_auth(settings)
     requests = logs.HeldLines(sys.stderr)
     logs.configure(sys.stderr, requests)
-    auth = create_auth(settings)
     world = open_world(settings)
     with closing(build_service(settings, world)) as service:
         listener = listen(settings.listen)

@@ -25,12 +25,12 @@ class Commands:
     """Runs commands against a URL, with a token."""
 
     def __init__(self, url: str, api_key: str) -> None:
-        self._where = {"HYPEMAN_BASE_URL": url, "HYPEMAN_API_KEY": api_key, "COLUMNS": "20"}
+        self.where = {"HYPEMAN_BASE_URL": url, "HYPEMAN_API_KEY": api_key, "COLUMNS": "20"}
 
     def run(self, *arguments: str) -> Result:
         from hypeman_libvirt.cli.main import cli  # noqa: PLC0415  # after the level was chosen
 
-        return CliRunner().invoke(cli, ["devices", *arguments], env=self._where)
+        return CliRunner().invoke(cli, ["devices", *arguments], env=self.where)
 
     def lines(self, *arguments: str) -> list[str]:
         done = self.run(*arguments)
@@ -148,3 +148,119 @@ def test_a_service_that_is_not_there_is_another_status() -> None:
 
 def test_a_tag_without_a_value_is_wrong_usage(devices: Commands) -> None:
     assert "--tag" in devices.refusal("list", "--tag", "team", status=2)
+
+
+def test_hypemans_spellings_do_the_same(devices: Commands) -> None:
+    from hypeman_libvirt.cli.main import cli  # noqa: PLC0415  # after the level was chosen
+
+    devices.lines("register", "--pci-address", L4, "--name", "l4-gpu")
+    shown = devices.lines("show", "l4-gpu")
+    assert shown == devices.lines("get", "l4-gpu")
+    assert devices.lines("ls") == devices.lines("list")
+    singular = CliRunner().invoke(cli, ["device", "ls", "--json"], env=devices.where)
+    assert [each["name"] for each in json.loads(singular.stdout)] == ["l4-gpu"]
+    assert devices.json("rm", "l4-gpu") == {"deleted": "l4-gpu"}
+
+
+@pytest.mark.parametrize("arguments", [[], [L4, "--pci-address", L4]])
+def test_one_address_is_registered(devices: Commands, arguments: list[str]) -> None:
+    assert "give one PCI address" in devices.refusal("register", *arguments, status=2)
+
+
+@pytest.mark.parametrize("reference", [NIC, "pci_0000_3b_00_0", NIC.upper()])
+def test_preflight_of_what_is_not_registered(devices: Commands, reference: str) -> None:
+    done = devices.run("preflight", reference, "--json")
+    answer = json.loads(done.stdout)
+    assert done.exit_code == (0 if answer["ready"] else 1)
+    assert f"{NIC} is in IOMMU group 30" in [each["message"] for each in answer["checks"]]
+
+
+def test_preflight_of_what_is_no_address_says_what_is_registered(devices: Commands) -> None:
+    told = devices.refusal("preflight", "nonesuch")
+    assert "no device 'nonesuch' is registered; hypeman-libvirt devices list" in told
+
+
+def test_hostdev_is_what_virsh_takes(devices: Commands) -> None:
+    devices.lines("register", L4, "--name", "l4-gpu")
+    xml = devices.run("hostdev", "l4-gpu").stdout
+    assert xml.startswith("<hostdev ")
+    assert 'bus="0xa2"' in xml
+    assert devices.json("hostdev", "l4-gpu") == {"hostdev_xml": xml}
+
+
+def test_the_domain_is_named_beside_its_uuid(devices: Commands, fake_host: FakeHost) -> None:
+    devices.lines("register", L4, "--name", "l4-gpu")
+    devices.lines("attach", "l4-gpu", "vm-off")
+    (device,) = devices.json("list")
+    assert (device["attached_to"], device["attached_domain"]) == (
+        fake_host.guest("vm-off").uuid,
+        "vm-off",
+    )
+    for command in (["list"], ["available"], ["groups", "82"]):
+        (row,) = [each for each in devices.lines(*command) if L4 in each]
+        assert "vm-off" in row.split()
+
+
+def test_an_empty_list_says_what_to_do(devices: Commands) -> None:
+    done = devices.run("list")
+    assert (done.exit_code, done.stdout) == (0, "")
+    assert done.stderr == (
+        "no device is registered; hypeman-libvirt devices available lists what can be\n"
+    )
+    assert "no device has these tags" in devices.run("list", "--tag", "a=b").stderr
+    assert devices.json("list") == []
+
+
+@pytest.mark.parametrize("command", ["available", "groups"])
+def test_a_host_without_an_iommu_says_why_nothing_is_listed(
+    devices: Commands, fake_host: FakeHost, command: str
+) -> None:
+    for address in (L4, GPU, NIC, "0000:41:00.1", "0000:a1:01.0"):
+        fake_host.vanish(address)
+    done = devices.run(command)
+    assert (done.exit_code, done.stdout) == (0, "")
+    assert "this host has no IOMMU group, so nothing can be passed through" in done.stderr
+    assert devices.json(command) == []
+
+
+def test_a_group_needs_a_bind_or_never_can(devices: Commands) -> None:
+    viable = {each.split()[0]: each.split()[1:3] for each in devices.lines("groups")[1:]}
+    assert viable["25"] == ["after", "bind"]
+    assert viable["81"][0] == "never"
+    assert "only bridges, which stay with the host" in "".join(devices.lines("groups", "81"))
+    devices.lines("register", GPU, "--bind", "group")
+    assert devices.lines("groups", "25")[1].split()[1] == "yes"
+    assert [each["status"] for each in devices.json("groups")] == [
+        "viable",
+        "needs_bind",
+        "never",
+        "needs_bind",
+    ]
+
+
+@pytest.mark.parametrize("url", ["ftp://host", "unix:relative", "http://host:port"])
+def test_a_place_that_is_none_is_wrong_usage(url: str) -> None:
+    assert "hypeman-libvirt: --base-url: " in Commands(url, "").refusal("list", status=2)
+
+
+def test_a_message_cannot_move_the_cursor(devices: Commands) -> None:
+    told = devices.refusal("get", "\x1b]0;OWNED\x07")
+    assert "\x1b" not in told
+
+
+def test_a_device_is_renamed_and_tagged(devices: Commands) -> None:
+    devices.lines("register", L4, "--name", "l4-gpu", "--tag", "team=ml", "--tag", "env=prod")
+    assert devices.lines("rename", "l4-gpu", "l4") == ["l4-gpu is l4 now"]
+    assert devices.lines("tag", "l4", "env=test", "rack=7", "--remove", "team") == [
+        "l4 has env=test, rack=7"
+    ]
+    assert devices.json("tag", "l4", "--remove", "env", "--remove", "rack")["name"] == "l4"
+    assert "tags" not in devices.json("get", "l4")
+    assert "give KEY=VALUE or --remove KEY" in devices.refusal("tag", "l4", status=2)
+    assert "KEY=VALUE" in devices.refusal("tag", "l4", "team", status=2)
+
+
+def test_a_name_that_is_taken_is_refused(devices: Commands) -> None:
+    devices.lines("register", L4, "--name", "l4-gpu")
+    devices.lines("register", NIC, "--name", "nic")
+    assert "name 'nic' is taken" in devices.refusal("rename", "l4-gpu", "nic")

@@ -28,7 +28,7 @@ def test_a_group_that_may_read_is_a_way(tmp_path: Path) -> None:
     os.chown(file, 12345, 54321)
     told = explain_denial(file)
     assert "belongs to 12345:54321 (mode 0640)" in told
-    assert told.endswith("run it as 12345, or as root, or join the group 54321")
+    assert told.endswith("run the command with sudo, or as 12345, or join the group 54321")
 
 
 def test_a_file_that_is_gone_meanwhile_is_explained(tmp_path: Path) -> None:

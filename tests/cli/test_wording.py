@@ -20,7 +20,7 @@ _OF_HTTP = re.compile(r"\b(GET|POST|PUT|PATCH|DELETE) /|Authorization|[a-z]=(tru
     [
         (
             "no device 'x' is registered; GET /devices lists those that are",
-            "no device 'x' is registered; hypeman-libvirt devices list lists those that are",
+            "no device 'x' is registered; hypeman-libvirt devices list shows those that are",
         ),
         (
             "no PCI device 0000:01:00.0 on this host; GET /devices/available lists them",
