@@ -190,8 +190,6 @@ def _calls_of(operation: str) -> Callable[[Path], AbstractContextManager[Measure
 
     return prepare
 
-    return prepare
-
 
 def _wall(command: list[str], variables: dict[str, str]) -> float:
     began = time.perf_counter()

@@ -84,7 +84,7 @@ def test_the_examples_of_the_man_page_happen(
     run_session: Callable[[Sequence[Step]], None],
 ) -> None:
     lines = re.findall(r"^\$ .+$", MAN.read_text(), re.MULTILINE)
-    plain = "\n".join(lines).replace("\\-", "-")
+    plain = "\n".join(lines).replace("\\-", "-").replace("\\(aq", "'")
     steps = list(read_steps([("", plain)]))
     assert len(steps) > 10
     run_session(steps)
