@@ -5,12 +5,14 @@ Names and units follow https://prometheus.io/docs/practices/naming/.
 
 from __future__ import annotations
 
+import os
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from hypeman_libvirt.devices import rules
@@ -31,6 +33,7 @@ class Metrics:
         """Begin with all at zero, and say which version it is."""
         self._version = version
         self._registry = CollectorRegistry()
+        self._hosts: list[Collector] = []
         self._requests = Histogram(
             f"{PREFIX}_http_request_duration_seconds",
             "Time from a request to the end of its answer.",
@@ -94,11 +97,24 @@ class Metrics:
             count_losses: Connections to libvirt that were lost so far.
             announced: Whether libvirt announces changes, by what changes.
         """
-        self._registry.register(_HostCollector(service, count_losses, announced, self._version))
+        host = _HostCollector(service, count_losses, announced, self._version)
+        self._hosts.append(host)
+        self._registry.register(host)
 
     def render(self) -> bytes:
-        """Return everything in Prometheus' text format."""
-        return generate_latest(self._registry)
+        """Return everything in Prometheus' text format.
+
+        With several workers, what each counts is added up where they all write it.
+
+        Source: https://prometheus.github.io/client_python/multiprocess/
+        """
+        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+            return generate_latest(self._registry)
+        added_up = CollectorRegistry()
+        MultiProcessCollector(added_up)  # type: ignore[no-untyped-call]
+        for each in self._hosts:
+            added_up.register(each)
+        return generate_latest(added_up)
 
 
 class _HostCollector(Collector):

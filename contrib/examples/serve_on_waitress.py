@@ -8,12 +8,13 @@ JWT_SECRET=... HYPEMAN_LIBVIRT_LISTEN=127.0.0.1:8080 python serve_on_waitress.py
 from waitress import serve
 
 from hypeman_libvirt import Settings, create_app
+from hypeman_libvirt.bootstrap import count_threads
 
 if __name__ == "__main__":
     settings = Settings()
-    # Each listener of /devices/events holds a thread: leave the others some.
+    # Changes and followers of events hold a thread while they wait: leave the others some.
     serve(
         create_app(settings),
         listen=settings.listen,
-        threads=settings.threads + settings.event_listeners,
+        threads=count_threads(settings),
     )
