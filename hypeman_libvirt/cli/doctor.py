@@ -13,7 +13,7 @@ from hypeman_libvirt.cli import parameters
 from hypeman_libvirt.cli.failures import explained
 from hypeman_libvirt.cli.output import console, print_json, print_table
 from hypeman_libvirt.cli.printable import printable
-from hypeman_libvirt.cli.world import World, pass_world
+from hypeman_libvirt.cli.world import CommandWorld, pass_world
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +29,7 @@ _STATUS: Final = {"ok": 0, "warning": 1, "error": 2}
 @parameters.config
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 @pass_world
-def doctor(world: World, uri: str | None, config: Path | None, as_json: bool) -> None:
+def doctor(world: CommandWorld, uri: str | None, config: Path | None, as_json: bool) -> None:
     """Say what is wrong with this host, and the command that mends it. Changes nothing.
 
     Run it as root or as the user of the service, with its settings. The exit status is 0 when all
@@ -52,7 +52,7 @@ def doctor(world: World, uri: str | None, config: Path | None, as_json: bool) ->
     raise click.exceptions.Exit(max(_STATUS[each.severity] for each in findings))
 
 
-def _examine(settings: Settings, world: World) -> Sequence[Finding]:
+def _examine(settings: Settings, world: CommandWorld) -> Sequence[Finding]:
     from datetime import UTC, datetime
 
     from hypeman_libvirt.doctor.checks import diagnose

@@ -15,7 +15,7 @@ from hypeman_libvirt.cli.failures import explained
 from hypeman_libvirt.cli.groups import Group
 from hypeman_libvirt.cli.output import print_answer, print_json
 from hypeman_libvirt.cli.printable import printable
-from hypeman_libvirt.cli.world import World, pass_world
+from hypeman_libvirt.cli.world import CommandWorld, pass_world
 
 if TYPE_CHECKING:
     from hypeman_libvirt.devices.model import Registration
@@ -37,7 +37,7 @@ def commands() -> None:
 @parameters.config
 @click.option("--json", is_flag=True, expose_value=False, help="As always: it prints JSON.")
 @pass_world
-def export_registrations(world: World, registry: str | None, config: Path | None) -> None:
+def export_registrations(world: CommandWorld, registry: str | None, config: Path | None) -> None:
     """Print every registration of every host as a JSON array."""
     with _expected():
         settings = _settings(world, config, registry)
@@ -52,7 +52,7 @@ def export_registrations(world: World, registry: str | None, config: Path | None
 @parameters.as_json
 @pass_world
 def import_registrations(
-    world: World, registry: str | None, uri: str | None, config: Path | None, as_json: bool
+    world: CommandWorld, registry: str | None, uri: str | None, config: Path | None, as_json: bool
 ) -> None:
     """Register anew, under the same ids and names, what the host's domains say they hold.
 
@@ -92,7 +92,7 @@ def import_registrations(
 @parameters.as_json
 @pass_world
 def adopt_registrations(
-    world: World,
+    world: CommandWorld,
     old_host: str,
     registry: str | None,
     uri: str | None,
@@ -130,7 +130,7 @@ def _expected() -> Iterator[None]:
 
 
 def _settings(
-    world: World, config: Path | None, registry: str | None, uri: str | None = None
+    world: CommandWorld, config: Path | None, registry: str | None, uri: str | None = None
 ) -> Settings:
     from hypeman_libvirt.settings import load_settings
 

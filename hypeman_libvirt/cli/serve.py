@@ -9,7 +9,7 @@ import click
 from hypeman_libvirt import defaults
 from hypeman_libvirt.cli import parameters
 from hypeman_libvirt.cli.failures import explained
-from hypeman_libvirt.cli.world import World, pass_world
+from hypeman_libvirt.cli.world import CommandWorld, pass_world
 
 
 @click.command()
@@ -21,7 +21,7 @@ from hypeman_libvirt.cli.world import World, pass_world
 @parameters.config
 @pass_world
 def serve(
-    world: World,
+    world: CommandWorld,
     listen: str | None,
     uri: str | None,
     demo: bool,

@@ -12,7 +12,7 @@ import click
 from hypeman_libvirt.cli import parameters
 from hypeman_libvirt.cli.failures import explained
 from hypeman_libvirt.cli.output import print_answer
-from hypeman_libvirt.cli.world import World, pass_world
+from hypeman_libvirt.cli.world import CommandWorld, pass_world
 
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
@@ -34,7 +34,7 @@ _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 @parameters.as_json
 @pass_world
 def token(
-    world: World,
+    world: CommandWorld,
     user_id: str,
     duration: str,
     permissions: str | None,

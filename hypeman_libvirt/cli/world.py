@@ -33,7 +33,7 @@ def run_program(arguments: Sequence[str]) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class World:
+class CommandWorld:
     """The machine.
 
     Attributes:
@@ -50,4 +50,4 @@ class World:
         return self.root / "etc/hypeman-libvirt"
 
 
-pass_world = click.make_pass_decorator(World, ensure=True)
+pass_world = click.make_pass_decorator(CommandWorld, ensure=True)

@@ -19,7 +19,7 @@ from hypeman_libvirt.doctor.facts import (
     Libvirt,
     Machine,
     Noted,
-    Registry,
+    RegistryFacts,
     Secret,
     Unit,
     Unreadable,
@@ -103,16 +103,16 @@ def _catch(ask: Callable[[], Found]) -> Found | DeviceError:
 
 def _read_registry(
     settings: Settings, host: LibvirtHost, libvirt: Libvirt | DeviceError
-) -> tuple[Registry, Sequence[Device], Sequence[GroupReport]]:
+) -> tuple[RegistryFacts, Sequence[Device], Sequence[GroupReport]]:
     """Read the registry; one that does not exist is not made, since the service must own it."""
     location = settings.registry_location
     try:
         settings.check_registry_file()
     except SettingsError as error:
-        closed = Registry(settings.shown_registry, True, error.message, {}, None, closed=True)
+        closed = RegistryFacts(settings.shown_registry, True, error.message, {}, None, closed=True)
         return closed, (), ()
     if "://" not in location and not Path(location).exists():
-        return Registry(settings.shown_registry, False, None, {}, None), (), ()
+        return RegistryFacts(settings.shown_registry, False, None, {}, None), (), ()
     try:
         with closing(SqlRegistry(location)) as registry:
             registry.check_writable()
@@ -121,7 +121,7 @@ def _read_registry(
             devices = _catch(lambda: inventory.list_devices({}))
             groups = _catch(inventory.list_groups)
     except (RegistryOpenError, DeviceError) as error:
-        return Registry(settings.shown_registry, True, str(error), {}, None), (), ()
+        return RegistryFacts(settings.shown_registry, True, str(error), {}, None), (), ()
     key = None if isinstance(libvirt, DeviceError) else libvirt.host
     return (
         _describe(settings.shown_registry, registrations, key),
@@ -147,11 +147,13 @@ def _read_noted(host: LibvirtHost) -> tuple[Sequence[Noted], Sequence[Unreadable
     return noted, unreadable
 
 
-def _describe(location: str, registrations: Sequence[Registration], key: str | None) -> Registry:
+def _describe(
+    location: str, registrations: Sequence[Registration], key: str | None
+) -> RegistryFacts:
     hosts = Counter(each.host for each in registrations)
     strangers = {host: count for host, count in hosts.items() if key is not None and host != key}
     newest = max((each.created_at for each in registrations), default=None)
-    return Registry(location, True, None, strangers, newest)
+    return RegistryFacts(location, True, None, strangers, newest)
 
 
 def _secret(settings: Settings) -> Secret:

@@ -81,7 +81,7 @@ class Libvirt:
 
 
 @dataclass(frozen=True, slots=True)
-class Registry:
+class RegistryFacts:
     """The registry.
 
     Attributes:
@@ -189,7 +189,7 @@ class Facts:
 
     machine: Machine | None
     libvirt: Libvirt | DeviceError
-    registry: Registry
+    registry: RegistryFacts
     devices: Sequence[Device]
     asks_for_tokens: bool
     secret: Secret

@@ -14,7 +14,7 @@ from hypeman_libvirt.devices.model import Assignment, AssignmentKind, Domain
 from hypeman_libvirt.devices.ports import AssignmentsByDevice
 from hypeman_libvirt.host.connection import Connection
 from hypeman_libvirt.host.usage.guest_usage import Trace, UntracedDevice
-from hypeman_libvirt.host.xml.domain import DomainXml, Held
+from hypeman_libvirt.host.xml.domain import DomainHostdev, DomainXml
 from hypeman_libvirt.host.xml.guest_devices import (
     GuestDevice,
     MdevSource,
@@ -46,7 +46,7 @@ class DomainDevices:
         others: What it uses otherwise; on which PCI functions that lies may change at any time.
     """
 
-    held: Sequence[Held]
+    held: Sequence[DomainHostdev]
     others: Sequence[GuestDevice]
 
     def __bool__(self) -> bool:

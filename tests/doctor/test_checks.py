@@ -21,7 +21,7 @@ from hypeman_libvirt.doctor.facts import (
     Finding,
     Libvirt,
     Machine,
-    Registry,
+    RegistryFacts,
     Secret,
     Socket,
     Unit,
@@ -32,7 +32,7 @@ UUID = "2f1c5a3e-8f7e-4a53-9f3c-0d6c7f6b7a10"
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 MACHINE = Machine("answers", "DMAR", 20, ["quiet", "intel_iommu=on"], "loaded", UUID, False)
 LIBVIRT = Libvirt("qemu:///system", "9.0.0", UUID, 30, 28, None, has_vfio=True)
-REGISTRY = Registry("/var/lib/libvirt/hypeman/registry.db", True, None, {}, NOW)
+REGISTRY = RegistryFacts("/var/lib/libvirt/hypeman/registry.db", True, None, {}, NOW)
 UNIT = Unit("hypeman-libvirt.service", "active", "running", "enabled", 0, "", "serving")
 PACKAGED = "/etc/hypeman-libvirt/jwt-secret"
 WELL = Facts(

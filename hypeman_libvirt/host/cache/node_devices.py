@@ -18,7 +18,7 @@ from hypeman_libvirt.host.node_devices import NodeDevices
 _SYSFS: Final = Path("/sys/bus/pci/devices")
 
 
-class Drivers(Protocol):
+class DriverReader(Protocol):
     """Which driver has which PCI function, from where libvirt has it too.
 
     libvirt announces no change of a driver (measured on 9.0 and 11.3).
@@ -63,7 +63,9 @@ class NodeDeviceCache:
     so a change of it is never older than the answer.
     """
 
-    def __init__(self, connection: Connection, node_devices: NodeDevices, drivers: Drivers) -> None:
+    def __init__(
+        self, connection: Connection, node_devices: NodeDevices, drivers: DriverReader
+    ) -> None:
         """Listen on the connection, and read nothing yet."""
         self._connection = connection
         self._node_devices = node_devices

@@ -62,7 +62,7 @@ class UntracedDevice:
     device: GuestDevice
 
 
-class References(Protocol):
+class DomainReferences(Protocol):
     """Traces references of domains down to PCI functions."""
 
     def trace(self, source: Source) -> frozenset[PciAddress] | None:
@@ -93,7 +93,7 @@ class GuestUsage:
         """Return what traces many references at one moment; the first of them has that read."""
         return GuestUsageSnapshot(self._find_volume, self._read).trace
 
-    def _read(self) -> References:
+    def _read(self) -> DomainReferences:
         if self._local is not None:
             return LocalReferences(self._local.files)
         return TreeReferences(self._list_tree)
@@ -102,11 +102,11 @@ class GuestUsage:
 class GuestUsageSnapshot:
     """What references lie on at one moment."""
 
-    def __init__(self, find_volume: FindVolume, read: Callable[[], References]) -> None:
+    def __init__(self, find_volume: FindVolume, read: Callable[[], DomainReferences]) -> None:
         """Read when the first reference is traced."""
         self._find_volume = find_volume
         self._read = read
-        self._references: References | None = None
+        self._references: DomainReferences | None = None
 
     def trace(self, device: GuestDevice) -> frozenset[PciAddress] | None:
         """Return the PCI functions that something of a domain's lies on; None when unknown.

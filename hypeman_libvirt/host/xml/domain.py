@@ -31,7 +31,7 @@ _NODESETS: Final = ("numatune/memory", "numatune/memnode")
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class DomainHostdev:
     """An element of a domain that holds a PCI function.
 
     Attributes:
@@ -80,7 +80,7 @@ class DomainXml:
         return frozenset(node for nodeset in nodesets for node in _read_nodeset(nodeset))
 
     @property
-    def held(self) -> Sequence[Held]:
+    def held(self) -> Sequence[DomainHostdev]:
         """Every PCI function of the host in it.
 
         Raises:
@@ -93,7 +93,7 @@ class DomainXml:
             name = self.root.findtext("name")
             raise LibvirtFailedError(f"domain {name} holds a device at no PCI address") from error
 
-    def find(self, address: PciAddress) -> Held | None:
+    def find(self, address: PciAddress) -> DomainHostdev | None:
         """Return the element that holds an address."""
         return next((held for held in self.held if held.address == address), None)
 
@@ -194,10 +194,10 @@ def _read_entry(device: Element) -> MetadataEntry:
         raise LibvirtFailedError(f"in the domain's metadata, {error.message}") from error
 
 
-def _read_held(source: Element) -> Held:
+def _read_held(source: Element) -> DomainHostdev:
     device = _device_of(source)
     guest = device.find("address[@type='pci']")
-    return Held(
+    return DomainHostdev(
         address=read_address(source),
         managed=device.get("managed") == "yes",
         guest_address=None if guest is None else read_address(guest),
