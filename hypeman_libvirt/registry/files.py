@@ -82,6 +82,8 @@ class RegistryFiles:
             self._damage = _REPLACED
         elif not self._has_its_journals():
             self._damage = _DELETED
+        if self._damage is not None:
+            _log.error("the registry cannot be used: %s while the service runs", self._damage)
         return self._damage
 
     def _has_its_journals(self) -> bool:
@@ -98,7 +100,7 @@ class RegistryFiles:
             self._copy = _save(connection, self._path)
             if self._copy is not None and self._damage == _REPLACED:
                 self._remove_journals_of_the_old()
-        _log.error("%s", self._explain(self._damage))
+        _log.error("what the registry held is in %s", self._copy or "no copy")
 
     def _explain(self, damage: str | None) -> str:
         cure = "Stop the service, see to it that the right files are there"

@@ -113,7 +113,6 @@ def engine(path: Path, lock_timeout: float) -> Engine:
             connection = undo.enter_context(closing(_connect(path, "rw", lock_timeout)))
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("SELECT count(*) FROM sqlite_master").fetchall()
-            files.opened(connection)
             undo.pop_all()
             return connection
 
@@ -124,6 +123,7 @@ def engine(path: Path, lock_timeout: float) -> Engine:
         max_overflow=-1,
         execution_options={_FILES: files},
     )
+    event.listen(made, "connect", lambda connection, _: files.opened(connection))
     event.listen(made, "checkout", lambda connection, *_: files.check(connection))
     event.listen(made, "close", lambda connection, _: files.closing(connection))
     return made
@@ -188,13 +188,15 @@ class Version:
             self._drop()
 
     def _check(self) -> None:
+        """Refuse what the files are not, once an open connection has saved what it sees."""
         try:
             self._files.check()
         except RegistryUnavailableError:
             with self._lock:
                 held = self._connection and self._connection.dbapi_connection
                 if isinstance(held, sqlite3.Connection):
-                    self._files.check(held)  # which saves what it sees
+                    self._files.check(held)
+            self._engine.raw_connection().close()  # checked, too, when it leaves the pool
             raise
 
     def _stamp(self) -> tuple[int, int, int] | None:

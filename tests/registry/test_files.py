@@ -94,6 +94,16 @@ def test_whatever_is_asked_first_is_refused_and_all_after_it(
     assert not path.with_name("registry.db.saved-2").exists()
 
 
+@pytest.mark.parametrize("call", CALLS)
+def test_the_first_refusal_already_says_where_the_copy_is(
+    path: Path, registry: SqlRegistry, call: Callable[[SqlRegistry], object]
+) -> None:
+    registry.add(L4)
+    replace_by_another(path)
+    with pytest.raises(RegistryUnavailableError, match=r"What it held is in .*saved-1\."):
+        call(registry)
+
+
 def test_after_a_restart_the_new_file_is_what_it_was(path: Path, used: SqlRegistry) -> None:
     replace_by_another(path)
     with pytest.raises(RegistryUnavailableError, match="What it held is in"):
