@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from hypeman_libvirt import __version__
 from hypeman_libvirt.cli.failures import explained_denial
 from hypeman_libvirt.cli.main import cli
-from hypeman_libvirt.cli.world import World
+from hypeman_libvirt.cli.world import CommandWorld
 
 SECRET = "d41d8cd98f00b204e9800998ecf8427e"
 UNREADABLE = Path("/sys/bus/platform/drivers_probe")
@@ -74,7 +74,7 @@ def test_the_packaged_secret_signs_tokens(tmp_path: Path) -> None:
     (tmp_path / "etc/hypeman-libvirt").mkdir(parents=True)
     (tmp_path / "etc/hypeman-libvirt/jwt-secret").write_text(f"{SECRET}\n")
     arguments = ["token", "--user-id", "alice", "--json"]
-    printed = CliRunner(env={"JWT_SECRET": None}).invoke(cli, arguments, obj=World(tmp_path))
+    printed = CliRunner(env={"JWT_SECRET": None}).invoke(cli, arguments, obj=CommandWorld(tmp_path))
     answer = json.loads(printed.stdout)
     assert jwt.decode(answer["token"], SECRET, algorithms=["HS256"])["sub"] == "alice"
     assert answer["sub"] == "alice"

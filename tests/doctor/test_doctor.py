@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from hypeman_libvirt.cli.main import cli
-from hypeman_libvirt.cli.world import Run, World
+from hypeman_libvirt.cli.world import CommandWorld, Run
 from hypeman_libvirt.host.libvirt_host import LibvirtHost
 from hypeman_libvirt.registry import SqlRegistry
 from tests.devices.test_recovery import DAMAGED
@@ -46,7 +46,7 @@ class Doctor:
             cli,
             ["doctor", *arguments],
             env={**self._environment, **environment},
-            obj=World(self._machine, self.systemd),
+            obj=CommandWorld(self._machine, self.systemd),
         )
         return done.exit_code, done.stdout
 
