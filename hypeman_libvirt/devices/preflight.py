@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from hypeman_libvirt.devices import checks
 from hypeman_libvirt.devices.address import PciAddress
@@ -10,6 +10,9 @@ from hypeman_libvirt.devices.errors import DeviceNotFoundError
 from hypeman_libvirt.devices.model import Preflight, Registration, Scope
 from hypeman_libvirt.devices.references import References
 from hypeman_libvirt.devices.snapshot import SnapshotReader
+
+Asked: TypeAlias = Literal["attach", "bind"]
+"""The operation that is asked about."""
 
 
 class Preflighter:
@@ -25,7 +28,7 @@ class Preflighter:
         reference: str,
         instance: str | None = None,
         scope: Scope = "device",
-        purpose: Literal["attach", "bind"] = "attach",
+        purpose: Asked = "attach",
     ) -> Preflight:
         """Check a registered device, for a domain if one is named.
 
@@ -40,7 +43,7 @@ class Preflighter:
         pci_address: str,
         instance: str | None = None,
         scope: Scope = "device",
-        purpose: Literal["attach", "bind"] = "attach",
+        purpose: Asked = "attach",
     ) -> Preflight:
         """Check what is at an address, registered or not.
 
@@ -56,7 +59,7 @@ class Preflighter:
         device: Registration | PciAddress,
         instance: str | None,
         scope: Scope,
-        purpose: Literal["attach", "bind"],
+        purpose: Asked,
     ) -> Preflight:
         domain = self._snapshots.domain(instance) if instance is not None else None
         snapshot = self._snapshots.read(purpose, device, scope, domain)

@@ -20,6 +20,7 @@ from hypeman_libvirt.host.xml.guest_devices import (
     MdevSource,
     parse_guest_devices,
 )
+from hypeman_libvirt.host.xml.guest_slots import shares_slot
 
 _SHUT_OFF: Final = "shut off"
 _STATES: Final = {
@@ -44,10 +45,12 @@ class DomainDevices:
     Attributes:
         held: PCI functions that the domain has itself.
         others: What it uses otherwise; on which PCI functions that lies may change at any time.
+        together: PCI functions that are one of several in their guest slot.
     """
 
     held: Sequence[DomainHostdev]
     others: Sequence[GuestDevice]
+    together: frozenset[HostDeviceId]
 
     def __bool__(self) -> bool:
         """Whether there is anything."""
@@ -114,8 +117,18 @@ def list_assignments(record: DomainRecord, trace: Trace) -> Sequence[Assignment]
         return ()
     live = dict(_list_devices(record.live, trace))
     defined = dict(_list_devices(record.defined, trace))
+    together = record.live.together if record.live else frozenset()
     return [
-        Assignment(record.domain, device, each in live, each in defined, managed, kind, via)
+        Assignment(
+            record.domain,
+            device,
+            each in live,
+            each in defined,
+            managed,
+            kind,
+            via,
+            shares_slot=device in together,
+        )
         for each, managed in {**defined, **live}.items()
         for device, kind, via in [each]
     ]
@@ -219,4 +232,6 @@ def _state_of(domain: libvirt.virDomain) -> str:
 def _devices_of(xml: DomainXml | None) -> DomainDevices | None:
     if xml is None:
         return None
-    return DomainDevices(tuple(xml.held), tuple(parse_guest_devices(xml.root)))
+    held = tuple(xml.held)
+    together = frozenset(each.address for each in held if shares_slot(xml, each.address))
+    return DomainDevices(held, tuple(parse_guest_devices(xml.root)), together)

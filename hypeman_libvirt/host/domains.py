@@ -28,7 +28,7 @@ from hypeman_libvirt.host.xml.domain import (
     parse_metadata,
     without_alias,
 )
-from hypeman_libvirt.host.xml.guest_slots import build_functions, list_hot_slots, shares_slot
+from hypeman_libvirt.host.xml.guest_slots import build_functions, list_hot_slots
 
 _LIVE: Final = libvirt.VIR_DOMAIN_AFFECT_LIVE
 _CONFIG: Final = libvirt.VIR_DOMAIN_AFFECT_CONFIG
@@ -64,11 +64,7 @@ class Domains:
             undo.pop_all()
 
     def detach(self, domain: Domain, addresses: Sequence[PciAddress]) -> None:
-        """Ask for devices back where the domain has them, the guest first: it may refuse.
-
-        Raises:
-            NotSupportedError: libvirt cannot unplug a function of a slot with several.
-        """
+        """Ask for devices back where the domain has them, the guest first: it may refuse."""
         with ExitStack() as undo:
             if domain.active:
                 self._detach_from_guest(domain, addresses, undo)
@@ -126,8 +122,6 @@ class Domains:
     ) -> None:
         live = self._read_xml(domain, live=True)
         held = [each for address in addresses if (each := live.find(address)) is not None]
-        for each in held:
-            _refuse_shared_slot(live, domain, each.address)
         for each in held:
             again = without_alias(each.xml)
             with suppress(NotAttachedError), _undone(undo, self._give_again, domain, again, _LIVE):
@@ -197,14 +191,6 @@ def _undone(undo: ExitStack, way_back: Callable[..., object], *args: object) -> 
             step.pop_all()
             raise
         undo.callback(step.pop_all().close)
-
-
-def _refuse_shared_slot(live: DomainXml, domain: Domain, address: PciAddress) -> None:
-    if shares_slot(live, address):
-        raise NotSupportedError(
-            f"{address} is one of several functions in its slot of domain {domain.name}, and "
-            "libvirt cannot unplug those from a running domain; shut it off, then detach"
-        )
 
 
 def _affected(domain: Domain) -> int:

@@ -7,7 +7,7 @@ import falcon
 from hypeman_libvirt.devices.errors import BadRequestError
 from hypeman_libvirt.devices.model import Device
 from hypeman_libvirt.devices.service import DeviceService
-from hypeman_libvirt.rest.requests import caller_of, read_body, read_scope, read_tags
+from hypeman_libvirt.rest.requests import caller_of, read_body, read_purpose, read_scope, read_tags
 from hypeman_libvirt.rest.responses import (
     answer_with,
     answer_written,
@@ -61,7 +61,10 @@ class Devices:
                 "no address", hint="add ?pci_address=, such as ?pci_address=0000:a2:00.0"
             )
         preflight = self._service.preflight.of_address(
-            address, req.get_param("instance"), read_scope(req, "scope") or "device"
+            address,
+            req.get_param("instance"),
+            read_scope(req, "scope") or "device",
+            read_purpose(req),
         )
         answer_with(resp, PreflightOut.of(preflight))
 
@@ -119,7 +122,10 @@ class OneDevice:
     def on_get_preflight(self, req: falcon.Request, resp: falcon.Response, reference: str) -> None:
         """Say whether passthrough would work."""
         preflight = self._service.preflight.of_device(
-            reference, req.get_param("instance"), read_scope(req, "scope") or "device"
+            reference,
+            req.get_param("instance"),
+            read_scope(req, "scope") or "device",
+            read_purpose(req),
         )
         answer_with(resp, PreflightOut.of(preflight))
 

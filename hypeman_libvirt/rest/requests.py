@@ -19,6 +19,7 @@ from hypeman_libvirt.devices.errors import (
     NotFoundError,
 )
 from hypeman_libvirt.devices.model import Caller, Scope
+from hypeman_libvirt.devices.preflight import Asked
 from hypeman_libvirt.rest.errors import PayloadTooLargeError, UnsupportedMediaTypeError
 
 MAX_BODY: Final = 1024 * 1024
@@ -30,6 +31,7 @@ _MOST_NAMES: Final = 10
 _LONGEST_NAME: Final = 40
 """Characters of a field's name that are repeated."""
 _TOKEN: Final = re.compile(r"[A-Za-z*][A-Za-z0-9!#$%&'*+.^_`|~:/-]*")
+_ASKED: Final[pydantic.TypeAdapter[Asked]] = pydantic.TypeAdapter(Asked)
 _SCOPE: Final[pydantic.TypeAdapter[Scope | None]] = pydantic.TypeAdapter(Scope | None)
 _GROUP_NUMBER: Final = re.compile(r"[0-9]{1,9}")
 _TAG_PARAMETER: Final = re.compile(r"tags\[([^\[\]]+)\]")
@@ -177,6 +179,18 @@ def read_scope(req: falcon.Request, parameter: str) -> Scope | None:
         return _SCOPE.validate_python(req.get_param(parameter))
     except pydantic.ValidationError:
         raise BadRequestError(f"{parameter} is neither device nor group") from None
+
+
+def read_purpose(req: falcon.Request) -> Asked:
+    """Read which operation a preflight is for: ``attach``, the default, or ``bind``.
+
+    Raises:
+        BadRequestError: It is something else.
+    """
+    try:
+        return _ASKED.validate_python(req.get_param("for", default="attach"))
+    except pydantic.ValidationError:
+        raise BadRequestError("for is neither attach nor bind") from None
 
 
 def read_group_number(text: str) -> int:

@@ -106,6 +106,15 @@ def test_preflight_says_what_attach_would_say(api: Api) -> None:
     assert api.get("/devices/h100/preflight?scope=group&instance=vm-off").json["ready"]
 
 
+def test_preflight_for_bind_says_what_bind_would_say(api: Api, fake_host: FakeHost) -> None:
+    fake_host.virsh_attach("vm-off", L4, live=False)
+    assert not api.get("/devices/l4-gpu/preflight").json["ready"]
+    assert api.get("/devices/l4-gpu/preflight?for=bind").json["ready"]
+    assert api.get(f"/devices/preflight?pci_address={L4}&for=bind").json["ready"]
+    unknown = api.get("/devices/l4-gpu/preflight?for=lunch")
+    assert code_of(unknown) == (400, "bad_request")
+
+
 def test_preflight_of_an_address_needs_no_registration(api: Api) -> None:
     assert api.get(f"/devices/preflight?pci_address={AUDIO}").status_code == 200
     unknown = api.get("/devices/preflight?pci_address=0000:ff:00.0")

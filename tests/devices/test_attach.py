@@ -204,3 +204,18 @@ def test_a_domain_without_a_free_slot_is_named(world: World, fake_host: FakeHost
     with refusal("no_free_slot"):
         attach(world, ALONE, "vm-full")
     assert fake_host.driver(ALONE) == "nvidia"
+
+
+def test_a_group_in_one_slot_of_a_running_guest_is_refused_before_anything_moves(
+    world: World, fake_host: FakeHost
+) -> None:
+    register(world, GPU)
+    attach(world, GPU, "vm-off", "group")
+    world.service.bind(GPU, "group", OPERATOR)
+    fake_host.virsh_start("vm-off")
+    with refusal("not_supported") as error:
+        world.service.detach(GPU, OPERATOR)
+    assert "one of several functions in its slot of domain vm-off" in error.value.message
+    assert fake_host.calls["detachDeviceFlags"] == 0
+    fake_host.virsh_destroy("vm-off")
+    assert world.service.detach(GPU, OPERATOR).assignment is None
