@@ -24,11 +24,13 @@ class Plan:
         checks: Run as many at once as there are cores.
         afterwards: Run when all of those have ended.
         left_out: For people: which checks, why, and how to have them.
+        unmeasured: The suites whose coverage adds nothing to that of the first Python.
     """
 
     checks: Sequence[str]
     afterwards: Sequence[str] = ()
     left_out: Sequence[str] = ()
+    unmeasured: Sequence[str] = ()
 
 
 def plan_all(pythons: Sequence[str]) -> Plan:
@@ -40,7 +42,8 @@ def plan_all(pythons: Sequence[str]) -> Plan:
         f"machine; pyenv install {version} brings it"
         for version in absent
     ]
-    return Plan([*_LONGEST_FIRST, *suites, *_SHORT], [COVERAGE], left_out)
+    first = len(_LEVELS)
+    return Plan([*_LONGEST_FIRST, *suites, *_SHORT], [COVERAGE], left_out, suites[first:])
 
 
 def plan_quick(pythons: Sequence[str]) -> Plan:
@@ -48,7 +51,8 @@ def plan_quick(pythons: Sequence[str]) -> Plan:
     chosen = [_suite(pythons[0], "mock"), "imports", "lint"]
     whole = plan_all(pythons)
     rest = [each for each in (*whole.checks, *whole.afterwards) if each not in chosen]
-    return Plan(chosen, left_out=[f"{', '.join(rest)}: --quick; contrib/check runs them"])
+    left_out = [f"{', '.join(rest)}: --quick; contrib/check runs them"]
+    return Plan(chosen, left_out=left_out, unmeasured=chosen)
 
 
 def find_pythons(find: Callable[[str], str | None] = shutil.which) -> list[str]:

@@ -55,7 +55,7 @@ class Runner:
     def __init__(
         self,
         command: Callable[[str], Sequence[str | Path]],
-        environment: Mapping[str, str],
+        environment: Callable[[str], Mapping[str, str]],
         where: Where,
         say: Callable[[str], None],
     ) -> None:
@@ -63,7 +63,7 @@ class Runner:
 
         Args:
             command: Which command a check is.
-            environment: Of the commands.
+            environment: Of that command.
             where: Where they put what they write.
             say: Prints a line.
         """
@@ -99,7 +99,7 @@ class Runner:
         with log.open("wb") as output:
             process = subprocess.Popen(
                 self._command(name),
-                env=self._environment,
+                env=self._environment(name),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -55,7 +55,7 @@ class Machine:
         command = [
             *([] if user == "root" else as_user),
             *("env", "-i", *(f"{key}={value}" for key, value in environment.items())),
-            *("bash", "-c", f"cd {shlex.quote(path)} && {script}"),
+            *("bash", "-c", f"cd {shlex.quote(path)} || exit\n{script}"),
         ]
         inside = f"""
 mount -t proc proc /proc
