@@ -8,6 +8,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final
 
+import pytest
+
 from hypeman_libvirt.devices.address import PciAddress
 from hypeman_libvirt.host.cache.domain_files import DomainDirectories
 from hypeman_libvirt.host.libvirt_host import open_host
@@ -15,6 +17,8 @@ from tests import fake_libvirt
 from tests.conftest import seed_host
 from tests.fake_host import FakeHost
 from tests.world import OPERATOR, World, world_on
+
+pytestmark = pytest.mark.usefixtures("fake_host")
 
 L4: Final = "0000:a2:00.0"
 MOST: Final = 60

@@ -10,7 +10,7 @@ import pytest
 from hypeman_lab import Lab
 
 from tests.lab.doctor import examine
-from tests.lab.guest import NVME, ROOT_DISK, Guest, node_name, until
+from tests.lab.guest import DRIVERLESS, NVME, ROOT_DISK, Guest, node_name, until
 from tests.lab.inside import PORT, gather
 from tests.lab.service import SECRET, Service
 
@@ -146,3 +146,25 @@ def test_the_doctor_tells_a_kernel_without_vfio(lab: Lab) -> None:
         lab.output(f"mv /run/modules.dep {modules} && modprobe vfio-pci")
     assert severity == "error"
     assert "linux-image" in cure
+
+
+def test_what_virsh_does_to_a_domain_decides_the_very_next_change(
+    guest: Guest, local_service: Service
+) -> None:
+    """The service reads no domain whose file libvirt has not replaced; no time may lie between."""
+    local_service.register(DRIVERLESS, "card")
+    guest.define("vm-off")
+    hostdev = guest.hostdev(DRIVERLESS)
+    for _ in range(5):
+        guest.virsh(f"attach-device vm-off {hostdev} --config")
+        code, told = local_service.refusal("DELETE", "/devices/card", 409)
+        assert (code, "vm-off" in told) == ("in_use", True)
+        guest.virsh(f"detach-device vm-off {hostdev} --config")
+        local_service.attach("card", "vm-off")
+        local_service.detach("card")
+    guest.start("vm-off")
+    guest.virsh(f"attach-device vm-off {hostdev} --live")
+    code, told = local_service.refusal("DELETE", "/devices/card", 409)
+    assert (code, "vm-off" in told) == ("in_use", True)
+    guest.virsh("destroy vm-off")
+    local_service.answer("DELETE", "/devices/card", 204)
