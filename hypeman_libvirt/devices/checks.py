@@ -40,6 +40,13 @@ def check_endpoint(snapshot: Snapshot) -> Check:
             f"{snapshot.address} is a bridge and stays with the host",
             hint="choose a device behind it",
         )
+    if rules.is_nvswitch(snapshot.node):
+        return Check(
+            "endpoint",
+            "warning",
+            f"{snapshot.address} is an NVSwitch: all NVSwitches of a host belong together",
+            "give every NVSwitch to the same guest as the GPUs, or leave all with the host",
+        )
     return Check("endpoint", "ok", f"{snapshot.address} is an endpoint")
 
 

@@ -35,6 +35,8 @@ _TAG_KEY: Final = re.compile(r"[A-Za-z0-9 _.:/=+@-]{1,128}")
 _TAG_VALUE: Final = re.compile(r"[A-Za-z0-9 _.:/=+@-]{0,256}")
 _GPU_CLASSES: Final = frozenset({0x0300, 0x0302, 0x0380})
 _BRIDGE_BASE_CLASS: Final = 0x06
+_OTHER_BRIDGE_CLASS: Final = 0x0680
+_NVIDIA: Final = "10de"
 _HARMLESS_DRIVERS: Final = frozenset({"pcieport", "pci-stub", "shpchp"})
 """They do no DMA, so that the kernel lets a guest have their group.
 
@@ -74,9 +76,20 @@ def on_host_driver(node: NodeDevice) -> bool:
 
 
 def is_endpoint(node: NodeDevice) -> bool:
-    """Whether it can be assigned at all: neither a bridge nor of class 06."""
+    """Whether it can be assigned at all: neither a bridge nor of class 06, or an NVSwitch."""
+    if is_nvswitch(node):
+        return not node.is_bridge
     of_bridge_class = node.class_code is not None and node.class_code >> 16 == _BRIDGE_BASE_CLASS
     return not (node.is_bridge or of_bridge_class)
+
+
+def is_nvswitch(node: NodeDevice) -> bool:
+    """Whether it joins GPUs of NVIDIA's: of the class of other bridges, and an endpoint.
+
+    Source: NVIDIA Fabric Manager User Guide, virtualization models.
+    """
+    class_code = node.class_code or 0
+    return node.vendor_id == _NVIDIA and class_code >> 8 == _OTHER_BRIDGE_CLASS
 
 
 def is_obstacle(node: NodeDevice) -> bool:
@@ -108,6 +121,8 @@ def kind(node: NodeDevice) -> str:
     class_code = node.class_code or 0
     if device_type(node) == "gpu":
         return "GPU"
+    if is_nvswitch(node):
+        return "NVSwitch"
     if class_code >> 8 == _AUDIO_CLASS:
         return "audio"
     return _KINDS.get(class_code >> 16, "PCI function")

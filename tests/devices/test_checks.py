@@ -42,7 +42,9 @@ REGISTRATION = Registration(
     serial=None,
     iommu_group=7,
 )
-INDIRECT: tuple[AssignmentKind, ...] = ("block_disk", "scsi", "scsi_host", "usb", "vdpa", "mdev")
+INDIRECT: tuple[AssignmentKind, ...] = (
+    *("block_disk", "scsi", "scsi_host", "usb", "vdpa", "mdev", "macvtap", "char_device"),
+)
 
 
 def node(address: PciAddress = NVME, **facts: object) -> NodeDevice:
@@ -163,3 +165,10 @@ def test_a_registration_that_ended_meanwhile_is_none() -> None:
     for purpose in checks.CHECKS:
         with refusal("not_found"):
             checks.guard(replace(snapshot(purpose), still_registered=False))
+
+
+def test_an_nvswitch_goes_with_all_others() -> None:
+    nvswitch = node(vendor_id="10de", device_id="22a3", class_code=0x068000, driver="nvidia")
+    check = checks.check_endpoint(snapshot("bind", of=nvswitch))
+    assert check.severity == "warning"
+    assert "all NVSwitches of a host belong together" in check.message

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -41,6 +42,16 @@ def test_bridges_and_class_06_are_no_endpoints() -> None:
     assert not rules.is_endpoint(node(is_bridge=True))
     assert not rules.is_endpoint(node(class_code=0x060100))
     assert rules.is_endpoint(node(class_code=None))
+
+
+def test_an_nvswitch_is_an_endpoint_of_a_bridge_s_class() -> None:
+    nvswitch = node(class_code=0x068000)
+    assert rules.is_endpoint(nvswitch)
+    assert rules.describe(nvswitch) == "0000:82:00.0 (NVSwitch, driver none)"
+    assert not rules.is_endpoint(replace(nvswitch, is_bridge=True))
+    other = replace(nvswitch, vendor_id="8086")
+    assert not rules.is_endpoint(other)
+    assert rules.kind(other) == "bridge"
 
 
 def test_a_bridge_and_a_driverless_sibling_are_no_obstacle() -> None:
