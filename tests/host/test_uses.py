@@ -157,6 +157,60 @@ def test_the_boot_vga_is_critical_with_a_driver_and_without(
     assert ask(host, device) == [HostUse(VGA.address, "it is the boot VGA")]
 
 
+KEYS = "10000 7 ff9f207ac14057ff febeffdfffefffff fffffffffffffffe"
+"""Of a keyboard, in words of 64 bit."""
+
+
+def add_input(host: FakeSysfs, controller: str, keys: str) -> None:
+    directory = f"{controller}/usb1/1-2/1-2:1.0/0003:046D:C31C.0001/input/input5"
+    host.write(f"{directory}/name", "Logitech USB Keyboard\n")
+    host.write(f"{directory}/capabilities/key", f"{keys}\n")
+    host.link("/sys/class/input/input5", directory)
+    host.write("/sys/class/input/mice/dev", "13:63")
+
+
+@pytest.mark.parametrize(
+    ("keys", "uses"),
+    [
+        (KEYS, ["the keyboard Logitech USB Keyboard is on it"]),
+        ("fffffffe", ["the keyboard Logitech USB Keyboard is on it"]),
+        ("70000 0 0 0 0", []),
+        ("0", []),
+        ("", []),
+    ],
+)
+def test_a_usb_controller_with_a_keyboard_is_in_use(
+    host: FakeSysfs, keys: str, uses: list[str]
+) -> None:
+    path = host.add_pci("0000:00:14.0", vendor_id="8086", device_id="a36d")
+    controller = replace(
+        DISK,
+        address=PciAddress(0, 0, 0x14, 0),
+        vendor_id="8086",
+        device_id="a36d",
+        class_code=0x0C0330,
+        path=path,
+    )
+    add_input(host, path, keys)
+    assert [use.what for use in ask(host, controller)] == uses
+
+
+def test_a_usb_controller_with_the_root_disk_is_in_use(host: FakeSysfs) -> None:
+    path = host.add_pci("0000:00:14.0", vendor_id="8086", device_id="a36d")
+    host.mount("/", host.add_disk("sdb", f"{path}/usb2/2-1/2-1:1.0/host6/target6:0:0/block"))
+    controller = replace(DISK, vendor_id="8086", device_id="a36d", path=path)
+    assert [use.what for use in ask(host, controller)] == ["sdb carries /"]
+
+
+def test_the_only_vga_device_of_a_remote_host_may_be_its_console() -> None:
+    vga = TreeNode(VGA.node_name, class_code=0x030000)
+    gpu = TreeNode("pci_0000_82_00_0", class_code=0x030200)
+    what = "it is the only VGA device of the host, and may be its console"
+    assert ask_remote(VGA, vga, gpu) == [HostUse(VGA.address, what, known=False)]
+    assert ask_remote(replace(VGA, class_code=0x030200), vga, gpu) == []
+    assert ask_remote(VGA, vga, TreeNode("pci_0000_0a_00_0", class_code=0x030000)) == []
+
+
 def test_another_graphics_card_is_idle(host: FakeSysfs) -> None:
     host.add_pci("0000:09:00.0", vendor_id="1234", device_id="1111")
     host.write(f"{VGA.path}/boot_vga", "0\n")

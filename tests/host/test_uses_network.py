@@ -47,6 +47,21 @@ def test_an_address_and_the_default_route_are_uses(host: FakeSysfs) -> None:
     assert ask(host) == [HostUse(ADDRESS, what)]
 
 
+@pytest.mark.parametrize("line", ["eth0", "eth0.7"])
+def test_a_pppoe_line_has_its_addresses_on_an_interface_of_its_own(
+    host: FakeSysfs, line: str
+) -> None:
+    host.add_interface(Interface(2, "eth0"), NIC)
+    host.add_interface(Interface(3, "eth0.7", kind="vlan", lower=2))
+    host.add_interface(Interface(4, "ppp0", addresses=("192.0.2.9",), has_default_route=True))
+    host.write("/proc/net/pppoe", "Id       Address              Device\n")
+    assert ask(host) == []
+    row = f"00000001 00:25:90:aa:bb:cc {line:>8}\n"
+    host.write("/proc/net/pppoe", f"Id       Address              Device\n{row}")
+    what = "eth0 carries a PPPoE line" if line == "eth0" else "eth0 carries eth0.7"
+    assert ask(host) == [HostUse(ADDRESS, what)]
+
+
 def test_a_default_route_without_an_address_is_a_use(host: FakeSysfs) -> None:
     host.add_interface(Interface(2, "eth0", has_default_route=True), NIC)
     assert ask(host) == [HostUse(ADDRESS, "eth0 has the default route")]

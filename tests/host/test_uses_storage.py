@@ -199,6 +199,151 @@ def test_zfs_says_not_where_it_lies_so_that_no_partition_is_known_to_be_idle(
     assert not use.known
 
 
+def test_a_pool_of_zfs_is_on_the_disks_that_udev_found_its_label_on(host: FakeSysfs) -> None:
+    path, other = (host.add_pci(each, device_id="2922") for each in (NVME, SECOND_NVME))
+    for disk, directory in (("sda", path), ("sdb", other)):
+        host.add_partition(host.add_disk(disk, f"{directory}/block"), f"{disk}1")
+    host.label_zfs("sda1", "tank")
+    host.label_zfs("sdb1", "exported")
+    host.write("/proc/spl/kstat/zfs/tank/state", "ONLINE")
+    host.mount("/tank", "tank/home", kind="zfs")
+    assert words(ask(host, path)) == ["sda1 carries /tank, the ZFS pool tank"]
+    assert ask(host, other) == []
+
+
+def test_the_cache_of_a_pool_does_not_name_its_pool(host: FakeSysfs) -> None:
+    path = host.add_pci(NVME, device_id="2922")
+    host.label_zfs(host.add_disk("sda", f"{path}/block"), None)
+    assert ask(host, path) == []
+    host.label_zfs("vda3", "tank")
+    host.write("/proc/spl/kstat/zfs/tank/state", "ONLINE")
+    (use,) = ask(host, path)
+    assert use.what == "sda may be the cache or a spare of an imported ZFS pool"
+    assert not use.known
+
+
+def test_a_root_on_zfs_is_the_host_s_when_its_pool_is_on_a_disk(host: FakeSysfs) -> None:
+    host.label_zfs("vda3", "rpool")
+    host.mount("/", "rpool/ROOT/debian", kind="zfs")
+    path = host.add_pci(NVME, device_id="2922")
+    host.add_partition(host.add_disk("sda", f"{path}/block"), "sda1")
+    assert ask(host, path) == []
+    (use,) = ask(host, "/sys/devices/pci0000:00/0000:00:02.0", "virtio-pci")
+    assert use == HostUse(PciAddress(0, 0, 2, 0), "vda3 carries /")
+
+
+def test_a_root_on_an_overlay_is_the_host_s_when_its_layers_are_mounted_from_a_disk(
+    host: FakeSysfs,
+) -> None:
+    path = host.add_pci(NVME, device_id="2922")
+    host.mount("/media/root-ro", host.add_disk("sda", f"{path}/block"))
+    host.mount("/media/root-rw", "tmpfs", kind="tmpfs")
+    layers = "rw,lowerdir=/media/root-ro,upperdir=/media/root-rw/up,workdir=/media/root-rw/work"
+    host.mount("/", "overlay", kind="overlay", options=layers)
+    assert words(ask(host, path)) == ["sda carries /media/root-ro"]
+
+
+def test_a_container_that_shares_the_process_namespace_sees_no_mounts_of_the_host(
+    host: FakeSysfs,
+) -> None:
+    """Its overlay's layers are directories of the host's, which it has no mounts of."""
+    path = host.add_pci(NVME, device_id="2922")
+    host.add_disk("sda", f"{path}/block")
+    host.write("/proc/self/mountinfo", "")
+    layers = "rw,lowerdir=/var/lib/docker/overlay2/a,upperdir=/var/lib/docker/overlay2/b"
+    host.mount("/", "overlay", kind="overlay", options=layers)
+    tree = [TreeNode("block_sda", "pci_asked", f"{path}/block/sda", block="sda")]
+    assert [use.known for use in ask(host, path, "ahci", tree)] == [False]
+
+
+@pytest.mark.parametrize("option", ["logdev", "rtdev"])
+def test_the_external_log_of_xfs_is_a_part_of_it(host: FakeSysfs, option: str) -> None:
+    path = host.add_pci(NVME, device_id="a80a")
+    host.add_partition(host.add_nvme(0, path), "nvme0n1p1")
+    host.mount("/srv", "vda3", kind="xfs", options=f"rw,attr2,{option}=/dev/nvme0n1p1,noquota")
+    assert words(ask(host, path)) == ["nvme0n1p1 carries a part of /srv"]
+
+
+def test_the_external_journal_of_ext4_is_called_after_its_device(host: FakeSysfs) -> None:
+    path = host.add_pci(NVME, device_id="a80a")
+    host.add_partition(host.add_nvme(0, path), "nvme0n1p1")
+    host.write("/proc/fs/jbd2/vda3-8/info", "")
+    host.write("/proc/fs/jbd2/nvme0n1p10-8/info", "")
+    assert ask(host, path) == []
+    host.write("/proc/fs/jbd2/nvme0n1p1/info", "")
+    assert words(ask(host, path)) == ["nvme0n1p1 carries the journal of a file system"]
+
+
+def test_a_file_system_over_fibre_channel_is_the_use_of_its_port_alone(host: FakeSysfs) -> None:
+    first, second = (host.add_pci(each, device_id="2261") for each in (NVME, SECOND_NVME))
+    host.add_hba(7, first, "10000090fae0ec88")
+    host.add_hba(8, second, "10000090fae0ec89")
+    host.mount("/srv", host.add_nvme_over_fc(1, "10000090fae0ec88"))
+    assert words(ask(host, first, "lpfc")) == ["nvme1n1 carries /srv"]
+    assert ask(host, second, "lpfc") == []
+
+
+def test_a_port_that_is_not_named_may_be_any(host: FakeSysfs) -> None:
+    first, second = (host.add_pci(each, device_id="2261") for each in (NVME, SECOND_NVME))
+    host.add_hba(7, first, "10000090fae0ec88")
+    host.add_hba(8, second, "10000090fae0ec89")
+    host.mount("/srv", host.add_nvme_over_fc(1, "10000090fae0ec80"))
+    for path in (first, second):
+        assert words(ask(host, path, "lpfc")) == ["nvme1n1 carries /srv"]
+
+
+def test_a_disk_over_fabrics_without_multipath_lies_below_its_controller(host: FakeSysfs) -> None:
+    path = host.add_pci(NVME, device_id="2261")
+    host.add_hba(7, path, "10000090fae0ec88")
+    host.add_nvme_over_fc(1, "10000090fae0ec88")
+    host.mount("/srv", host.add_disk("nvme1n2", f"{VIRTUAL}/nvme-fabrics/ctl/nvme1"))
+    assert words(ask(host, path, "lpfc")) == ["nvme1n2 carries /srv"]
+
+
+def test_a_session_of_an_offloading_iscsi_adapter_is_below_its_function(host: FakeSysfs) -> None:
+    """bnx2i, qedi, qla4xxx and be2iscsi add their SCSI host below the PCI function."""
+    path = host.add_pci(NVME, device_id="168e")
+    session = f"{path}/host9/session1/target9:0:0/9:0:0:0/block"
+    host.mount("/srv", host.add_disk("sdk", session))
+    assert words(ask(host, path, "bnx2x")) == ["sdk carries /srv"]
+
+
+def test_the_backing_device_of_compressed_swap_is_a_use(host: FakeSysfs) -> None:
+    path = host.add_pci(NVME, device_id="a80a")
+    host.add_nvme(0, path)
+    host.write("/dev/nvme0n1", "")
+    host.swap_on("/dev/" + host.add_disk("zram0", f"{VIRTUAL}/block"))
+    host.write(f"{VIRTUAL}/block/zram0/backing_dev", "none\n")
+    assert ask(host, path) == []
+    host.write(f"{VIRTUAL}/block/zram0/backing_dev", "/dev/nvme0n1\n")
+    assert words(ask(host, path)) == ["nvme0n1 carries swap"]
+
+
+def test_a_shared_directory_is_a_use_of_the_device_that_brings_it(host: FakeSysfs) -> None:
+    path = host.add_pci(NVME, device_id="1049")
+    host.add_share("9pnet_virtio", path, 3, "images")
+    host.add_share("9pnet_virtio", host.add_pci(SECOND_NVME, device_id="1049"), 4, "idle")
+    host.mount("/tcp", "images", kind="9p", options="rw,trans=tcp")
+    assert ask(host, path, "virtio-pci") == []
+    host.mount("/images", "images", kind="9p", options="rw,trans=virtio")
+    assert words(ask(host, path, "virtio-pci")) == ["/images is mounted from it"]
+    assert ask(host, f"/sys/devices/pci0000:00/{SECOND_NVME}", "virtio-pci") == []
+
+
+def test_virtiofs_shows_its_tag_from_linux_6_9_on(host: FakeSysfs) -> None:
+    paths = [host.add_pci(each, device_id="105a") for each in (NVME, SECOND_NVME)]
+    devices = [host.add_share("virtiofs", path, number) for number, path in enumerate(paths)]
+    host.mount("/", "images", kind="virtiofs")
+    for path in paths:
+        (use,) = ask(host, path, "virtio-pci")
+        assert (use.what, use.known) == ("/ is perhaps mounted from it", False)
+    for number, tag in enumerate(("images", "idle")):
+        host.write(f"/sys/fs/virtiofs/{number}/tag", f"{tag}\n")
+        host.link(f"/sys/fs/virtiofs/{number}/device", devices[number])
+    assert ask(host, paths[0]) == [HostUse(PciAddress.parse(NVME), "/ is mounted from it")]
+    assert ask(host, paths[1]) == []
+
+
 @pytest.mark.parametrize("harmless", ["loop", "zram", "overlay", "nfs"])
 def test_what_lies_in_memory_files_or_the_network_leaves_idle_disks_free(
     host: FakeSysfs, harmless: str

@@ -50,6 +50,9 @@ class FileSystems:
         return None if untraceable and not devices else devices
 
     def _list_mounted(self, mount: Mount) -> Sequence[StorageUse]:
+        """Say what a mount uses; an overlay, what the mounts of its layers use already."""
+        if mount.layers:
+            return []
         devices, parts = self._find_whole(mount), self._mounts.find_parts(mount)
         uses = [StorageUse(f"a part of {mount.point}", parts)] if parts else []
         if devices or mount.kind in self._disk_kinds:

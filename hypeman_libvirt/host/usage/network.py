@@ -21,6 +21,7 @@ class LocalNetwork:
 
     def __init__(self, interfaces: Sequence[Interface], files: LocalFiles) -> None:
         """Find the hardware of the interfaces."""
+        self._pppoe = _list_pppoe(files)
         self._by_index = {interface.index: interface for interface in interfaces}
         self._places = {
             interface.index: files.resolve(f"/sys/class/net/{interface.name}")
@@ -54,6 +55,8 @@ class LocalNetwork:
             roles.append(f"has the address {', '.join(interface.addresses[:_SHOWN])}")
         if interface.has_default_route:
             roles.append("has the default route")
+        if interface.name in self._pppoe:
+            roles.append("carries a PPPoE line")
         return [*roles, *self._list_upper_roles(interface)]
 
     def _list_upper_roles(self, interface: Interface) -> Sequence[str]:
@@ -67,3 +70,12 @@ class LocalNetwork:
     def _name_master(self, index: int) -> str:
         master = self._by_index.get(index)
         return "a bridge or bond" if master is None else f"the {master.kind} {master.name}"
+
+
+def _list_pppoe(files: LocalFiles) -> frozenset[str]:
+    """Name the interfaces that a session of PPP over Ethernet runs on.
+
+    Source: the kernel's drivers/net/ppp/pppoe.c, pppoe_seq_show().
+    """
+    rows = [line.split() for line in files.text("/proc/net/pppoe").splitlines()[1:]]
+    return frozenset(row[-1] for row in rows if row)
