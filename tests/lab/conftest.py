@@ -13,7 +13,7 @@ import pytest
 from hypeman_lab import Lab, LabError, build, missing
 
 from tests.lab.guest import IDS, Guest
-from tests.lab.inside import PORT
+from tests.lab.inside import PORT, serving_inside
 from tests.lab.service import PATIENCE, Service, serving
 
 
@@ -74,3 +74,17 @@ def guest(running_guest: Guest, running_service: Service) -> Iterator[Guest]:
 def service(guest: Guest, running_service: Service) -> Service:
     del guest  # it tidies up
     return running_service
+
+
+@pytest.fixture(scope="module")
+def running_inside(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    with serving_inside(lab, tmp_path_factory.mktemp("inside") / "service") as service:
+        yield service
+
+
+@pytest.fixture
+def local_service(guest: Guest, running_inside: Service) -> Iterator[Service]:
+    """The service on the host itself, where it sees what the host's disks and NICs are for."""
+    yield running_inside
+    guest.restore()
+    running_inside.forget_all()

@@ -6,8 +6,15 @@ import re
 import shutil
 import tomllib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import Distribution, distribution
 from pathlib import Path
+
+import httpx
+from hypeman_lab import Lab
+
+from tests.lab.guest import until
+from tests.lab.service import SECRET, Service
 
 CHECKOUT = Path(__file__).parent.parent.parent
 PORT = 8080
@@ -29,6 +36,40 @@ def gather(directory: Path) -> None:
                 target = directory / file
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(source, target)
+
+
+@contextmanager
+def serving_inside(lab: Lab, directory: Path) -> Iterator[Service]:
+    """Start the service on the host inside the lab, and stop it in the end."""
+    gather(directory)
+    lab.copy(directory, "/opt/service")
+    flags = f"--listen 0.0.0.0:{PORT} --uri qemu:///system --registry /run/inside.db"
+    lab.output(
+        f"JWT_SECRET='{SECRET}' PYTHONPATH=/opt/service nohup python3 -m hypeman_libvirt.cli.main "
+        f"serve {flags} > /run/inside.log 2>&1 & echo $! > /run/inside.pid"
+    )
+    service = Service(f"http://127.0.0.1:{lab.ports[PORT]}")
+    until(lambda: is_ready(service) or _has_ended(lab))
+    yield service
+    service.close()
+    lab.output(
+        "pid=$(cat /run/inside.pid); kill $pid; while [ -e /proc/$pid ]; do sleep 0.1; done; "
+        "rm -rf /opt/service /run/inside.*"
+    )
+
+
+def is_ready(service: Service) -> bool:
+    try:
+        return service.http.get("/ready").is_success
+    except httpx.TransportError:
+        return False
+
+
+def _has_ended(lab: Lab) -> bool:
+    """Raise with its log if the service inside has ended; a wait would be in vain."""
+    running = lab.exec("kill -0 $(cat /run/inside.pid)").returncode == 0
+    assert running, lab.output("cat /run/inside.log")
+    return False
 
 
 def _closure(requirements: list[str], seen: set[str]) -> Iterator[Distribution]:

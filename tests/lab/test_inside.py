@@ -2,46 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
-import httpx
 import pytest
 from hypeman_lab import Lab
 
 from tests.lab.doctor import examine
 from tests.lab.guest import DRIVERLESS, NVME, ROOT_DISK, Guest, node_name, until
-from tests.lab.inside import PORT, gather
-from tests.lab.service import SECRET, Service
+from tests.lab.inside import is_ready
+from tests.lab.service import Service
 
 pytestmark = pytest.mark.lab
-
-
-@pytest.fixture(scope="module")
-def running_inside(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    directory: Path = tmp_path_factory.mktemp("inside") / "service"
-    gather(directory)
-    lab.copy(directory, "/opt/service")
-    flags = f"--listen 0.0.0.0:{PORT} --uri qemu:///system --registry /run/inside.db"
-    lab.output(
-        f"JWT_SECRET='{SECRET}' PYTHONPATH=/opt/service nohup python3 -m hypeman_libvirt.cli.main "
-        f"serve {flags} > /run/inside.log 2>&1 & echo $! > /run/inside.pid"
-    )
-    service = Service(f"http://127.0.0.1:{lab.ports[PORT]}")
-    until(lambda: _is_ready(service) or _has_ended(lab))
-    yield service
-    service.close()
-    lab.output(
-        "pid=$(cat /run/inside.pid); kill $pid; while [ -e /proc/$pid ]; do sleep 0.1; done; "
-        "rm -rf /opt/service /run/inside.*"
-    )
-
-
-@pytest.fixture
-def local_service(guest: Guest, running_inside: Service) -> Iterator[Service]:
-    yield running_inside
-    guest.restore()
-    running_inside.forget_all()
 
 
 def test_what_carries_the_root_is_refused_and_an_unmounted_disk_is_not(
@@ -57,20 +26,6 @@ def test_what_carries_the_root_is_refused_and_an_unmounted_disk_is_not(
 
     assert local_service.bind("nvme")["bound_to_vfio"]
     assert guest.lab.driver(NVME) == "vfio-pci"
-
-
-def _is_ready(service: Service) -> bool:
-    try:
-        return service.http.get("/ready").is_success
-    except httpx.TransportError:
-        return False
-
-
-def _has_ended(lab: Lab) -> bool:
-    """Raise with its log if the service inside has ended; a wait would be in vain."""
-    running = lab.exec("kill -0 $(cat /run/inside.pid)").returncode == 0
-    assert running, lab.output("cat /run/inside.log")
-    return False
 
 
 def test_a_driver_that_somebody_changes_is_in_the_very_next_answer(
@@ -121,7 +76,7 @@ def test_the_doctor_tells_a_libvirtd_that_is_down(lab: Lab, local_service: Servi
         lab.start_libvirtd()
     assert severity == "error"
     assert "systemctl enable --now libvirtd.socket" in cure
-    until(lambda: _is_ready(local_service))
+    until(lambda: is_ready(local_service))
 
 
 @pytest.mark.usefixtures("local_service")
