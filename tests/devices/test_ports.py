@@ -6,10 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-pytest.importorskip("mypy")
-
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
 from hypeman_libvirt.devices.ports import Host, HostView, Registry
