@@ -18,7 +18,7 @@ History = dict[str, list[Call]]
 """What a client was told, by address."""
 
 
-NOTHING_DONE = frozenset({"busy", "registry_unavailable", "libvirt_error"})
+NOTHING_DONE = frozenset({"busy", "overloaded", "registry_unavailable", "libvirt_error"})
 """Codes of answers after which all is as it was: another has the device, or libvirt failed."""
 
 
