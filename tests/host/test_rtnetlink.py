@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from socket import AF_BRIDGE
 from types import TracebackType
 from typing import Self
 
@@ -22,7 +23,7 @@ class Message(dict[str, object]):
 
 
 class Netlink:
-    """Answers the three questions, or refuses."""
+    """Answers the four questions, or refuses."""
 
     def __init__(
         self,
@@ -30,9 +31,11 @@ class Netlink:
         addresses: Sequence[Message] = (),
         routes: Sequence[Message] = (),
         error: Exception | None = None,
+        filters: Sequence[Message] = (),
     ) -> None:
         self._links, self._addresses, self._routes = links, addresses, routes
         self._error = error
+        self._filters = filters
 
     def __enter__(self) -> Self:
         return self
@@ -55,6 +58,10 @@ class Netlink:
 
     def get_routes(self) -> Sequence[Message]:
         return self._routes
+
+    def get_neighbours(self, *, family: int) -> Sequence[Message]:
+        assert family == AF_BRIDGE
+        return self._filters
 
 
 def link(index: int, **attributes: object) -> Message:
@@ -114,6 +121,18 @@ def test_a_default_route_is_found_with_one_hop_or_with_several() -> None:
     ]
     found = read(Netlink([link(index) for index in range(2, 7)], routes=routes))
     assert [interface.index for interface in found if interface.has_default_route] == [2, 3, 4]
+
+
+def test_an_interface_says_which_other_stations_it_receives_for() -> None:
+    filters = [
+        Message({"ifindex": 2, "flags": 2}, NDA_LLADDR="02:42:ac:11:00:02"),
+        Message({"ifindex": 2, "flags": 2}, NDA_LLADDR="33:33:00:00:00:01"),
+        Message({"ifindex": 2, "flags": 4}, NDA_LLADDR="02:00:00:00:00:09"),
+        Message({"ifindex": 2, "flags": 2}),
+    ]
+    (interface,) = read(Netlink([link(2, IFLA_ADDRESS="52:54:00:00:00:01")], filters=filters))
+    assert interface.mac == "52:54:00:00:00:01"
+    assert interface.receives == ("02:42:ac:11:00:02",)
 
 
 def test_a_refusal_of_the_kernel_is_an_os_error() -> None:

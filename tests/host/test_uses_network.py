@@ -94,6 +94,16 @@ def test_a_guest_s_share_of_an_interface_has_no_address_here(host: FakeSysfs, ki
     assert ask(host) == [HostUse(ADDRESS, "eth0 carries share0")]
 
 
+def test_a_macvlan_in_another_namespace_shows_in_what_the_interface_receives_for(
+    host: FakeSysfs,
+) -> None:
+    own, shares = "52:54:00:00:00:01", ("02:42:ac:11:00:02", "02:42:ac:11:00:03")
+    host.add_interface(Interface(2, "eth0", mac=own, receives=(own, *shares)), NIC)
+    host.add_interface(Interface(3, "vlan0", kind="vlan", lower=2, mac=shares[1]))
+    what = f"eth0 receives for {shares[0]}, perhaps a macvlan in a container"
+    assert ask(host) == [HostUse(ADDRESS, what, known=False)]
+
+
 def test_the_interface_of_a_virtual_function_is_not_its_physical_function_s(
     host: FakeSysfs,
 ) -> None:

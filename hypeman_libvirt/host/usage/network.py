@@ -21,6 +21,7 @@ class LocalNetwork:
 
     def __init__(self, interfaces: Sequence[Interface], files: LocalFiles) -> None:
         """Find the hardware of the interfaces."""
+        self._macs = {interface.mac for interface in interfaces}
         self._pppoe = _list_pppoe(files)
         self._by_index = {interface.index: interface for interface in interfaces}
         self._places = {
@@ -34,11 +35,20 @@ class LocalNetwork:
 
     def list_uses(self, address: PciAddress, directory: str) -> Sequence[HostUse]:
         """Say what the interfaces of that PCI device are for; nothing of those that are idle."""
-        found = [
-            (interface.name, self._list_roles(interface))
-            for interface in self._list_inside(directory)
-        ]
-        return [HostUse(address, f"{name} {' and '.join(roles)}") for name, roles in found if roles]
+        found = map(self._describe, self._list_inside(directory))
+        return [HostUse(address, what, known=known) for what, known in filter(None, found)]
+
+    def _describe(self, interface: Interface) -> tuple[str, bool] | None:
+        """Say what an interface is for, and whether that is known; None when it is idle."""
+        roles = self._list_roles(interface)
+        if roles:
+            return f"{interface.name} {' and '.join(roles)}", True
+        shares = [mac for mac in interface.receives if mac not in self._macs]
+        if shares:
+            receives = ", ".join(shares[:_SHOWN])
+            what = f"{interface.name} receives for {receives}, perhaps a macvlan in a container"
+            return what, False
+        return None
 
     def _list_inside(self, directory: str) -> Sequence[Interface]:
         return [

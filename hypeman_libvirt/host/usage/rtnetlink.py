@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
+from socket import AF_BRIDGE
 from typing import Any, Final, TypeAlias
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 _RTN_UNICAST: Final = 1
+_NTF_SELF: Final = 2
 
 _Netlink: TypeAlias = Any
 """pyroute2's socket; it has no types."""
@@ -31,6 +33,8 @@ class Interface:
         lower: Index of the interface that it is made on, as a VLAN is.
         addresses: IP addresses that someone gave it.
         has_default_route: Of IPv4 or IPv6, in any table.
+        mac: Its own link address; None without.
+        receives: Other link addresses that it takes frames for, as below a macvlan that is up.
 
     Source: rtnetlink(7).
     """
@@ -42,6 +46,8 @@ class Interface:
     lower: int | None = None
     addresses: tuple[str, ...] = ()
     has_default_route: bool = False
+    mac: str | None = None
+    receives: tuple[str, ...] = ()
 
 
 def read_interfaces(open_netlink: Callable[[], _Netlink] = IPRoute) -> Sequence[Interface]:
@@ -57,13 +63,17 @@ def read_interfaces(open_netlink: Callable[[], _Netlink] = IPRoute) -> Sequence[
             links = list(netlink.get_links())
             addresses = _group_addresses(netlink.get_addr())
             routed = _list_default_routed(netlink.get_routes())
+            filters = _group_filters(netlink.get_neighbours(family=AF_BRIDGE))
     except NetlinkError as error:
         raise OSError(*error.args) from error
-    return [_make_interface(link, addresses, routed) for link in links]
+    return [_make_interface(link, addresses, routed, filters) for link in links]
 
 
 def _make_interface(
-    link: _Message, addresses: Mapping[int, Sequence[str]], routed: Collection[int]
+    link: _Message,
+    addresses: Mapping[int, Sequence[str]],
+    routed: Collection[int],
+    filters: Mapping[int, Sequence[str]],
 ) -> Interface:
     index: int = link["index"]
     information = link.get_attr("IFLA_LINKINFO")
@@ -76,6 +86,8 @@ def _make_interface(
         lower=None if lies_elsewhere else link.get_attr("IFLA_LINK"),
         addresses=tuple(addresses.get(index, ())),
         has_default_route=index in routed,
+        mac=link.get_attr("IFLA_ADDRESS"),
+        receives=tuple(filters.get(index, ())),
     )
 
 
@@ -85,6 +97,19 @@ def _group_addresses(messages: Iterable[_Message]) -> Mapping[int, Sequence[str]
         address = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
         if not _is_automatic(address):
             grouped.setdefault(message["index"], []).append(address)
+    return grouped
+
+
+def _group_filters(messages: Iterable[_Message]) -> Mapping[int, Sequence[str]]:
+    """Return the unicast addresses in the filter of each interface.
+
+    Source: the kernel's ndo_dflt_fdb_dump(), and macvlan_open(), which adds one.
+    """
+    grouped: dict[int, list[str]] = {}
+    for message in messages:
+        address = message.get_attr("NDA_LLADDR")
+        if address and message["flags"] & _NTF_SELF and not int(address[:2], 16) & 1:
+            grouped.setdefault(message["ifindex"], []).append(address)
     return grouped
 
 
