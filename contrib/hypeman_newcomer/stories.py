@@ -18,11 +18,14 @@ _TAIL: Final = 1500
 _QUICKSTART_FIRST: Final = ("quickstart", "check") * 2
 _CHECK_FIRST: Final = ("check", "quickstart") * 2
 _PASTED: Final = r"""
-contrib/quickstart > out.txt 2>&1 &
-until grep -q 'devices delete' out.txt; do sleep 0.5; kill -0 $! || { cat out.txt; exit 1; }; done
+contrib/quickstart > out.txt 2> log.txt &
+until grep -q 'devices delete' out.txt; do
+    sleep 0.5
+    kill -0 $! || { cat out.txt log.txt; exit 1; }
+done
 sed '1,/Try next/d' out.txt > next.txt
 env -u HYPEMAN_API_KEY bash -e next.txt; status=$?
-kill $!; wait; cat out.txt; exit $status
+kill $!; wait; cat log.txt out.txt; exit $status
 """
 _STRANGERS: Final = {
     "a server that says nothing": "import socket, time; "
@@ -39,10 +42,19 @@ _WITH_LIBVIRT: Final = "libvirt-daemon-system libvirt-daemon-driver-qemu polkitd
 
 
 _AWAIT: Final = "until grep -qs serving *.log; do sleep 0.2; done"
-_SESSION: Final = f"""
+_OF_README: Final = f"""
 from tests.docs.console import read_steps, sections
 for step in read_steps(sections(open("README.md").read())["A session"]):
     print(step.command, "{_AWAIT}" if step.command.endswith("&") else "")
+print("kill $(jobs -p); wait")
+"""
+_OF_MAN_PAGE: Final = rf"""
+import gzip, re
+page = gzip.open("/usr/share/man/man1/hypeman-libvirt.1.gz", "rt").read()
+for line in re.findall(r"^\$ (.+)$", page, re.MULTILINE):
+    line = line.replace("\-", "-").replace("\(aq", chr(39))
+    line = line.replace("libvirt doctor", "libvirt doctor || test $? -le 2")  # of warnings, errors
+    print(line, "{_AWAIT}" if line.endswith("&") else "")
 print("kill $(jobs -p); wait")
 """
 
@@ -82,7 +94,7 @@ def _try_next(machine: Machine, _check: str) -> Iterator[Step]:
     yield _step(machine, "what quickstart says to try, without curl", _PASTED, path=here)
     yield _step(machine, "(curl)", "apt-get -qq -y install --no-install-recommends curl")
     yield _step(machine, "what quickstart says to try, with curl", _PASTED, path=here)
-    yield _step(machine, "the README's session", _readme_session(), path=here)
+    yield _step(machine, "the README's session", _run_written(_OF_README), path=here)
     for stranger, server in _STRANGERS.items():
         yield _step(machine, f"quickstart beside {stranger}", _beside(server), path=here)
     ours = f".venv/bin/{_NAME} serve --auth off --registry /tmp/other.db"
@@ -136,7 +148,7 @@ def _installed(container: Booted, here: str) -> Iterator[Step]:
     yield step("devices list with it", listing)
     doctor = "hypeman-libvirt doctor; test $? -le 2"
     yield step("doctor has no traceback", doctor, r"^(?!.*Traceback)")
-    yield step("the man page's examples", _man_session())
+    yield step("the man page's examples", f"cd /root; {_run_written(_OF_MAN_PAGE)}")
     for file in (
         "bash-completion/completions/hypeman-libvirt",
         "zsh/vendor-completions/_hypeman-libvirt",
@@ -146,7 +158,7 @@ def _installed(container: Booted, here: str) -> Iterator[Step]:
         "doc/hypeman-libvirt/examples/observability/alerts.yaml",
     ):
         yield step(f"has {file}", f"test -s /usr/share/{file}")
-    yield step("install it again", install.replace("install /", "install --reinstall /"))
+    yield step("install it again", f"{install} --reinstall")
     yield step("it still runs", alive, "ActiveState=active")
     gone = "! test -e /etc/hypeman-libvirt/jwt-secret && ! test -e /var/lib/libvirt/hypeman"
     yield step("purge leaves nothing", f"apt-get -qq -y purge hypeman-libvirt && {gone}")
@@ -182,17 +194,9 @@ def _refused() -> str:
     )
 
 
-def _readme_session() -> str:
-    """Return a script that does what the section "A session" of the README says."""
-    return f"python3 -c '{_SESSION}' > session.sh && bash -e session.sh"
-
-
-def _man_session() -> str:
-    """Return a script that does what the examples of the man page say."""
-    page = "/usr/share/man/man1/hypeman-libvirt.1.gz"
-    waits = f"s/&$/\\& {_AWAIT.replace('/', chr(92) + '/')}/"
-    make = rf"zcat {page} | sed -n 's/\\-/-/g; s/^\$ //p' | sed '{waits}' > session.sh"
-    return f"cd /root; {make}; echo 'kill %1; wait' >> session.sh; bash -e session.sh"
+def _run_written(lines: str) -> str:
+    """Return a script that runs the commands which a script of Python prints."""
+    return f"python3 - > session.sh <<'END'\n{lines}\nEND\nbash -e session.sh"
 
 
 ALL: Final = (

@@ -46,6 +46,26 @@ def test_only_purge_deletes_the_registry_and_the_secret() -> None:
         assert kept not in before
 
 
+@pytest.mark.parametrize(
+    ("listed", "file"),
+    [
+        ("docs", "api/ERRORS.md"),
+        ("docs", "contrib/docs/operators.md"),
+        ("examples", "contrib/observability/dashboard.json"),
+        ("examples", "contrib/observability/alerts.yaml"),
+    ],
+)
+def test_it_has_what_an_operator_reads(listed: str, file: str) -> None:
+    names = (DEBIAN / f"hypeman-libvirt.{listed}").read_text().split()
+    assert any(Path(file).is_relative_to(name) for name in names)
+    assert (CONTRIB.parent / file).is_file()
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_it_has_completion_for_each_shell(shell: str) -> None:
+    assert f"debian/completion.{shell} $(share)/{shell}" in (DEBIAN / "rules").read_text()
+
+
 @pytest.mark.parametrize("name", ["nginx.conf", "Caddyfile"])
 def test_the_proxies_find_the_service_where_it_listens_by_default(name: str) -> None:
     targets = re.findall(

@@ -84,6 +84,14 @@ def test_the_user_is_the_same_everywhere(unit: dict[str, list[str]]) -> None:
     assert f'subject.user != "{_NAME}"' in rule.read_text()
 
 
+def test_what_root_left_in_the_registrys_directory_goes_to_the_service(
+    unit: dict[str, list[str]],
+) -> None:
+    tmpfiles = (CONTRIB / "systemd" / "hypeman-libvirt.tmpfiles").read_text()
+    (taken_over,) = re.findall(r"^Z (.*)$", tmpfiles, re.MULTILINE)
+    assert taken_over.split() == [f"/var/lib/{unit['StateDirectory'][0]}", "-", _NAME, _NAME, "-"]
+
+
 def test_systemd_understands_the_unit(systemd_analyze: str, tmp_path: Path) -> None:
     started = UNIT.read_text().replace("/usr/bin/hypeman-libvirt", "/bin/true")
     copy = tmp_path / UNIT.name
