@@ -3,7 +3,7 @@
 libvirt replaces a domain's file in one directory at every change of its definition, and one in
 another at every change of the running domain, before its call returns and before ``XMLDesc`` says
 anything new. So a file that is the same proves that the domain is. Measured on 9.0.0 and 11.3.0;
-contrib/docs/decisions/domain-files.md has each way of changing a domain.
+contrib/docs/decisions/0015-libvirts-files-prove-the-index.md has each way of changing a domain.
 """
 
 from __future__ import annotations
