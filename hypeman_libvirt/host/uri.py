@@ -18,6 +18,29 @@ _PATIENCE: Final = 3.0
 """Seconds; a libvirtd that hangs is down, and says nothing about the URI."""
 _QEMU_PATHS: Final = ("/system", "/session", "/embed")
 """Source: libvirt's qemuConnectURIProbe in src/qemu/qemu_driver.c."""
+_DRIVERS: Final = (
+    "qemu",
+    "test",
+    "xen",
+    "lxc",
+    "ch",
+    "bhyve",
+    "vbox",
+    "vz",
+    "openvz",
+    "parallels",
+    "esx",
+    "gsx",
+    "vpx",
+    "hyperv",
+    "vmwareplayer",
+    "vmwarews",
+    "vmwarefusion",
+)
+"""What a daemon that is down cannot say of a scheme.
+
+Source: https://libvirt.org/uri.html and https://libvirt.org/drivers.html
+"""
 _NEVER: Final = frozenset(
     {libvirt.VIR_ERR_NO_CONNECT, libvirt.VIR_ERR_INVALID_ARG, libvirt.VIR_ERR_XML_ERROR}
 )
@@ -71,9 +94,14 @@ def check_uri(uri: str, dial: Callable[[str], libvirt.virConnect] = libvirt.open
 
 
 def _proposal(uri: str) -> str | None:
-    """Return what was meant by a path that libvirt's QEMU driver does not know, if it is one."""
+    """Return what was meant by a driver, or a path of its QEMU driver, that libvirt lacks."""
     parts = urlsplit(uri)
-    if parts.scheme.partition("+")[0] != "qemu" or parts.path in _QEMU_PATHS:
+    driver, _, transport = parts.scheme.partition("+")
+    if driver not in _DRIVERS:
+        meant = difflib.get_close_matches(driver, _DRIVERS, 1)
+        scheme = "+".join([meant[0], transport] if meant and transport else meant)
+        return f"{scheme}:{uri.partition(':')[2]}" if meant else "qemu:///system"
+    if driver != "qemu" or parts.path in _QEMU_PATHS:
         return None
     is_host = parts.netloc and f"/{parts.netloc}" not in _QEMU_PATHS
     given = parts.path.strip("/") or parts.netloc

@@ -79,9 +79,14 @@ def test_what_can_never_work_is_refused_with_libvirts_proposal(
         ("qemu://session", "qemu:///session"),
         ("qemu+ssh://root@gpu-1", "qemu+ssh://root@gpu-1/system"),
         ("qemu+tls://gpu-1/Session", "qemu+tls://gpu-1/session"),
+        ("foo:///bar", "qemu:///system"),
+        ("qmeu:///system", "qemu:///system"),
+        ("qmu+ssh://root@gpu-1/system", "qemu+ssh://root@gpu-1/system"),
     ],
 )
-def test_a_wrong_path_is_refused_while_the_daemon_is_down_too(uri: str, proposal: str) -> None:
+def test_a_wrong_driver_or_path_is_refused_while_the_daemon_is_down_too(
+    uri: str, proposal: str
+) -> None:
     assert complaint(uri, *DOWN) == f"no libvirt will ever answer at {uri}: try {proposal}"
 
 
@@ -90,7 +95,7 @@ def test_a_wrong_path_is_refused_while_the_daemon_is_down_too(uri: str, proposal
     [
         ("qemu:///system", DOWN),
         ("qemu:///session", DOWN),
-        ("foo:///bar", DOWN),
+        ("xen:///system", DOWN),
         ("qemu+ssh://gpu-1/system", (SYSTEM, FROM_RPC, "Cannot recv data")),
         ("qemu:///system", (INTERNAL, FROM_QEMU, "qemu state driver is not active")),
         ("qemu:///system", (AUTH, FROM_RPC, "authentication failed")),
