@@ -18,7 +18,7 @@ SCOPES: Final = click.Choice(["device", "group"])
 
 config = click.option(
     "--config",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, readable=False),  # else click refuses it, without saying whose
     help=f"TOML file with settings. Default: {DEFAULT_CONFIG} where it exists.",
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")

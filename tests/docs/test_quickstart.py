@@ -94,8 +94,10 @@ def test_a_service_is_there_when_it_says_so_itself_and_ends_with_us(
     quickstart: dict[str, Any],
 ) -> None:
     code = (
-        "import os, signal; from hypeman_libvirt.server.serve import notify_systemd; "
-        "notify_systemd('READY=1', os.environ['NOTIFY_SOCKET']); signal.pause()"
+        "import os, signal, socket\n"
+        "address = os.environ['NOTIFY_SOCKET'].replace('@', chr(0), 1)\n"
+        "socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(b'READY=1', address)\n"
+        "signal.pause()"
     )
     with quickstart["serving"]([sys.executable, "-c", code], os.environ) as service:
         assert service.poll() is None
