@@ -43,7 +43,7 @@ def is_there(file: Path) -> bool:
 
 
 def _is_open(directory: Path) -> bool:
-    return not directory.exists() or os.access(directory, os.X_OK)
+    return not directory.exists() or os.access(directory, os.X_OK, effective_ids=True)
 
 
 def _advice(owner: str, group: str, mode: int) -> str:
