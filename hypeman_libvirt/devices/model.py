@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Literal, TypeAlias
@@ -209,6 +209,19 @@ class HostUse:
     address: PciAddress
     what: str
     known: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What domains and the host itself have of some devices, read at one moment.
+
+    Attributes:
+        assignments: Which domains have which device, running ones first.
+        uses: What the host does; nothing when it was not asked.
+    """
+
+    assignments: Mapping[HostDeviceId, Sequence[Assignment]]
+    uses: Sequence[HostUse] = ()
 
 
 @dataclass(frozen=True, slots=True)

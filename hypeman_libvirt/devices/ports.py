@@ -16,10 +16,10 @@ from hypeman_libvirt.devices.model import (
     Assignment,
     Change,
     Domain,
-    HostUse,
     MetadataEntry,
     NodeDevice,
     Registration,
+    Usage,
 )
 
 Clock: TypeAlias = Callable[[], datetime]
@@ -154,6 +154,11 @@ class Host(Protocol):
         The one question whose answer takes all domains; an operation asks it once.
         """
 
+    def read_usage(
+        self, devices: Collection[HostDeviceId], endpoints: Collection[NodeDevice]
+    ) -> Usage:
+        """Say also what the host itself does with these endpoints, of the same domains."""
+
     def read_domain_assignments(self, domain: Domain) -> Sequence[Assignment]:
         """Say what this one domain has, without asking for others; empty when it is gone."""
 
@@ -162,9 +167,6 @@ class Host(Protocol):
 
     def list_domains(self) -> Sequence[Domain]:
         """List all domains, active or not."""
-
-    def list_uses(self, devices: Collection[NodeDevice]) -> Sequence[HostUse]:
-        """Say what the host itself does with these devices; empty when it is idle."""
 
     def has_vfio(self) -> bool | None:
         """Whether the hypervisor can pass PCI devices through; None where it does not say."""

@@ -17,6 +17,7 @@ from hypeman_libvirt.devices.model import (
     NodeDevice,
     Registration,
     Scope,
+    Usage,
 )
 from hypeman_libvirt.devices.ports import AssignmentsByDevice, Host, Registry
 
@@ -153,6 +154,8 @@ class SnapshotReader:
         taking = endpoints if scope == "group" else alone
         functions = [each for member in taking for each in member.virtual_functions]
         moves = purpose in {"bind", "attach"}
+        devices = {address, *(member.address for member in group), *functions}
+        usage = self._usage(devices, endpoints if moves else [])
         return Snapshot(
             purpose=purpose,
             address=address,
@@ -160,10 +163,8 @@ class SnapshotReader:
             registration=registration,
             group=group,
             taking=taking,
-            assignments=self._host.read_assignments(
-                {address, *(member.address for member in group), *functions}
-            ),
-            uses=self._uses_of(endpoints) if moves else (),
+            assignments=usage.assignments,
+            uses=usage.uses,
             has_vfio=self._host.has_vfio() if moves else None,
             domain=domain,
             still_registered=registration is None or is_new or self._is_registered(registration),
@@ -196,8 +197,10 @@ class SnapshotReader:
         members = [node, *(member for member in read if member is not None)]
         return sorted(members, key=lambda member: member.address)
 
-    def _uses_of(self, endpoints: Sequence[NodeDevice]) -> Sequence[HostUse]:
-        return self._host.list_uses([each for each in endpoints if not rules.on_vfio(each.driver)])
+    def _usage(self, devices: Collection[HostDeviceId], endpoints: Sequence[NodeDevice]) -> Usage:
+        """Read who has the devices; with a device on vfio the host itself does nothing."""
+        asked = [each for each in endpoints if not rules.on_vfio(each.driver)]
+        return self._host.read_usage(devices, asked)
 
     def _is_registered(self, registration: Registration) -> bool:
         return self._registry.find(registration.host, registration.id) is not None

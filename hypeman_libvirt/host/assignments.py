@@ -52,10 +52,6 @@ class DomainDevices:
     others: Sequence[GuestDevice]
     together: frozenset[HostDeviceId]
 
-    def __bool__(self) -> bool:
-        """Whether there is anything."""
-        return bool(self.held or self.others)
-
 
 @dataclass(frozen=True, slots=True)
 class DomainRecord:
@@ -63,8 +59,8 @@ class DomainRecord:
 
     Attributes:
         domain: Which.
-        live: What it has now; None of one that is not active.
-        defined: What it will have after its next start; None of a transient one.
+        live: What it has now; None if that is nothing.
+        defined: What it will have after its next start; None if that is nothing.
     """
 
     domain: Domain
@@ -74,6 +70,46 @@ class DomainRecord:
 
 Records: TypeAlias = Mapping[str, DomainRecord]
 """Domains by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class DomainsSnapshot:
+    """Every domain as it was read at one moment.
+
+    Attributes:
+        records: The domains.
+        trace: Says on which PCI functions lies what they use, as of the same moment.
+    """
+
+    records: Records
+    trace: Trace
+
+    def list_assignments(self) -> AssignmentsByDevice:
+        """Say which domains have which device, active ones first."""
+        found: dict[HostDeviceId, list[Assignment]] = defaultdict(list)
+        assignments = [
+            each for user in self._users() for each in list_assignments(user, self.trace)
+        ]
+        for each in sorted(assignments, key=lambda each: (not each.live, not each.domain.active)):
+            found[each.device].append(each)
+        return dict(found)
+
+    def list_untraced(self) -> Sequence[UntracedDevice]:
+        """Say what running domains use without it being known where that lies.
+
+        What a definition refers to may not be there, and harms nobody until it is.
+        """
+        return [
+            UntracedDevice(user.domain.name, each)
+            for user in self._users()
+            if user.live is not None
+            for each in user.live.others
+            if self.trace(each) is None
+        ]
+
+    def _users(self) -> Sequence[DomainRecord]:
+        """List domains that have anything of the host: of many domains, most have not."""
+        return [each for each in self.records.values() if each.live or each.defined]
 
 
 class DomainReader:
@@ -113,8 +149,6 @@ class DomainReader:
 
 def list_assignments(record: DomainRecord, trace: Trace) -> Sequence[Assignment]:
     """Say what a domain has, directly or through a controller."""
-    if not record.live and not record.defined:
-        return ()
     live = dict(_list_devices(record.live, trace))
     defined = dict(_list_devices(record.defined, trace))
     together = record.live.together if record.live else frozenset()
@@ -132,23 +166,6 @@ def list_assignments(record: DomainRecord, trace: Trace) -> Sequence[Assignment]
         for each, managed in {**defined, **live}.items()
         for device, kind, via in [each]
     ]
-
-
-def list_untraced(record: DomainRecord, trace: Trace) -> Sequence[UntracedDevice]:
-    """Say what a running domain uses without it being known where that lies.
-
-    What a definition refers to may not be there, and harms nobody until it is.
-    """
-    used = () if record.live is None else record.live.others
-    return [UntracedDevice(record.domain.name, each) for each in used if trace(each) is None]
-
-
-def by_device(assignments: Iterable[Assignment]) -> AssignmentsByDevice:
-    """Say which domains have which device, active ones first."""
-    found: dict[HostDeviceId, list[Assignment]] = defaultdict(list)
-    for each in sorted(assignments, key=lambda each: (not each.live, not each.domain.active)):
-        found[each.device].append(each)
-    return dict(found)
 
 
 _Device: TypeAlias = tuple[HostDeviceId, AssignmentKind, str | None]
@@ -232,6 +249,8 @@ def _state_of(domain: libvirt.virDomain) -> str:
 def _devices_of(xml: DomainXml | None) -> DomainDevices | None:
     if xml is None:
         return None
-    held = tuple(xml.held)
+    held, others = tuple(xml.held), tuple(parse_guest_devices(xml.root))
+    if not held and not others:
+        return None
     together = frozenset(each.address for each in held if shares_slot(xml, each.address))
-    return DomainDevices(held, tuple(parse_guest_devices(xml.root)), together)
+    return DomainDevices(held, others, together)

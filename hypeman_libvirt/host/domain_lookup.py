@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import re
-import threading
-from collections.abc import Callable, Collection, Sequence
-from itertools import chain
+from collections.abc import Callable, Sequence
 from typing import Final
 
-from hypeman_libvirt.devices.address import HostDeviceId
 from hypeman_libvirt.devices.model import Assignment, Domain
-from hypeman_libvirt.devices.ports import AssignmentsByDevice
 from hypeman_libvirt.host.assignments import (
     DomainReader,
     DomainRecord,
+    DomainsSnapshot,
     NewTrace,
     Records,
-    by_device,
     list_assignments,
-    list_untraced,
 )
-from hypeman_libvirt.host.usage.guest_usage import UntracedDevice
 
 _UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
@@ -42,7 +36,6 @@ class DomainLookup:
         self._read_all = read_all
         self._new_trace = new_trace
         self._uuids: dict[str, str] = {}
-        self._read = threading.local()
 
     def list_domains(self) -> Sequence[Domain]:
         """List all domains, active or not."""
@@ -55,29 +48,9 @@ class DomainLookup:
         record = self._by_uuid(instance) or self._reader.read_named(instance)
         return record.domain if record else self._by_instance_id(instance)
 
-    def list_assignments(self) -> AssignmentsByDevice:
-        """Say which domains have which device, active ones first."""
-        trace = self._new_trace()
-        records = self._read_all().values()
-        self._read.records = records
-        return by_device(chain.from_iterable(list_assignments(each, trace) for each in records))
-
-    def read_assignments(self, devices: Collection[HostDeviceId]) -> AssignmentsByDevice:
-        """Say which domains have any of these devices, active ones first."""
-        found = self.list_assignments()
-        return {device: found[device] for device in devices if device in found}
-
-    def list_untraced(self) -> Sequence[UntracedDevice]:
-        """Say what running domains use without it being known where that lies.
-
-        Of the domains as this thread has just read them for their assignments, since reading all
-        is what costs; they are read if it has not.
-        """
-        trace = self._new_trace()
-        records: Collection[DomainRecord] | None = self._read.__dict__.pop("records", None)
-        if records is None:
-            records = self._read_all().values()
-        return [each for record in records for each in list_untraced(record, trace)]
+    def read_snapshot(self) -> DomainsSnapshot:
+        """Read all domains, for who has which device."""
+        return DomainsSnapshot(self._read_all(), self._new_trace())
 
     def read_domain_assignments(self, domain: Domain) -> Sequence[Assignment]:
         """Say what this one domain has; nothing when it is gone."""

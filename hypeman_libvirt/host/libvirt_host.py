@@ -14,7 +14,7 @@ from hypeman_libvirt.devices.errors import (
     LibvirtUnavailableError,
     NotSupportedError,
 )
-from hypeman_libvirt.devices.model import Assignment, Domain, HostUse, MetadataEntry, NodeDevice
+from hypeman_libvirt.devices.model import Assignment, Domain, MetadataEntry, NodeDevice, Usage
 from hypeman_libvirt.devices.ports import AssignmentsByDevice, HostChanges, HostView, RemovalWatch
 from hypeman_libvirt.host.assignments import DomainReader, NewTrace, Records
 from hypeman_libvirt.host.cache.assignment_index import AssignmentIndex
@@ -128,11 +128,11 @@ class LibvirtHost:
 
     def list_assignments(self) -> AssignmentsByDevice:
         """Say which domains hold which address, running ones first."""
-        return self._domains.list_assignments()
+        return self._domains.read_snapshot().list_assignments()
 
     def read_assignments(self, devices: Collection[HostDeviceId]) -> AssignmentsByDevice:
         """Say which domains have any of these devices, running ones first."""
-        return self._domains.read_assignments(devices)
+        return _select(self._domains.read_snapshot().list_assignments(), devices)
 
     def read_domain_assignments(self, domain: Domain) -> Sequence[Assignment]:
         """Say what this one domain has."""
@@ -142,10 +142,16 @@ class LibvirtHost:
         """Listen for unplugged devices of the domain."""
         return watch_removal(self._connection, domain)
 
-    def list_uses(self, devices: Collection[NodeDevice]) -> Sequence[HostUse]:
-        """Say what the host itself does with these devices."""
-        untraced = self._domains.list_untraced() if devices else ()
-        return self._uses.list_uses(devices, untraced)
+    def read_usage(
+        self, devices: Collection[HostDeviceId], endpoints: Collection[NodeDevice]
+    ) -> Usage:
+        """Say which domains have any of these devices, and what the host does with endpoints."""
+        domains = self._domains.read_snapshot()
+        untraced = domains.list_untraced() if endpoints else ()
+        return Usage(
+            assignments=_select(domains.list_assignments(), devices),
+            uses=self._uses.list_uses(endpoints, untraced),
+        )
 
     def has_vfio(self) -> bool | None:
         """Read ``pciBackend``; a driver without domain capabilities does not say.
@@ -258,6 +264,12 @@ class LibvirtChanges:
         finally:
             if self._domain_cache is not None:
                 self._domain_cache.invalidate(domain.name)
+
+
+def _select(
+    assignments: AssignmentsByDevice, devices: Collection[HostDeviceId]
+) -> AssignmentsByDevice:
+    return {device: assignments[device] for device in devices if device in assignments}
 
 
 def _pci_functions(devices: Sequence[HostDeviceId]) -> Sequence[PciAddress]:

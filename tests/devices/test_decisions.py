@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from hypeman_libvirt.devices.address import HostDeviceId, PciAddress
-from hypeman_libvirt.devices.model import MetadataEntry
+from hypeman_libvirt.devices.model import MetadataEntry, NodeDevice, Usage
 from hypeman_libvirt.devices.ports import AssignmentsByDevice, Held, Host, HostView, Locks
 from hypeman_libvirt.devices.service import DeviceService
 from tests.devices.test_attach import attach
@@ -32,6 +32,12 @@ class Counting:
     def read_assignments(self, devices: Collection[HostDeviceId]) -> AssignmentsByDevice:
         self.asked.append("all domains")
         return self._host.read_assignments(devices)
+
+    def read_usage(
+        self, devices: Collection[HostDeviceId], endpoints: Collection[NodeDevice]
+    ) -> Usage:
+        self.asked.append("all domains")
+        return self._host.read_usage(devices, endpoints)
 
     def read_domain_assignments(self, domain: object) -> object:
         self.asked.append("one domain")

@@ -57,7 +57,7 @@ def test_bindings_last_as_long_as_the_host_object() -> None:
 
 def test_the_host_says_what_lies_on_its_devices() -> None:
     host = open_host(demo_uri())
-    uses = host.list_uses(host.list_node_devices())
+    uses = host.read_usage([], host.list_node_devices()).uses
     host.close()
     assert {str(each.address) for each in uses} == {"0000:01:00.0", "0000:3b:00.0"}
 

@@ -58,7 +58,7 @@ def ask_uses(host: LibvirtHost) -> list[HostUse]:
         driver="nvme",
         path=f"/sys/devices/pci0000:00/{NVME}",
     )
-    return list(host.list_uses([device]))
+    return list(host.read_usage([NVME], [device]).uses)
 
 
 @pytest.mark.parametrize("running", [True, False])

@@ -134,7 +134,7 @@ def test_what_the_host_lives_on_is_not_judged_without_it(
     assert node is not None
     fake_host.nodes[fake_host.add_child("0000:3b:00.0", "net", "ens9")].refusal = (1, 22)
     with pytest.raises(LibvirtFailedError):
-        libvirt_host.list_uses([node])
+        libvirt_host.read_usage([node.address], [node])
 
 
 def test_in_the_cache_the_others_answer_while_it_lasts(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import libvirt
@@ -13,6 +14,36 @@ from hypeman_libvirt.host.cache.domain_files import DomainFiles, Stamps
 
 _FEW: Final = 8
 """Domains that are read one by one even if they are most of all."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What was read, and the files that prove it.
+
+    Attributes:
+        defined: Of persistent domains.
+        running: Of running domains.
+        records: Every domain by name.
+        doubts: What these files do not prove of these domains; None if that was not asked yet.
+    """
+
+    defined: Stamps
+    running: Stamps
+    records: Records
+    doubts: _Doubts | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Doubts:
+    """What files do not prove.
+
+    Attributes:
+        unproven: Domains that lack a file which they should have: nothing tells of a change.
+        unlisted: ``VIR_CONNECT_LIST_DOMAINS_…``, of which no domain has its file.
+    """
+
+    unproven: Collection[str]
+    unlisted: Sequence[int]
 
 
 class AssignmentIndex:
@@ -35,9 +66,7 @@ class AssignmentIndex:
         self._definitions = definitions
         self._states = states
         self._lock = threading.Lock()
-        self._defined: Stamps | None = None
-        self._running: Stamps | None = None
-        self._records: Records = {}
+        self._answer: _Answer | None = None
 
     def read(self) -> Records:
         """Return every domain by name; all of them are read where the files cannot be seen.
@@ -47,44 +76,42 @@ class AssignmentIndex:
         with self._lock:
             defined, running = self._definitions.read(), self._states.read()
             if defined is None or running is None:
-                self._defined = self._running = None
+                self._answer = None
                 return self._reader.read_all()
-            records = self._refresh(defined, running)
-            self._defined, self._running, self._records = defined, running, records
-            return records
+            if self._answer is None:
+                self._answer = _Answer(defined, running, self._reader.read_all())
+            else:
+                self._answer = self._refresh(self._answer, defined, running)
+            return self._answer.records
 
-    def _refresh(self, defined: Stamps, running: Stamps) -> Records:
-        """Read what changed since the last answer; of a first one, everything."""
-        if self._defined is None or self._running is None:
-            return self._reader.read_all()
+    def _refresh(self, before: _Answer, defined: Stamps, running: Stamps) -> _Answer:
+        """Read what may have changed since the last answer.
+
+        What is not proved of many domains is not found out again while no file has changed.
+        """
+        same = defined is before.defined and running is before.running
+        doubts = (before.doubts if same else None) or _doubt(before.records, defined, running)
         names = {
-            *_changed(defined, self._defined),
-            *_changed(running, self._running),
-            *_unproven(self._records, defined, running),
-            *self._unknown(defined, running),
+            *_changed(defined, before.defined),
+            *_changed(running, before.running),
+            *doubts.unproven,
+            *self._list_new(before.records, doubts.unlisted),
         }
-        if len(names) > max(_FEW, len(self._records) // 2):
-            return self._reader.read_all()
         if not names:
-            return self._records
+            return _Answer(defined, running, before.records, doubts)
+        return _Answer(defined, running, self._read_again(before.records, names))
+
+    def _read_again(self, records: Records, names: Collection[str]) -> Records:
+        if len(names) > max(_FEW, len(records) // 2):
+            return self._reader.read_all()
         read = {name: self._reader.read_named(name) for name in names}
-        others = {name: each for name, each in self._records.items() if name not in read}
+        others = {name: each for name, each in records.items() if name not in read}
         return others | {name: each for name, each in read.items() if each is not None}
 
-    def _unknown(self, defined: Stamps, running: Stamps) -> Iterator[str]:
-        """List domains that no file told of, where no file has proved to be this libvirt's.
-
-        In a container the directories may be there and be another libvirt's. One domain with its
-        file is proof; without any such domain libvirt is asked whether it has some.
-        """
-        records = self._records
-        if not any(each.domain.persistent and name in defined for name, each in records.items()):
-            yield from self._list_new(libvirt.VIR_CONNECT_LIST_DOMAINS_PERSISTENT)
-        if not any(each.domain.active and name in running for name, each in records.items()):
-            yield from self._list_new(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)
-
-    def _list_new(self, flags: int) -> Iterator[str]:
-        return (name for name in self._reader.list_names(flags) if name not in self._records)
+    def _list_new(self, records: Records, unlisted: Iterable[int]) -> Iterator[str]:
+        """List domains that no file told of."""
+        for flags in unlisted:
+            yield from (name for name in self._reader.list_names(flags) if name not in records)
 
 
 def _changed(now: Stamps, before: Stamps) -> Iterator[str]:
@@ -93,9 +120,19 @@ def _changed(now: Stamps, before: Stamps) -> Iterator[str]:
         yield from (name for name in before if name not in now)
 
 
-def _unproven(records: Records, defined: Stamps, running: Stamps) -> Iterator[str]:
-    """List domains that lack a file which they should have: nothing would tell of a change."""
-    for name, record in records.items():
-        domain = record.domain
-        if (domain.persistent and name not in defined) or (domain.active and name not in running):
-            yield name
+def _doubt(records: Records, defined: Stamps, running: Stamps) -> _Doubts:
+    """Say what the files do not prove.
+
+    In a container the directories may be there and be another libvirt's. One domain with its file
+    is proof; without any such domain libvirt is to be asked whether it has some.
+    """
+    domains = [each.domain for each in records.values()]
+    persistent = {each.name for each in domains if each.persistent}
+    active = {each.name for each in domains if each.active}
+    unlisted = []
+    if persistent.isdisjoint(defined):
+        unlisted.append(libvirt.VIR_CONNECT_LIST_DOMAINS_PERSISTENT)
+    if active.isdisjoint(running):
+        unlisted.append(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)
+    unproven = (persistent - defined.keys()) | (active - running.keys())
+    return _Doubts(unproven, unlisted)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import chain
 
 from hypeman_libvirt.devices.ports import AssignmentsByDevice
 from hypeman_libvirt.host.assignments import (
     DomainReader,
     DomainRecord,
+    DomainsSnapshot,
     NewTrace,
     Records,
-    by_device,
-    list_assignments,
 )
 from hypeman_libvirt.host.cache.domain_files import Stamps
 from hypeman_libvirt.host.cache.event_cache import EventCache
@@ -68,10 +66,7 @@ class DomainCache:
         return answer
 
     def _assignments_of(self, records: Records) -> AssignmentsByDevice:
-        trace = self._new_trace()
-        return by_device(
-            chain.from_iterable(list_assignments(each, trace) for each in records.values())
-        )
+        return DomainsSnapshot(records, self._new_trace()).list_assignments()
 
     def _hear(self, announcement: Announcement) -> None:
         if announcement.kind != "node device":
