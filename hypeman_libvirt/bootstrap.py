@@ -17,6 +17,7 @@ from hypeman_libvirt import __version__
 from hypeman_libvirt.devices.attachment import Attachment
 from hypeman_libvirt.devices.binding import Binding, Drivers
 from hypeman_libvirt.devices.event_feed import EventFeed
+from hypeman_libvirt.devices.following import Follower
 from hypeman_libvirt.devices.inventory import Inventory
 from hypeman_libvirt.devices.labels import Labels
 from hypeman_libvirt.devices.model import Change, Device
@@ -158,7 +159,10 @@ def build_service(settings: Settings, world: World) -> DeviceService:
         world.on_change(change)
         event_feed.look()
 
+    follower = Follower(world.host, world.registry, world.view.subscribe, on_follow=event_feed.look)
+
     def close() -> None:
+        follower.close()
         event_feed.close()
         if not transactions.drain(world.last_operations):
             _log.warning("stopped while libvirt held an operation; the device may be in between")
@@ -203,6 +207,7 @@ def build_service(settings: Settings, world: World) -> DeviceService:
         event_feed=event_feed,
         transactions=transactions,
         needs=[world.host, world.registry],
+        follower=follower,
         on_close=close,
     )
     world.metrics.watch(service, world.count_losses, world.announced)
@@ -232,6 +237,7 @@ def create_app(settings: Settings) -> WSGIApplication:
     world = open_world(settings)
     service = build_service(settings, world)
     atexit.register(service.close)
+    service.start_following()
     return build_app(settings, world, service, auth)
 
 

@@ -125,7 +125,7 @@ class Attachment:
         *,
         force: bool,
     ) -> Device:
-        before = Device(registration, snapshot.node, snapshot.assignment)
+        before = Device(registration, snapshot.node, snapshot.assignment, snapshot.verdict)
         domain = snapshot.domain
         if domain is None:
             return before
@@ -194,7 +194,7 @@ class Attachment:
         leaving = [entry for entry in entries if entry.device in devices]
         self._give_back(transaction, devices, {each for entry in leaving for each in entry.bound})
         self._notes.remove(transaction, domain, [each for each in entries if each not in leaving])
-        before = Device(registration, snapshot.node, snapshot.assignment)
+        before = Device(registration, snapshot.node, snapshot.assignment, snapshot.verdict)
         after = self._read_back(registration, snapshot, domain, held)
         self._on_change(Change("detach", caller, before, after))
         return after
@@ -261,7 +261,8 @@ class Attachment:
         own = [each for each in held if each.device == address]
         first = sorted([*own, *others], key=lambda each: (not each.live, not each.domain.active))
         assignment = rules.first_assignment({address: first}, address)
-        return Device(registration, self._host.node_device(address), assignment)
+        node = self._host.node_device(address)
+        return Device(registration, node, assignment, snapshot.verdict)
 
 
 class Notes:

@@ -213,7 +213,7 @@ class Binding:
         """Check and bind as a step of an operation."""
         checks.guard(snapshot, force=force)
         demand_locks(snapshot, transaction)
-        before = Device(registration, snapshot.node, snapshot.assignment)
+        before = Device(registration, snapshot.node, snapshot.assignment, snapshot.verdict)
         if not snapshot.todo:
             return before
         self._drivers.bind(snapshot.todo, transaction)
@@ -231,7 +231,7 @@ class Binding:
     ) -> Device:
         """Unbind as a step of an operation, after its checks."""
         demand_locks(snapshot, transaction)
-        before = Device(registration, snapshot.node, snapshot.assignment)
+        before = Device(registration, snapshot.node, snapshot.assignment, snapshot.verdict)
         if not snapshot.todo:
             return before
         self._drivers.unbind(snapshot.todo, transaction)
@@ -243,7 +243,7 @@ class Binding:
     def _read_back(self, before: Device) -> Device:
         """Return the device with its driver of now; who has it is as it was under the locks."""
         node = self._host.node_device(before.registration.pci_address)
-        return Device(before.registration, node, before.assignment)
+        return Device(before.registration, node, before.assignment, before.verdict)
 
 
 def demand_locks(snapshot: Snapshot, transaction: Transaction) -> None:

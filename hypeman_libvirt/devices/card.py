@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Literal, TypeAlias
+
+from hypeman_libvirt.devices.address import PciAddress
+
+Proof: TypeAlias = Literal["incarnation", "serial", "slot"]
+"""By what a card is known again; see hypeman_libvirt.devices.identity."""
 
 SHARED: Final = ""
 """In place of the serial numbers of a model of which several cards carry the same one."""
@@ -87,6 +92,25 @@ class Fingerprint:
     def is_only_one(self) -> bool:
         """Whether all functions of this model are on one card."""
         return len({slot_of(topology) for topology in self.family}) == 1
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Where a registration's card is.
+
+    Attributes:
+        state: ``follow``: it is certainly at another address now. ``moved``: it may be any of the
+            candidates, and none may be taken for it unasked. ``changed``: something else is in
+            its place. ``missing``: nothing is.
+        address: Where it certainly is; None unless ``present`` or ``follow``.
+        proof: By what; likewise.
+        candidates: Where it may be, when ``moved``.
+    """
+
+    state: Literal["present", "follow", "moved", "changed", "missing"]
+    address: PciAddress | None = None
+    proof: Proof | None = None
+    candidates: Sequence[PciAddress] = ()
 
 
 def slot_of(topology: str | None) -> str:

@@ -11,7 +11,9 @@ from typing import Final, TypeAlias
 
 from hypeman_libvirt.devices import rules
 from hypeman_libvirt.devices.address import PciAddress
+from hypeman_libvirt.devices.card import Verdict
 from hypeman_libvirt.devices.errors import (
+    BusyError,
     CriticalDeviceError,
     DeviceError,
     ErrorDetail,
@@ -25,12 +27,21 @@ from hypeman_libvirt.devices.errors import (
     VfioUnavailableError,
     VirtualFunctionsEnabledError,
 )
-from hypeman_libvirt.devices.model import Assignment, Check, NodeDevice, Preflight, Severity
+from hypeman_libvirt.devices.model import (
+    Assignment,
+    Check,
+    NodeDevice,
+    Preflight,
+    Registration,
+    Severity,
+)
 from hypeman_libvirt.devices.snapshot import Purpose, Snapshot
 
 
 def check_endpoint(snapshot: Snapshot) -> Check:
     """A bridge can never be assigned."""
+    if snapshot.registration and snapshot.verdict and snapshot.verdict.state == "moved":
+        raise _doubtful(snapshot.registration, snapshot.verdict)
     if snapshot.node is None:
         raise IdentityChangedError(
             f"no PCI device is at {snapshot.address} now", hint="plug it in again, or unregister it"
@@ -58,17 +69,43 @@ def check_iommu(snapshot: Snapshot) -> Check:
 
 
 def check_identity(snapshot: Snapshot) -> Check:
-    """The hardware must be what was registered."""
-    node = _present(snapshot)
-    if snapshot.registration is None:
+    """The card must certainly be the one that was registered."""
+    registration, verdict = snapshot.registration, snapshot.verdict
+    if registration is None or verdict is None:
+        _present(snapshot)
         return Check("identity", "ok", f"{snapshot.address} is not registered yet")
-    changed = rules.differences(snapshot.registration, node)
-    if changed:
+    _present(snapshot)
+    if verdict.state == "follow":
+        raise BusyError(
+            f"the card of {registration.name} has moved from {snapshot.address} to "
+            f"{verdict.address} and is about to be followed",
+            hint="try again",
+        )
+    changed = rules.differences(registration, _present(snapshot))
+    if changed or verdict.state != "present":
+        what = ", ".join(changed) or "its ids are the same, and it is another card"
         raise IdentityChangedError(
-            f"other hardware is at {snapshot.address} than was registered: {', '.join(changed)}",
+            f"other hardware is at {snapshot.address} than was registered: {what}",
             hint="unregister the device and register it anew if that is meant",
         )
-    return Check("identity", "ok", "the hardware is what was registered")
+    return Check("identity", "ok", f"the card is what was registered, by its {verdict.proof}")
+
+
+def check_identity_of_given_back(snapshot: Snapshot) -> Check:
+    """What goes back to the host must be the registration's card, and not another's."""
+    verdict = snapshot.verdict
+    if snapshot.todo and verdict is not None and verdict.state != "present":
+        return check_identity(snapshot)
+    return Check("identity", "ok", "no other card goes back to the host")
+
+
+def _doubtful(registration: Registration, verdict: Verdict) -> IdentityChangedError:
+    places = [str(each) for each in verdict.candidates]
+    return IdentityChangedError(
+        f"the card of {registration.name} may be at {' or '.join(places)}, and nothing tells which",
+        hint="look which card it is; unregister the device and register that one",
+        details=[ErrorDetail("candidate", each) for each in places],
+    )
 
 
 def check_critical(snapshot: Snapshot) -> Check:
@@ -247,6 +284,7 @@ _PASSTHROUGH: Final[Sequence[Named]] = (
     ("pcie_link", check_pcie_link),
 )
 _GIVE_BACK: Final[Sequence[Named]] = (
+    ("identity", check_identity_of_given_back),
     ("in_use", check_group_idle),
     ("sriov", check_functions_idle),
 )

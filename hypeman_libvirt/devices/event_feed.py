@@ -197,6 +197,7 @@ class EventFeed:
             seen = look(self._inventory, self._host)
             before, self._seen = self._seen, seen
             if before is not None:
+                before = self._publish_moves(before, seen)
                 for address in sorted(before.keys() | seen.keys()):
                     for step in steps_between(before.get(address), seen.get(address)):
                         self._publish(address, *step)
@@ -212,21 +213,48 @@ class EventFeed:
         if thread is not None:
             thread.join(_LAST_LOOK)
 
+    def _publish_moves(
+        self, before: Mapping[PciAddress, Seen], seen: Mapping[PciAddress, Seen]
+    ) -> Mapping[PciAddress, Seen]:
+        """Say which registrations have another address now; return the look as if they had had it.
+
+        Otherwise each would be unregistered at one address and registered at another.
+        """
+        places = {each.device_id: address for address, each in before.items() if each.device_id}
+        moved = {
+            address: (places[each.device_id], each)
+            for address, each in seen.items()
+            if each.device_id in places and places[each.device_id] != address
+        }
+        as_if = dict(before)
+        for left, _ in moved.values():
+            as_if[left] = replace(before[left], device_id=None, name=None)
+        for address, (_, after) in moved.items():
+            here = before.get(address, _NOTHING)
+            as_if[address] = replace(here, device_id=after.device_id, name=after.name)
+            self._publish_one("moved", address, after, after)
+        return as_if
+
     def _publish(self, address: PciAddress, before: Seen, after: Seen) -> None:
         named = after if after.device_id else before
         for event_type in what_happened(before, after):
-            self._count += 1
-            event = Event(
-                id=f"{self._epoch}-{self._count}",
-                type=event_type,
-                at=self._clock(),
-                pci_address=address,
-                device_id=named.device_id,
-                name=named.name,
-                driver=after.driver,
-                attached_to=after.attached_to,
-            )
-            self._hand_out(event)
+            self._publish_one(event_type, address, named, after)
+
+    def _publish_one(
+        self, event_type: EventType, address: PciAddress, named: Seen, after: Seen
+    ) -> None:
+        self._count += 1
+        event = Event(
+            id=f"{self._epoch}-{self._count}",
+            type=event_type,
+            at=self._clock(),
+            pci_address=address,
+            device_id=named.device_id,
+            name=named.name,
+            driver=after.driver,
+            attached_to=after.attached_to,
+        )
+        self._hand_out(event)
 
     def _hand_out(self, event: Event) -> None:
         with self._lock:

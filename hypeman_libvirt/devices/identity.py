@@ -20,7 +20,7 @@ Why no registration is given another's card:
    slots. Where there are several, each serial that was known must be read again and be the same.
 4. **A card belongs to one registration.** If two have the same claim, neither gets it.
 5. **Everything else is asked.** ``moved`` names every card that it could be, and nothing is done
-   with the device until someone says which (``POST /devices/{id}/move``).
+   with the device until someone says which.
 
 What this cannot see: cards of one model without serial numbers that changed places so that each
 slot is filled as before, or one that was replaced by another of its model in the same slot. Such a
@@ -34,16 +34,14 @@ A virtual function is its physical function and a number, so that it goes where 
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, TypeAlias
+from typing import Final
 
 from hypeman_libvirt.devices.address import PciAddress
-from hypeman_libvirt.devices.card import Fingerprint, agree, slot_of
+from hypeman_libvirt.devices.card import Fingerprint, Proof, Verdict, agree, slot_of
 from hypeman_libvirt.devices.fingerprint import Seen
-
-Proof: TypeAlias = Literal["incarnation", "serial", "slot"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,42 +59,36 @@ class Known:
     fingerprint: Fingerprint
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """Where a registration's card is.
-
-    Attributes:
-        state: ``follow``: it is certainly at another address now. ``moved``: it may be any of the
-            candidates, and none may be taken for it unasked. ``changed``: something else is in
-            its place. ``missing``: nothing is.
-        address: Where it certainly is; None unless ``present`` or ``follow``.
-        proof: By what; likewise.
-        candidates: Where it may be, when ``moved``.
-    """
-
-    state: Literal["present", "follow", "moved", "changed", "missing"]
-    address: PciAddress | None = None
-    proof: Proof | None = None
-    candidates: Sequence[PciAddress] = ()
-
-
 def judge(registrations: Collection[Known], seen: Seen) -> Mapping[str, Verdict]:
     """Say for each registration, by id, where its card is; see above for the rules."""
     certain = _settle(registrations, seen)
     taken = {address for address, _ in certain.values()}
-    return {
-        known.id: _certain(known, *certain[known.id])
-        if known.id in certain
-        else _uncertain(known, {a: found for a, found in seen.items() if a not in taken})
-        for known in registrations
-    }
+    free = {address: found for address, found in seen.items() if address not in taken}
+    alike = _by_ids(free)
+    places = {(found.topology, found.virtual_function) for found in free.values()}
+    verdicts = {}
+    for known in registrations:
+        if known.id in certain:
+            verdicts[known.id] = _certain(known, *certain[known.id])
+            continue
+        old = known.fingerprint
+        in_its_place = known.address in free or (old.topology, old.virtual_function) in places
+        candidates = [a for a, found in alike[_ids(old)].items() if could_be(known, found)]
+        verdicts[known.id] = _uncertain(candidates, in_its_place=in_its_place)
+    return verdicts
+
+
+def is_same_incarnation(known: Known, seen: Fingerprint) -> bool:
+    """Whether the kernel has not lost the card since, and nothing says that it is another."""
+    incarnation = known.fingerprint.incarnation
+    return incarnation is not None and incarnation == seen.incarnation and could_be(known, seen)
 
 
 def could_be(known: Known, seen: Fingerprint) -> bool:
     """Whether nothing that was read on both sides says that this is another card."""
     old = known.fingerprint
     return (
-        (old.vendor_id, old.device_id) == (seen.vendor_id, seen.device_id)
+        _ids(old) == _ids(seen)
         and (old.topology is None or old.card == seen.card)
         and _same_function(known, seen)
         and agree(_subclass(old.class_code), _subclass(seen.class_code))
@@ -108,13 +100,18 @@ def _settle(registrations: Collection[Known], seen: Seen) -> Mapping[str, tuple[
     """Give each registration the card that is certainly its own, by the strongest proof."""
     certain: dict[str, tuple[PciAddress, Proof]] = {}
     contested: set[str] = set()
+    alike = _by_ids(seen)
+    namesakes: dict[tuple[str, str], list[Known]] = defaultdict(list)
+    for known in registrations:
+        namesakes[_ids(known.fingerprint)].append(known)
     for proof, find in _PROOFS:
         taken = {address for address, _ in certain.values()}
         claims = {
             known.id: address
-            for known in registrations
+            for ids, group in namesakes.items()
+            for known in group
             if known.id not in certain and known.id not in contested
-            for address in [find(known, registrations, seen)]
+            for address in [find(known, group, alike[ids])]
             if address is not None
         }
         count = Counter(claims.values())
@@ -127,16 +124,7 @@ def _settle(registrations: Collection[Known], seen: Seen) -> Mapping[str, tuple[
 
 
 def _by_incarnation(known: Known, _: Collection[Known], seen: Seen) -> PciAddress | None:
-    incarnation = known.fingerprint.incarnation
-    return (
-        None
-        if incarnation is None
-        else _only(
-            address
-            for address, found in seen.items()
-            if found.incarnation == incarnation and could_be(known, found)
-        )
-    )
+    return _only(a for a, found in seen.items() if is_same_incarnation(known, found))
 
 
 def _by_serial(known: Known, _: Collection[Known], seen: Seen) -> PciAddress | None:
@@ -183,10 +171,7 @@ def _by_address(known: Known, registrations: Collection[Known], seen: Seen) -> P
         return None
     return (
         known.address
-        if all(
-            _last_slot(other, seen) == slot_of(found.topology)
-            for other in _alike(known, registrations)
-        )
+        if all(_last_slot(other, seen) == slot_of(found.topology) for other in registrations)
         else None
     )
 
@@ -207,16 +192,23 @@ def _certain(known: Known, address: PciAddress, proof: Proof) -> Verdict:
     return Verdict("present" if address == known.address else "follow", address, proof)
 
 
-def _uncertain(known: Known, free: Seen) -> Verdict:
+def _uncertain(candidates: Sequence[PciAddress], *, in_its_place: bool) -> Verdict:
     """Judge by the cards that are nobody else's."""
-    candidates = sorted(address for address, found in free.items() if could_be(known, found))
     if candidates:
-        return Verdict("moved", candidates=candidates)
-    place = (known.fingerprint.topology, known.fingerprint.virtual_function)
-    in_its_place = known.address in free or any(
-        (found.topology, found.virtual_function) == place for found in free.values()
-    )
+        return Verdict("moved", candidates=sorted(candidates))
     return Verdict("changed" if in_its_place else "missing")
+
+
+def _by_ids(seen: Seen) -> Mapping[tuple[str, str], dict[PciAddress, Fingerprint]]:
+    """Sort fingerprints by vendor and device id; no card is looked for among others."""
+    sorted_by_ids: dict[tuple[str, str], dict[PciAddress, Fingerprint]] = defaultdict(dict)
+    for address, found in seen.items():
+        sorted_by_ids[_ids(found)][address] = found
+    return sorted_by_ids
+
+
+def _ids(fingerprint: Fingerprint) -> tuple[str, str]:
+    return fingerprint.vendor_id, fingerprint.device_id
 
 
 def _same_function(known: Known, seen: Fingerprint) -> bool:
@@ -226,16 +218,6 @@ def _same_function(known: Known, seen: Fingerprint) -> bool:
         return not physical or f"{known.address.function:x}" == str(seen.topology)[-1]
     same_number = old.virtual_function == seen.virtual_function
     return same_number and old.topology[-1] == str(seen.topology)[-1]
-
-
-def _alike(known: Known, registrations: Collection[Known]) -> Iterable[Known]:
-    """Return the other registrations of the same vendor and device id."""
-    ours = known.fingerprint
-    for other in registrations:
-        theirs = other.fingerprint
-        same = (theirs.vendor_id, theirs.device_id) == (ours.vendor_id, ours.device_id)
-        if other.id != known.id and same:
-            yield other
 
 
 def _last_slot(known: Known, seen: Seen) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from hypeman_libvirt.devices import rules
 from hypeman_libvirt.devices.address import PciAddress
+from hypeman_libvirt.devices.card import Verdict
 from hypeman_libvirt.devices.errors import (
     DeviceNotFoundError,
     NotFoundError,
@@ -21,6 +23,7 @@ from hypeman_libvirt.devices.model import (
 )
 from hypeman_libvirt.devices.ports import AssignmentsByDevice, HostView, Registry
 from hypeman_libvirt.devices.references import References
+from hypeman_libvirt.devices.whereabouts import Whereabouts
 
 
 class Inventory:
@@ -31,6 +34,7 @@ class Inventory:
         self._view = view
         self._registry = registry
         self._references = References(view, registry)
+        self._whereabouts = Whereabouts(view.key, view.list_node_devices, registry)
 
     def get(self, reference: str) -> Device:
         """Return a registered device and what libvirt says of it now.
@@ -42,25 +46,23 @@ class Inventory:
 
     def of(self, registration: Registration) -> Device:
         """Return what libvirt says now of a registration."""
-        address = registration.pci_address
-        assignment = rules.first_assignment(self._view.list_assignments(), address)
-        return Device(registration, self._view.node_device(address), assignment)
+        node = self._view.node_device(registration.pci_address)
+        verdict = self._whereabouts.of(registration, node)
+        if verdict.address is not None:
+            node = self._view.node_device(verdict.address)
+        nodes = {} if node is None else {node.address: node}
+        return _device(registration, verdict, nodes, self._view.list_assignments())
 
     def list_devices(self, tags: Mapping[str, str]) -> Sequence[Device]:
         """List registered devices that carry all the tags, in the order of registration."""
         registrations = self._registry.list_registrations(self._view.key(), tags)
         if not registrations:
             return []
-        nodes = {node.address: node for node in self._view.list_node_devices()}
+        listed = self._view.list_node_devices()
+        nodes = {node.address: node for node in listed}
         assignments = self._view.list_assignments()
-        return [
-            Device(
-                each,
-                nodes.get(each.pci_address),
-                rules.first_assignment(assignments, each.pci_address),
-            )
-            for each in registrations
-        ]
+        verdicts = self._whereabouts.of_all(registrations, listed)
+        return [_device(each, verdicts.get(each.id), nodes, assignments) for each in registrations]
 
     def list_available(self) -> Sequence[AvailableDevice]:
         """List endpoints in an IOMMU group, by address, registered or not."""
@@ -140,7 +142,23 @@ class Inventory:
 
     def _registered(self) -> Mapping[PciAddress, Registration]:
         listed = self._registry.list_registrations(self._view.key(), {})
-        return {each.pci_address: each for each in listed}
+        return {each.pci_address: each for each in listed if not each.displaced}
+
+
+def _device(
+    registration: Registration,
+    verdict: Verdict | None,
+    nodes: Mapping[PciAddress, NodeDevice],
+    assignments: AssignmentsByDevice,
+) -> Device:
+    """Put a device together, at the address to which its card has certainly gone."""
+    if verdict is not None and verdict.address not in {None, registration.pci_address}:
+        registration = replace(registration, pci_address=verdict.address)
+    elif registration.displaced:
+        return Device(registration, None, None, verdict)
+    address = registration.pci_address
+    assignment = rules.first_assignment(assignments, address)
+    return Device(registration, nodes.get(address), assignment, verdict)
 
 
 def _report(

@@ -8,11 +8,11 @@ from datetime import datetime
 from typing import Final, Literal, TypeAlias
 
 from hypeman_libvirt.devices.address import HostDeviceId, MdevUuid, PciAddress
-from hypeman_libvirt.devices.card import Fingerprint
+from hypeman_libvirt.devices.card import Fingerprint, Verdict
 
 Scope: TypeAlias = Literal["device", "group"]
 DeviceType: TypeAlias = Literal["gpu", "pci"]
-DeviceState: TypeAlias = Literal["present", "missing", "changed"]
+DeviceState: TypeAlias = Literal["present", "missing", "changed", "moved"]
 GroupStatus: TypeAlias = Literal["viable", "needs_bind", "never"]
 Severity: TypeAlias = Literal["ok", "warning", "error"]
 AssignmentKind: TypeAlias = Literal[
@@ -38,6 +38,7 @@ EventType: TypeAlias = Literal[
     "detached",
     "appeared",
     "vanished",
+    "moved",
 ]
 
 
@@ -291,11 +292,13 @@ class Device:
         registration: Our record.
         node: What is at the address now; None when nothing is.
         assignment: The domain that holds it, a running one first; None when free.
+        verdict: Where its card is; None where only the ids were compared.
     """
 
     registration: Registration
     node: NodeDevice | None
     assignment: Assignment | None
+    verdict: Verdict | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -148,6 +148,9 @@ class Host(Protocol):
     def node_device_named(self, node_name: str) -> NodeDevice | None:
         """Look up a PCI function by libvirt's name; None when there is none."""
 
+    def read_node_devices(self) -> Sequence[NodeDevice]:
+        """Read every PCI function, by address: only together they say which card is which."""
+
     def read_assignments(self, devices: Collection[HostDeviceId]) -> AssignmentsByDevice:
         """Say which domains have any of these devices, running ones first.
 
@@ -221,6 +224,18 @@ class Registry(HostDrivers, Protocol):
 
     def list_registrations(self, host: str, tags: Mapping[str, str]) -> Sequence[Registration]:
         """List in the order of registration those that carry all the tags."""
+
+    def place(self, placed: Sequence[tuple[Registration, Registration]]) -> int:
+        """Write down where cards are now and what is known of them; all of it or nothing.
+
+        A registration that still has one of the addresses, and whose card is elsewhere, loses it.
+
+        Args:
+            placed: Each registration as it was read, and as it is now.
+
+        Returns:
+            How many were still as they were read; the others were left as they are.
+        """
 
     def remove(self, host: str, registration_id: str) -> bool:
         """Forget a registration; False when there was none."""

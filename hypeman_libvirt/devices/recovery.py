@@ -13,6 +13,7 @@ from hypeman_libvirt.devices.errors import (
     LibvirtFailedError,
     NotAssignableError,
 )
+from hypeman_libvirt.devices.fingerprint import fingerprint_all
 from hypeman_libvirt.devices.model import Domain, MetadataEntry, NodeDevice, Registration
 from hypeman_libvirt.devices.ports import Clock, Host, Registry
 
@@ -91,6 +92,7 @@ def _registration(host: Host, node: NodeDevice, entry: MetadataEntry, clock: Clo
         device_id=node.device_id,
         class_code=node.class_code,
         serial=node.serial,
+        fingerprint=fingerprint_all(host.read_node_devices()).get(node.address),
         iommu_group=node.iommu_group,
         host_driver=node.driver if rules.on_host_driver(node) else None,
     )

@@ -10,6 +10,7 @@ from hypeman_libvirt.devices import checks, rules
 from hypeman_libvirt.devices.address import PciAddress
 from hypeman_libvirt.devices.binding import Binding
 from hypeman_libvirt.devices.errors import DeviceNotFoundError, NotFoundError
+from hypeman_libvirt.devices.fingerprint import fingerprint_all
 from hypeman_libvirt.devices.model import Caller, Change, Device, NodeDevice, Registration, Scope
 from hypeman_libvirt.devices.ports import Clock, Host, NewId, OnChange, Registry
 from hypeman_libvirt.devices.references import References
@@ -142,7 +143,9 @@ class Registrations:
         address = registration.pci_address
         assignments = self._host.read_assignments([address])
         assignment = rules.first_assignment(assignments, address)
-        return Device(registration, self._host.node_device(address), assignment)
+        node = self._host.node_device(address)
+        verdict = self._snapshots.verdict(registration, node)
+        return Device(registration, node, assignment, verdict)
 
     def _add_and_bind(self, new: Registration, caller: Caller, scope: Scope) -> Device:
         def add_and_bind(transaction: Transaction) -> Device:
@@ -176,6 +179,7 @@ class Registrations:
             device_id=node.device_id,
             class_code=node.class_code,
             serial=node.serial,
+            fingerprint=fingerprint_all(self._host.read_node_devices()).get(node.address),
             iommu_group=node.iommu_group,
             host_driver=node.driver if rules.on_host_driver(node) else None,
             tags=dict(tags),

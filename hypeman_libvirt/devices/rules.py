@@ -247,7 +247,9 @@ def _hex(class_code: int | None) -> str | None:
 
 
 def device_state(device: Device) -> DeviceState:
-    """Whether the registered hardware is at its address: present, missing or changed."""
+    """Whether the registered card is at its address."""
+    if device.verdict is not None:
+        return "present" if device.verdict.state == "follow" else device.verdict.state
     if device.node is None:
         return "missing"
     return "changed" if differences(device.registration, device.node) else "present"

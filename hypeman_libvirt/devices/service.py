@@ -8,6 +8,7 @@ from typing import Protocol
 from hypeman_libvirt.devices.attachment import Attachment
 from hypeman_libvirt.devices.binding import Binding
 from hypeman_libvirt.devices.event_feed import EventFeed
+from hypeman_libvirt.devices.following import Follower
 from hypeman_libvirt.devices.inventory import Inventory
 from hypeman_libvirt.devices.labels import Labels
 from hypeman_libvirt.devices.preflight import Preflighter
@@ -36,6 +37,8 @@ class DeviceService:
         unbind: Gives it back to its host driver.
         attach: Gives a device to a domain; see Attachment, as for the next.
         detach: Takes it out again.
+        follow: Writes down where cards certainly are now; see Follower, as for the next.
+        start_following: Does so on a thread, now and after each announcement of libvirt.
         drain: Waits for operations under way; see Transactions.
         close: Ends every stream of events and closes what the service was built on.
     """
@@ -52,6 +55,7 @@ class DeviceService:
         event_feed: EventFeed,
         transactions: Transactions,
         needs: Sequence[Answering],
+        follower: Follower,
         on_close: Callable[[], None],
     ) -> None:
         """Put the use cases side by side."""
@@ -64,6 +68,8 @@ class DeviceService:
         self.bind, self.unbind = binding.bind, binding.unbind
         self.attach, self.detach = attachment.attach, attachment.detach
         self.drain = transactions.drain
+        self.follow = follower.follow
+        self.start_following = follower.start
         self.close = on_close
         self._needs = needs
 

@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 
 from hypeman_libvirt.devices import rules
 from hypeman_libvirt.devices.address import HostDeviceId, PciAddress
+from hypeman_libvirt.devices.card import Verdict
 from hypeman_libvirt.devices.errors import InstanceNotFoundError
 from hypeman_libvirt.devices.model import (
     Assignment,
@@ -20,6 +21,7 @@ from hypeman_libvirt.devices.model import (
     Usage,
 )
 from hypeman_libvirt.devices.ports import AssignmentsByDevice, Host, Registry
+from hypeman_libvirt.devices.whereabouts import Whereabouts
 
 Purpose: TypeAlias = Literal["bind", "unbind", "attach", "detach", "unregister"]
 
@@ -42,6 +44,7 @@ class Snapshot:
         still_registered: The registration was there after the locks were taken.
         physical_functions: Of virtual functions in ``taking``, by address.
         registered_functions: Virtual functions of ``taking`` that are registered.
+        verdict: Where the registered card is; None for a device that is not registered.
     """
 
     purpose: Purpose
@@ -57,6 +60,7 @@ class Snapshot:
     still_registered: bool = True
     physical_functions: Mapping[PciAddress, NodeDevice] = field(default_factory=dict)
     registered_functions: Mapping[PciAddress, Registration] = field(default_factory=dict)
+    verdict: Verdict | None = None
 
     @property
     def todo(self) -> Sequence[NodeDevice]:
@@ -79,7 +83,7 @@ class Snapshot:
         """The registered device as it was at this moment; None for one that is not registered."""
         if self.registration is None:
             return None
-        return Device(self.registration, self.node, self.assignment)
+        return Device(self.registration, self.node, self.assignment, self.verdict)
 
     @property
     def assignment(self) -> Assignment | None:
@@ -126,6 +130,7 @@ class SnapshotReader:
         """Read from this host and this registry."""
         self._host = host
         self._registry = registry
+        self._whereabouts = Whereabouts(host.key, host.read_node_devices, registry)
 
     def read(
         self,
@@ -147,7 +152,8 @@ class SnapshotReader:
         """
         registration = device if isinstance(device, Registration) else None
         address = device.pci_address if isinstance(device, Registration) else device
-        node = self._host.node_device(address)
+        lost = registration is not None and registration.displaced
+        node = None if lost else self._host.node_device(address)
         group = self._group_of(node) if node else []
         endpoints = [member for member in group if rules.is_endpoint(member)]
         alone = [node] if node and scope == "device" else []
@@ -163,14 +169,19 @@ class SnapshotReader:
             registration=registration,
             group=group,
             taking=taking,
-            assignments=usage.assignments,
+            assignments={} if lost else usage.assignments,
             uses=usage.uses,
             has_vfio=self._host.has_vfio() if moves else None,
             domain=domain,
             still_registered=registration is None or is_new or self._is_registered(registration),
             physical_functions=self._physical_functions(taking),
             registered_functions=self._registered(functions),
+            verdict=self.verdict(registration, node) if registration else None,
         )
+
+    def verdict(self, registration: Registration, node: NodeDevice | None) -> Verdict:
+        """Say where the card of a registration is; ``node`` is what is at its address."""
+        return self._whereabouts.of(registration, node)
 
     def domain(self, instance: str) -> Domain:
         """Look up a domain by UUID, name or instance id.

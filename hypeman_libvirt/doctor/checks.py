@@ -243,6 +243,10 @@ def _check_device(device: Device) -> Iterator[Finding]:
     if state == "missing":
         cure = f"plug it in again, or hypeman-libvirt devices delete {name}"
         yield Finding("devices", "warning", f"{name}: nothing is at {address}", cure)
+    if state == "moved" and device.verdict is not None:
+        places = " or ".join(map(str, device.verdict.candidates))
+        cure = f"look which card it is; hypeman-libvirt devices delete {name}, and register that"
+        yield Finding("devices", "warning", f"{name}: its card may be at {places}", cure)
     if state == "changed":
         cure = f"if that is meant: hypeman-libvirt devices delete {name}, and register it anew"
         yield Finding("devices", "warning", f"{name}: other hardware is at {address}", cure)

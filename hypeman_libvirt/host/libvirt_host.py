@@ -130,6 +130,10 @@ class LibvirtHost:
         """Say which domains hold which address, running ones first."""
         return self._domains.read_snapshot().list_assignments()
 
+    def read_node_devices(self) -> Sequence[NodeDevice]:
+        """Read every PCI function, by address."""
+        return self._node_devices.list_devices()
+
     def read_assignments(self, devices: Collection[HostDeviceId]) -> AssignmentsByDevice:
         """Say which domains have any of these devices, running ones first."""
         return _select(self._domains.read_snapshot().list_assignments(), devices)

@@ -78,4 +78,5 @@ def _is_same(one: D, other: D) -> bool:
         one.node is other.node
         and one.registration is other.registration
         and one.assignment is other.assignment
+        and getattr(one, "verdict", None) == getattr(other, "verdict", None)
     )

@@ -116,6 +116,9 @@ class DeviceOut(BaseModel):
     name: str
     tags: dict[str, str] | SkipJsonSchema[None] = None
     state: DeviceState
+    candidates: list[str] | SkipJsonSchema[None] = None
+    topology: str | SkipJsonSchema[None] = None
+    moved_from: str | SkipJsonSchema[None] = None
     attached_domain: str | SkipJsonSchema[None] = None
 
     @classmethod
@@ -143,9 +146,22 @@ class DeviceOut(BaseModel):
                 "name": registration.name,
                 **tags,
                 "state": rules.device_state(device),
+                **_place(device),
                 **_domain(device.assignment),
             }
         )
+
+
+def _place(device: model.Device) -> dict[str, object]:
+    """Say where the card is beyond its address, as far as that is known."""
+    registration, verdict = device.registration, device.verdict
+    fingerprint = registration.fingerprint
+    known = {
+        "candidates": [str(each) for each in verdict.candidates] if verdict else [],
+        "topology": device.node.topology if device.node else fingerprint and fingerprint.topology,
+        "moved_from": registration.moved_from and str(registration.moved_from),
+    }
+    return {key: value for key, value in known.items() if value}
 
 
 class FunctionOut(BaseModel):

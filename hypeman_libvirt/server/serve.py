@@ -175,6 +175,7 @@ def serve(settings: Settings) -> None:
     world = open_world(settings)
     with closing(build_service(settings, world)) as service:
         listener = listen(settings.listen)
+        service.start_following()
         server = Server(
             build_app(settings, world, service, auth),
             listener,

@@ -31,6 +31,7 @@ def test_a_device_is_registered_as_hypemans_document_shows(api: Api) -> None:
         ("attached_to", None),
         ("name", "l4-gpu"),
         ("state", "present"),
+        ("topology", "pci0000:a2/00.0"),
     ]
 
 

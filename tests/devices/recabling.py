@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, replace
 from random import Random
 
 from hypeman_libvirt.devices.address import PciAddress
-from hypeman_libvirt.devices.card import Markings
+from hypeman_libvirt.devices.card import Markings, Verdict
 from hypeman_libvirt.devices.fingerprint import Seen, confirm, fingerprint_all, update
-from hypeman_libvirt.devices.identity import Known, Verdict, judge
+from hypeman_libvirt.devices.identity import Known, judge
 from hypeman_libvirt.devices.model import NodeDevice
 
 Judge = Callable[[Collection[Known], Seen], Mapping[str, Verdict]]

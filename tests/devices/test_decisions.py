@@ -238,8 +238,10 @@ def test_a_group_that_is_another_than_was_locked_is_not_touched(
     world: World, fake_host: FakeHost
 ) -> None:
     register(world, ALONE)
-    new = "0000:a2:00.1"
-    locks = Meddling(world.base.locks, lambda: fake_host.add_pci(new, driver="nvme", group=82))
+    new = "0000:a3:00.0"
+    locks = Meddling(
+        world.base.locks, lambda: fake_host.add_pci(new, product="a80a", driver="nvme", group=82)
+    )
     service = service_on(world, locks=locks)
     with refusal("busy") as error:
         service.bind(ALONE, "group", OPERATOR)

@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hypeman_libvirt.devices.address import PciAddress
-from hypeman_libvirt.devices.card import SHARED, Fingerprint, Markings
+from hypeman_libvirt.devices.card import SHARED, Fingerprint, Markings, Verdict
 from hypeman_libvirt.devices.fingerprint import Seen, confirm, fingerprint_all, update
-from hypeman_libvirt.devices.identity import Known, Verdict, judge
+from hypeman_libvirt.devices.identity import Known, judge
 from hypeman_libvirt.devices.model import NodeDevice
 from tests.devices.recabling import Judge, play
 

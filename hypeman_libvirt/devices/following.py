@@ -1,0 +1,149 @@
+"""Following cards to where they are now, and writing down what is known of them."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Final
+
+from hypeman_libvirt.devices.card import Verdict
+from hypeman_libvirt.devices.errors import DeviceError
+from hypeman_libvirt.devices.fingerprint import Seen, fingerprint_all, update
+from hypeman_libvirt.devices.identity import judge
+from hypeman_libvirt.devices.model import Registration
+from hypeman_libvirt.devices.ports import Host, Registry
+from hypeman_libvirt.devices.whereabouts import known_of
+
+_log: Final = logging.getLogger(__name__)
+_PAUSE: Final = 1.0
+"""Seconds in which announcements are collected: a card has several functions."""
+_RETRY: Final = 10.0
+"""Seconds after which a host that did not answer is asked again."""
+
+
+class Follower:
+    """Keeps the registry true to where cards certainly are; what is not certain it leaves."""
+
+    def __init__(
+        self,
+        host: Host,
+        registry: Registry,
+        subscribe: Callable[[Callable[[], None]], None],
+        on_follow: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Follow on this host.
+
+        Args:
+            host: Asked itself, for what it says decides.
+            registry: Where cards are written down.
+            subscribe: Has something called after each announcement of the host.
+            on_follow: Called after registrations were given other addresses.
+        """
+        self._host = host
+        self._registry = registry
+        self._subscribe = subscribe
+        self._on_follow = on_follow
+        self._wake: Final = threading.Event()
+        self._closed = False
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Follow on a thread: now, and after each announcement of the host."""
+        self._subscribe(self._wake.set)
+        self._wake.set()
+        self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Follow no more; a host that hangs is not awaited."""
+        self._closed = True
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join(_PAUSE)
+
+    def follow(self) -> Sequence[Registration]:
+        """Write down where cards certainly are now.
+
+        Registrations of 0.1 get their fingerprint here, the first time that they are certain.
+
+        Returns:
+            The registrations that have another address now.
+
+        Raises:
+            DeviceError: Host or registry does not answer; nothing was written.
+        """
+        registrations = self._registry.list_registrations(self._host.key(), {})
+        if not registrations:
+            return []
+        seen = fingerprint_all(self._host.read_node_devices())
+        verdicts = judge([known_of(each) for each in registrations], seen)
+        pairs = [(each, _settled(each, verdicts[each.id], seen)) for each in registrations]
+        changed = [(old, new) for old, new in pairs if new != old]
+        if changed:
+            self._registry.place(changed)
+        followed = [(old, new) for old, new in changed if old.pci_address != new.pci_address]
+        for old, new in followed:
+            _log.warning(
+                "the card of %s (id %s) was followed from %s to %s, by its %s",
+                new.name,
+                new.id,
+                old.pci_address,
+                new.pci_address,
+                verdicts[new.id].proof,
+            )
+        _tell_of_doubts(registrations, verdicts)
+        if followed:
+            self._on_follow()
+        return [new for _, new in followed]
+
+    def _run(self) -> None:
+        pause: float | None = None
+        while not self._closed:
+            self._wake.wait(pause)
+            self._wake.clear()
+            if self._closed:
+                return
+            try:
+                self.follow()
+                pause = None
+            except DeviceError as error:
+                _log.info("cards cannot be followed now: %s", error.message)
+                pause = _RETRY
+            except Exception:  # noqa: BLE001 - nobody follows again if the thread ends
+                _log.exception("cards could not be followed")
+                pause = _RETRY
+            self._rest()
+
+    def _rest(self) -> None:
+        """Wait a little, so that announcements in a row are answered once."""
+        if not self._closed:
+            threading.Event().wait(_PAUSE)
+
+
+def _settled(registration: Registration, verdict: Verdict, seen: Seen) -> Registration:
+    """Return the registration with what is certain now; as it is where nothing is."""
+    address = verdict.address
+    if address is None:
+        return registration
+    moved = address != registration.pci_address
+    return replace(
+        registration,
+        pci_address=address,
+        moved_from=registration.pci_address if moved else registration.moved_from,
+        fingerprint=update(known_of(registration).fingerprint, seen[address]),
+        displaced=False,
+    )
+
+
+def _tell_of_doubts(registrations: Sequence[Registration], verdicts: Mapping[str, Verdict]) -> None:
+    for each in registrations:
+        verdict = verdicts[each.id]
+        if verdict.state == "moved":
+            _log.warning(
+                "the card of %s (id %s) may be at %s, and nothing tells which: it is left alone",
+                each.name,
+                each.id,
+                ", ".join(map(str, verdict.candidates)),
+            )

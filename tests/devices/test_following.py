@@ -1,0 +1,134 @@
+"""The service after cards have moved: what it follows, and what it does with nobody's card."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import islice
+
+import pytest
+
+from hypeman_libvirt.devices import rules
+from hypeman_libvirt.devices.address import PciAddress
+from hypeman_libvirt.devices.errors import BusyError, IdentityChangedError
+from tests.fake_host import FakeHost
+from tests.world import OPERATOR, World
+
+LEFT, RIGHT, SPARE = "0000:51:00.0", "0000:52:00.0", "0000:53:00.0"
+
+
+def plug(host: FakeHost, address: str, serial: str = "") -> None:
+    group = 200 + int(address[5:7], 16)
+    host.add_pci(address, product="2684", driver="nvidia", group=group, serial=serial)
+
+
+def pull(host: FakeHost, address: str) -> None:
+    host.vanish(f"pci_{address.replace(':', '_').replace('.', '_')}")
+
+
+def swap(host: FakeHost, left: str, right: str) -> None:
+    """Plug in two cards the other way round."""
+    pull(host, LEFT)
+    pull(host, RIGHT)
+    plug(host, LEFT, right)
+    plug(host, RIGHT, left)
+
+
+def states(world: World) -> dict[str, tuple[str, str]]:
+    devices = world.service.inventory.list_devices({})
+    return {
+        each.registration.name: (rules.device_state(each), str(each.registration.pci_address))
+        for each in devices
+    }
+
+
+def test_swapped_cards_are_followed_by_their_serials(
+    fake_host: FakeHost, world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    plug(fake_host, LEFT, "SN-0001")
+    plug(fake_host, RIGHT, "SN-0002")
+    world.service.register(LEFT, "left", {}, OPERATOR)
+    world.service.register(RIGHT, "right", {}, OPERATOR)
+    swap(fake_host, "SN-0001", "SN-0002")
+    # The answer is right before anything is written down, and a change waits for that.
+    assert states(world) == {"left": ("present", RIGHT), "right": ("present", LEFT)}
+    with pytest.raises(BusyError, match="about to be followed"):
+        world.service.bind("left", "device", OPERATOR)
+    assert fake_host.driver(LEFT) == "nvidia"
+    followed = world.service.follow()
+    assert {each.name: str(each.pci_address) for each in followed} == {"left": RIGHT, "right": LEFT}
+    assert "left (id" in caplog.text
+    assert world.service.follow() == []
+    device = world.service.bind("left", "device", OPERATOR)
+    assert device.registration.moved_from == PciAddress.parse(LEFT)
+    assert (fake_host.driver(LEFT), fake_host.driver(RIGHT)) == ("nvidia", "vfio-pci")
+
+
+def test_a_card_that_may_be_another_is_bound_unbound_and_attached_by_nobody(
+    fake_host: FakeHost, world: World
+) -> None:
+    plug(fake_host, LEFT)
+    plug(fake_host, RIGHT)
+    world.service.register(LEFT, "left", {}, OPERATOR)
+    world.service.bind("left", "device", OPERATOR)
+    plug(fake_host, SPARE)
+    device = world.service.inventory.get("left")
+    assert rules.device_state(device) == "moved"
+    assert device.verdict is not None
+    assert [str(each) for each in device.verdict.candidates] == [LEFT, RIGHT, SPARE]
+    world.service.follow()
+    for refused in (
+        lambda: world.service.unbind("left", "device", OPERATOR),
+        lambda: world.service.attach("left", "vm-off", "device", OPERATOR),
+        lambda: world.service.unregister("left", OPERATOR, "device"),
+    ):
+        with pytest.raises(IdentityChangedError, match="may be at"):
+            refused()
+    assert fake_host.driver(LEFT) == "vfio-pci"
+    report = world.service.preflight.of_device("left")
+    assert not report.ready
+    assert "may be at" in report.checks[0].message
+    world.service.unregister("left", OPERATOR)
+
+
+def test_a_registration_of_0_1_gets_its_fingerprint_when_it_is_certain(
+    fake_host: FakeHost, world: World
+) -> None:
+    plug(fake_host, LEFT)
+    new = world.service.register(LEFT, "left", {}, OPERATOR).registration
+    world.registry.remove(new.host, new.id)
+    world.registry.add(replace(new, fingerprint=None))
+    assert world.service.follow() == []
+    kept = world.registry.find(new.host, new.id)
+    assert kept is not None
+    assert kept.fingerprint == new.fingerprint
+
+
+def test_who_lost_its_address_has_nothing_of_its_new_owner(
+    fake_host: FakeHost, world: World
+) -> None:
+    plug(fake_host, LEFT, "SN-0001")
+    plug(fake_host, RIGHT, "SN-0002")
+    world.service.register(LEFT, "left", {}, OPERATOR)
+    world.service.register(RIGHT, "right", {}, OPERATOR)
+    for address in (LEFT, RIGHT):
+        pull(fake_host, address)
+    plug(fake_host, RIGHT, "SN-0001")
+    world.service.follow()
+    world.service.attach("left", "vm-off", "device", OPERATOR)
+    gone = world.service.inventory.get("right")
+    assert (rules.device_state(gone), gone.node, gone.assignment) == ("missing", None, None)
+    assert world.service.inventory.get(RIGHT).registration.name == "left"
+    world.service.unregister("right", OPERATOR)
+
+
+def test_a_move_is_one_event(fake_host: FakeHost, world: World) -> None:
+    plug(fake_host, LEFT, "SN-0001")
+    world.service.register(LEFT, "left", {}, OPERATOR)
+    with world.service.event_feed.listen(None) as events:
+        pull(fake_host, LEFT)
+        plug(fake_host, SPARE, "SN-0001")
+        world.service.follow()
+        seen = [event for event in islice(events, 4) if event is not None]
+    moves = [each for each in seen if each.type == "moved"]
+    assert [(each.name, str(each.pci_address)) for each in moves] == [("left", SPARE)]
+    assert {"registered", "unregistered"}.isdisjoint(each.type for each in seen)
