@@ -10,21 +10,13 @@ from typing import Final
 from hypeman_libvirt.devices import checks, rules
 from hypeman_libvirt.devices.address import HostDeviceId, PciAddress
 from hypeman_libvirt.devices.binding import Drivers, demand_locks
+from hypeman_libvirt.devices.domain import Assignment, Domain, MetadataEntry
 from hypeman_libvirt.devices.errors import (
     DeviceError,
     GuestDidNotReleaseError,
     LibvirtFailedError,
 )
-from hypeman_libvirt.devices.model import (
-    Assignment,
-    Caller,
-    Change,
-    Device,
-    Domain,
-    MetadataEntry,
-    Registration,
-    Scope,
-)
+from hypeman_libvirt.devices.model import Caller, Change, Device, Registration, Scope
 from hypeman_libvirt.devices.ports import Host, OnChange, Registry, RemovalWatch
 from hypeman_libvirt.devices.references import References
 from hypeman_libvirt.devices.snapshot import Snapshot, SnapshotReader

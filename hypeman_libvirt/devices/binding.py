@@ -14,7 +14,8 @@ from hypeman_libvirt.devices.errors import (
     DriverNotBoundError,
     VfioUnavailableError,
 )
-from hypeman_libvirt.devices.model import Caller, Change, Device, NodeDevice, Registration, Scope
+from hypeman_libvirt.devices.model import Caller, Change, Device, Registration, Scope
+from hypeman_libvirt.devices.node_device import NodeDevice
 from hypeman_libvirt.devices.ports import Host, OnChange, Registry
 from hypeman_libvirt.devices.references import References
 from hypeman_libvirt.devices.snapshot import Snapshot, SnapshotReader, lock_keys

@@ -12,6 +12,7 @@ from typing import Final, TypeAlias
 from hypeman_libvirt.devices import rules
 from hypeman_libvirt.devices.address import PciAddress
 from hypeman_libvirt.devices.card import Verdict
+from hypeman_libvirt.devices.domain import Assignment
 from hypeman_libvirt.devices.errors import (
     BusyError,
     CriticalDeviceError,
@@ -27,14 +28,8 @@ from hypeman_libvirt.devices.errors import (
     VfioUnavailableError,
     VirtualFunctionsEnabledError,
 )
-from hypeman_libvirt.devices.model import (
-    Assignment,
-    Check,
-    NodeDevice,
-    Preflight,
-    Registration,
-    Severity,
-)
+from hypeman_libvirt.devices.model import Check, Preflight, Registration, Severity
+from hypeman_libvirt.devices.node_device import NodeDevice
 from hypeman_libvirt.devices.snapshot import Purpose, Snapshot
 
 

@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 
 from hypeman_libvirt.devices.address import PciAddress
 from hypeman_libvirt.devices.card import SHARED, UNKNOWN, Fingerprint, Markings, slot_of
-from hypeman_libvirt.devices.model import NodeDevice
+from hypeman_libvirt.devices.node_device import NodeDevice
 
 _SHORTEST_SERIAL: Final = 4
 _PLACEHOLDERS: Final = frozenset(

@@ -17,10 +17,10 @@ from hypeman_libvirt.devices.model import (
     Device,
     GroupMember,
     GroupReport,
-    NodeDevice,
     Registration,
     Scope,
 )
+from hypeman_libvirt.devices.node_device import NodeDevice
 from hypeman_libvirt.devices.ports import AssignmentsByDevice, HostView, Registry
 from hypeman_libvirt.devices.references import References
 from hypeman_libvirt.devices.whereabouts import Whereabouts

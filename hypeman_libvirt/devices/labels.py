@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from hypeman_libvirt.devices import rules
+from hypeman_libvirt.devices.domain import Domain
 from hypeman_libvirt.devices.errors import NotFoundError
-from hypeman_libvirt.devices.model import Caller, Change, Device, Domain, Registration
+from hypeman_libvirt.devices.model import Caller, Change, Device, Registration
 from hypeman_libvirt.devices.ports import Host, OnChange, Registry
 from hypeman_libvirt.devices.references import References
 from hypeman_libvirt.devices.snapshot import SnapshotReader

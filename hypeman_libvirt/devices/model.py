@@ -1,34 +1,22 @@
-"""What the rules speak of: frozen facts, each with its unit and its source."""
+"""What is ours: registrations, what is answered about devices, and what happened to them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
-from hypeman_libvirt.devices.address import HostDeviceId, MdevUuid, PciAddress
+from hypeman_libvirt.devices.address import PciAddress
 from hypeman_libvirt.devices.card import Fingerprint, Verdict
+from hypeman_libvirt.devices.domain import Assignment
+from hypeman_libvirt.devices.node_device import NodeDevice
 
 Scope: TypeAlias = Literal["device", "group"]
 DeviceType: TypeAlias = Literal["gpu", "pci"]
 DeviceState: TypeAlias = Literal["present", "missing", "changed", "moved"]
 GroupStatus: TypeAlias = Literal["viable", "needs_bind", "never"]
 Severity: TypeAlias = Literal["ok", "warning", "error"]
-AssignmentKind: TypeAlias = Literal[
-    "hostdev",
-    "interface",
-    "mdev",
-    "nvme_disk",
-    "block_disk",
-    "scsi",
-    "scsi_host",
-    "usb",
-    "vdpa",
-    "macvtap",
-    "char_device",
-]
-_DIRECT: Final[frozenset[AssignmentKind]] = frozenset({"hostdev", "interface", "nvme_disk"})
 EventType: TypeAlias = Literal[
     "registered",
     "unregistered",
@@ -40,207 +28,6 @@ EventType: TypeAlias = Literal[
     "vanished",
     "moved",
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class PcieLink:
-    """Speed and width of a PCIe link.
-
-    Attributes:
-        speed: GT/s per lane.
-        width: Lanes.
-    """
-
-    speed: float
-    width: int
-
-
-@dataclass(frozen=True, slots=True)
-class VgpuProfile:
-    """A mediated device type that a physical GPU offers.
-
-    Attributes:
-        type_id: The kernel's name, such as ``nvidia-222``.
-        name: The vendor's name, such as ``GRID T4-1B``.
-        available: How many more instances fit.
-    """
-
-    type_id: str
-    name: str
-    available: int
-
-
-@dataclass(frozen=True, slots=True)
-class NodeDevice:
-    """A PCI function as libvirt lists it on the host.
-
-    Attributes:
-        node_name: libvirt's name, usually ``pci_dddd_bb_ss_f``.
-        address: Where it sits.
-        vendor_id: Four hex digits, lower case, without ``0x``.
-        device_id: Likewise; ``<product>`` in libvirt's XML.
-        class_code: 24 bit, such as 0x030200; None where libvirt does not say.
-        vendor_name: From the host's pci.ids; None when unknown there.
-        device_name: Likewise.
-        driver: Host driver that is bound now; None without one.
-        iommu_group: Number, 0 is legal; None without an IOMMU.
-        group_addresses: All members of the group, this one included, sorted.
-        is_bridge: libvirt reports a ``pci-bridge`` or ``cardbus-bridge`` capability.
-        numa_node: None where the host does not say.
-        serial: From the vital product data; None where there is none.
-        physical_function: Of a virtual function, else None.
-        virtual_functions: Those enabled now, of a physical function.
-        link_capability: What the PCIe link can do; None for conventional PCI.
-        link_status: What the PCIe link runs at; None where libvirt does not say.
-        vgpu_profiles: Mediated device types on offer.
-        path: Directory in sysfs.
-        parent: libvirt's name of what it hangs on; None at the root.
-        topology: Slot and function of each bridge from the root to it, such as
-            ``pci0000:00/08.0/00.0``; None where the host does not say.
-        subsystem: ``vendor:device`` of the board; None where the service is not on the host.
-        device_serial: PCIe Device Serial Number; None where it cannot be read.
-        incarnation: Differs after each boot and each time the kernel finds the device anew; None
-            where the service is not on the host.
-
-    Source: https://libvirt.org/formatnode.html
-    """
-
-    node_name: str
-    address: PciAddress
-    vendor_id: str
-    device_id: str
-    class_code: int | None = None
-    vendor_name: str | None = None
-    device_name: str | None = None
-    driver: str | None = None
-    iommu_group: int | None = None
-    group_addresses: tuple[PciAddress, ...] = ()
-    is_bridge: bool = False
-    numa_node: int | None = None
-    serial: str | None = None
-    physical_function: PciAddress | None = None
-    virtual_functions: tuple[PciAddress, ...] = ()
-    link_capability: PcieLink | None = None
-    link_status: PcieLink | None = None
-    vgpu_profiles: tuple[VgpuProfile, ...] = ()
-    path: str | None = None
-    parent: str | None = None
-    topology: str | None = None
-    subsystem: str | None = None
-    device_serial: str | None = None
-    incarnation: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Domain:
-    """libvirt's virtual machine.
-
-    Attributes:
-        uuid: With dashes, lower case.
-        name: Unique on the host.
-        state: libvirt's word for it: ``running``, ``paused``, ``shut off``, …
-        active: It has a process now.
-        persistent: It has a definition that outlives the process.
-        instance_id: What a control plane wrote into the domain's metadata; None without.
-        numa_nodes: Host nodes that its memory is bound to; empty when it is not.
-    """
-
-    uuid: str
-    name: str
-    state: str
-    active: bool
-    persistent: bool
-    instance_id: str | None = None
-    numa_nodes: frozenset[int] = frozenset()
-
-    @property
-    def instance(self) -> str:
-        """What ``attached_to`` says of a device that this domain holds."""
-        return self.instance_id or self.uuid
-
-
-@dataclass(frozen=True, slots=True)
-class Assignment:
-    """A domain has a device of the host: the device itself, or something that lives on it.
-
-    Attributes:
-        domain: Which domain.
-        device: Which device of the host.
-        live: It is in the live XML of an active domain.
-        persistent: It is in the definition for the next start.
-        managed: libvirt binds it to vfio-pci at start and gives it back at stop.
-        kind: ``hostdev``: ``<hostdev type='pci'>``. ``interface``: ``<interface type='hostdev'>``.
-            ``mdev``: ``<hostdev type='mdev'>``, of the mediated device itself and of its parent.
-            ``nvme_disk``: ``<disk type='nvme'>``. The others are reached through a controller:
-            ``block_disk``, ``scsi``, ``scsi_host``, ``usb``, ``vdpa``, ``macvtap`` (a share of a
-            network interface) and ``char_device`` (such as a GPU's render node).
-        via: How the domain lives on a device that it does not have itself, for people, such as
-            ``disk vda on /dev/nvme0n1p2``; None where it has the device itself.
-        shares_slot: In the running guest it is one of several functions of a slot, which libvirt
-            cannot unplug.
-    """
-
-    domain: Domain
-    device: HostDeviceId
-    live: bool
-    persistent: bool
-    managed: bool
-    kind: AssignmentKind = "hostdev"
-    via: str | None = None
-    shares_slot: bool = False
-
-    @property
-    def direct(self) -> bool:
-        """Whether the domain has the device itself: then ``attached_to`` names the domain."""
-        if self.kind == "mdev":
-            return isinstance(self.device, MdevUuid)
-        return self.kind in _DIRECT
-
-
-@dataclass(frozen=True, slots=True)
-class HostUse:
-    """Something that the host itself does with a PCI device.
-
-    Attributes:
-        address: The device.
-        what: For people, such as ``vda3 carries /`` or ``enp1s0 has an address``.
-        known: False where the service cannot see mounts and addresses, so that it may be idle.
-    """
-
-    address: PciAddress
-    what: str
-    known: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """What domains and the host itself have of some devices, read at one moment.
-
-    Attributes:
-        assignments: Which domains have which device, running ones first.
-        uses: What the host does; nothing when it was not asked.
-    """
-
-    assignments: Mapping[HostDeviceId, Sequence[Assignment]]
-    uses: Sequence[HostUse] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class MetadataEntry:
-    """One registered device in a domain's metadata.
-
-    Attributes:
-        id: Of the registration, CUID2.
-        name: Of the registration.
-        device: What the domain holds.
-        bound: Devices that attach took from their host driver, and that detach gives back;
-            libvirt gives back by itself only what it took by itself.
-    """
-
-    id: str
-    name: str
-    device: HostDeviceId
-    bound: tuple[PciAddress, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,15 +12,9 @@ from datetime import datetime
 from typing import Literal, Protocol, TypeAlias
 
 from hypeman_libvirt.devices.address import HostDeviceId, PciAddress
-from hypeman_libvirt.devices.model import (
-    Assignment,
-    Change,
-    Domain,
-    MetadataEntry,
-    NodeDevice,
-    Registration,
-    Usage,
-)
+from hypeman_libvirt.devices.domain import Assignment, Domain, MetadataEntry, Usage
+from hypeman_libvirt.devices.model import Change, Registration
+from hypeman_libvirt.devices.node_device import NodeDevice
 
 Clock: TypeAlias = Callable[[], datetime]
 """Now, in UTC."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from hypeman_libvirt.devices import rules
 from hypeman_libvirt.devices.address import PciAddress
+from hypeman_libvirt.devices.domain import Domain, MetadataEntry
 from hypeman_libvirt.devices.errors import (
     ConflictError,
     IommuUnavailableError,
@@ -14,7 +15,8 @@ from hypeman_libvirt.devices.errors import (
     NotAssignableError,
 )
 from hypeman_libvirt.devices.fingerprint import fingerprint_all
-from hypeman_libvirt.devices.model import Domain, MetadataEntry, NodeDevice, Registration
+from hypeman_libvirt.devices.model import Registration
+from hypeman_libvirt.devices.node_device import NodeDevice
 from hypeman_libvirt.devices.ports import Clock, Host, Registry
 
 

@@ -9,7 +9,8 @@ from typing import Final, Protocol
 from hypeman_libvirt.devices import rules
 from hypeman_libvirt.devices.address import PciAddress
 from hypeman_libvirt.devices.errors import InvalidPciAddressError, NotFoundError
-from hypeman_libvirt.devices.model import NodeDevice, Registration
+from hypeman_libvirt.devices.model import Registration
+from hypeman_libvirt.devices.node_device import NodeDevice
 from hypeman_libvirt.devices.ports import Registry
 
 _log: Final = logging.getLogger(__name__)

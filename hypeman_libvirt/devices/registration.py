@@ -11,7 +11,8 @@ from hypeman_libvirt.devices.address import PciAddress
 from hypeman_libvirt.devices.binding import Binding
 from hypeman_libvirt.devices.errors import DeviceNotFoundError, NotFoundError
 from hypeman_libvirt.devices.fingerprint import fingerprint_all
-from hypeman_libvirt.devices.model import Caller, Change, Device, NodeDevice, Registration, Scope
+from hypeman_libvirt.devices.model import Caller, Change, Device, Registration, Scope
+from hypeman_libvirt.devices.node_device import NodeDevice
 from hypeman_libvirt.devices.ports import Clock, Host, NewId, OnChange, Registry
 from hypeman_libvirt.devices.references import References
 from hypeman_libvirt.devices.snapshot import Snapshot, SnapshotReader

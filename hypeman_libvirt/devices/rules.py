@@ -7,21 +7,15 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 from hypeman_libvirt.devices.address import PciAddress
+from hypeman_libvirt.devices.domain import Assignment
 from hypeman_libvirt.devices.errors import (
     InvalidNameError,
     InvalidTagsError,
     IommuUnavailableError,
     NotAssignableError,
 )
-from hypeman_libvirt.devices.model import (
-    Assignment,
-    Device,
-    DeviceState,
-    DeviceType,
-    GroupStatus,
-    NodeDevice,
-    Registration,
-)
+from hypeman_libvirt.devices.model import Device, DeviceState, DeviceType, GroupStatus, Registration
+from hypeman_libvirt.devices.node_device import NodeDevice
 from hypeman_libvirt.devices.ports import AssignmentsByDevice
 
 MAX_NAME: Final = 128

@@ -9,17 +9,10 @@ from typing import Literal, TypeAlias
 from hypeman_libvirt.devices import rules
 from hypeman_libvirt.devices.address import HostDeviceId, PciAddress
 from hypeman_libvirt.devices.card import Verdict
+from hypeman_libvirt.devices.domain import Assignment, Domain, Usage
 from hypeman_libvirt.devices.errors import InstanceNotFoundError
-from hypeman_libvirt.devices.model import (
-    Assignment,
-    Device,
-    Domain,
-    HostUse,
-    NodeDevice,
-    Registration,
-    Scope,
-    Usage,
-)
+from hypeman_libvirt.devices.model import Device, Registration, Scope
+from hypeman_libvirt.devices.node_device import HostUse, NodeDevice
 from hypeman_libvirt.devices.ports import AssignmentsByDevice, Host, Registry
 from hypeman_libvirt.devices.whereabouts import Whereabouts
 

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from hypeman_libvirt.devices.card import Fingerprint, Markings, Verdict
 from hypeman_libvirt.devices.fingerprint import Seen, fingerprint_all
 from hypeman_libvirt.devices.identity import Known, is_same_incarnation, judge
-from hypeman_libvirt.devices.model import NodeDevice, Registration
+from hypeman_libvirt.devices.model import Registration
+from hypeman_libvirt.devices.node_device import NodeDevice
 from hypeman_libvirt.devices.ports import Registry
 
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, TypeAlias
 
+from hypeman_libvirt.devices.domain import MetadataEntry
 from hypeman_libvirt.devices.errors import DeviceError
-from hypeman_libvirt.devices.model import Device, GroupReport, MetadataEntry
+from hypeman_libvirt.devices.model import Device, GroupReport
 
 Severity: TypeAlias = Literal["ok", "warning", "error"]
 Socket: TypeAlias = Literal["answers", "silent", "denied", "missing"]

@@ -11,7 +11,8 @@ from typing import Final
 
 from hypeman_libvirt.devices import rules
 from hypeman_libvirt.devices.address import PciAddress
-from hypeman_libvirt.devices.model import GroupReport, NodeDevice
+from hypeman_libvirt.devices.model import GroupReport
+from hypeman_libvirt.devices.node_device import NodeDevice
 from hypeman_libvirt.doctor.facts import Finding, Noted
 from hypeman_libvirt.host.xml.domain import DEVICES_NAMESPACE
 

@@ -10,7 +10,7 @@ from typing import Final, TypeAlias
 import libvirt
 
 from hypeman_libvirt.devices.address import HostDeviceId, MdevUuid
-from hypeman_libvirt.devices.model import Assignment, AssignmentKind, Domain
+from hypeman_libvirt.devices.domain import Assignment, AssignmentKind, Domain
 from hypeman_libvirt.devices.ports import AssignmentsByDevice
 from hypeman_libvirt.host.connection import Connection
 from hypeman_libvirt.host.usage.guest_usage import Trace, UntracedDevice

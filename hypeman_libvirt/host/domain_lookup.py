@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from hypeman_libvirt.devices.model import Assignment, Domain
+from hypeman_libvirt.devices.domain import Assignment, Domain
 from hypeman_libvirt.host.assignments import (
     DomainReader,
     DomainRecord,

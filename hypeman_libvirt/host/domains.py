@@ -9,6 +9,7 @@ from typing import Final
 import libvirt
 
 from hypeman_libvirt.devices.address import PciAddress
+from hypeman_libvirt.devices.domain import Domain, MetadataEntry
 from hypeman_libvirt.devices.errors import (
     DeviceError,
     LibvirtUnavailableError,
@@ -16,7 +17,6 @@ from hypeman_libvirt.devices.errors import (
     NotAttachedError,
     NotSupportedError,
 )
-from hypeman_libvirt.devices.model import Domain, MetadataEntry
 from hypeman_libvirt.host.connection import Connection
 from hypeman_libvirt.host.errors import Meanings
 from hypeman_libvirt.host.xml.domain import (

@@ -8,13 +8,14 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TypeAlias
 
 from hypeman_libvirt.devices.address import HostDeviceId, PciAddress
+from hypeman_libvirt.devices.domain import Assignment, Domain, MetadataEntry, Usage
 from hypeman_libvirt.devices.errors import (
     DeviceError,
     LibvirtDeniedError,
     LibvirtUnavailableError,
     NotSupportedError,
 )
-from hypeman_libvirt.devices.model import Assignment, Domain, MetadataEntry, NodeDevice, Usage
+from hypeman_libvirt.devices.node_device import NodeDevice
 from hypeman_libvirt.devices.ports import AssignmentsByDevice, HostChanges, HostView, RemovalWatch
 from hypeman_libvirt.host.assignments import DomainReader, NewTrace, Records
 from hypeman_libvirt.host.cache.assignment_index import AssignmentIndex

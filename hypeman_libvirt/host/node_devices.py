@@ -17,7 +17,7 @@ from hypeman_libvirt.devices.errors import (
     LibvirtFailedError,
     VfioUnavailableError,
 )
-from hypeman_libvirt.devices.model import NodeDevice
+from hypeman_libvirt.devices.node_device import NodeDevice
 from hypeman_libvirt.host.connection import Connection
 from hypeman_libvirt.host.errors import (
     FAILED,

@@ -10,8 +10,8 @@ from typing import Final, Literal, TypeAlias
 
 import libvirt
 
+from hypeman_libvirt.devices.domain import Domain
 from hypeman_libvirt.devices.errors import DeviceError
-from hypeman_libvirt.devices.model import Domain
 from hypeman_libvirt.devices.ports import RemovalWatch
 from hypeman_libvirt.host.connection import Connection
 

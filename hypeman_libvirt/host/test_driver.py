@@ -16,8 +16,9 @@ from typing import Final
 from urllib.parse import quote, unquote, urlsplit
 
 from hypeman_libvirt.devices.address import PciAddress
+from hypeman_libvirt.devices.domain import Domain
 from hypeman_libvirt.devices.errors import DeviceNotFoundError, InUseError, LibvirtFailedError
-from hypeman_libvirt.devices.model import Domain, NodeDevice
+from hypeman_libvirt.devices.node_device import NodeDevice
 from hypeman_libvirt.devices.rules import on_vfio
 from hypeman_libvirt.host.assignments import DomainReader
 from hypeman_libvirt.host.connection import Connection

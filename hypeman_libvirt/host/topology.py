@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from hypeman_libvirt.devices.address import PciAddress
-from hypeman_libvirt.devices.model import NodeDevice
+from hypeman_libvirt.devices.node_device import NodeDevice
 
 _SYSFS: Final = "/sys/devices/"
 _ADDRESS: Final = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:(?P<place>[0-9a-f]{2}\.[0-7])")

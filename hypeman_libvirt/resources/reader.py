@@ -10,7 +10,8 @@ from typing import Final, Literal, TypeAlias
 
 from hypeman_libvirt.devices import rules
 from hypeman_libvirt.devices.inventory import Inventory
-from hypeman_libvirt.devices.model import AvailableDevice, NodeDevice
+from hypeman_libvirt.devices.model import AvailableDevice
+from hypeman_libvirt.devices.node_device import NodeDevice
 from hypeman_libvirt.resources.model import Guest, Platform, StoragePool
 from hypeman_libvirt.resources.ports import ResourceHost
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 
 from hypeman_libvirt.devices import errors, model, rules
+from hypeman_libvirt.devices.domain import Assignment
 from hypeman_libvirt.devices.model import (
     DeviceState,
     DeviceType,
@@ -309,9 +310,9 @@ def _write(body: BaseModel) -> bytes:
     return body.__pydantic_serializer__.to_json(body, by_alias=True, exclude_unset=True)
 
 
-def _instance(assignment: model.Assignment | None) -> str | None:
+def _instance(assignment: Assignment | None) -> str | None:
     return assignment.domain.instance if assignment else None
 
 
-def _domain(assignment: model.Assignment | None) -> dict[str, str]:
+def _domain(assignment: Assignment | None) -> dict[str, str]:
     return {"attached_domain": assignment.domain.name} if assignment else {}

@@ -9,8 +9,8 @@ import libvirt
 import pytest
 
 from hypeman_libvirt.devices.address import PciAddress
+from hypeman_libvirt.devices.domain import Domain, MetadataEntry
 from hypeman_libvirt.devices.errors import DeviceNotFoundError, InUseError
-from hypeman_libvirt.devices.model import Domain, MetadataEntry
 from hypeman_libvirt.host.libvirt_host import LibvirtHost
 from hypeman_libvirt.resources.model import Guest, Network, Platform, StoragePool
 

@@ -16,7 +16,7 @@ from hypeman_libvirt.devices.address import PciAddress
 from hypeman_libvirt.devices.card import Markings, Verdict
 from hypeman_libvirt.devices.fingerprint import Seen, confirm, fingerprint_all, update
 from hypeman_libvirt.devices.identity import Known, judge
-from hypeman_libvirt.devices.model import NodeDevice
+from hypeman_libvirt.devices.node_device import NodeDevice
 
 Judge = Callable[[Collection[Known], Seen], Mapping[str, Verdict]]
 

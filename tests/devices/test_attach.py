@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from hypeman_libvirt.devices.address import PciAddress
-from hypeman_libvirt.devices.model import Device, MetadataEntry
+from hypeman_libvirt.devices.domain import MetadataEntry
+from hypeman_libvirt.devices.model import Device
 from hypeman_libvirt.host.libvirt_host import LibvirtHost
 from tests.devices.test_bind import ALONE, AUDIO, GPU, NIC, refusal, register
 from tests.fake_host import FakeHost

@@ -9,14 +9,9 @@ import pytest
 
 from hypeman_libvirt.devices import checks
 from hypeman_libvirt.devices.address import MdevUuid, PciAddress
-from hypeman_libvirt.devices.model import (
-    Assignment,
-    AssignmentKind,
-    Domain,
-    HostUse,
-    NodeDevice,
-    Registration,
-)
+from hypeman_libvirt.devices.domain import Assignment, AssignmentKind, Domain
+from hypeman_libvirt.devices.model import Registration
+from hypeman_libvirt.devices.node_device import HostUse, NodeDevice
 from hypeman_libvirt.devices.ports import AssignmentsByDevice
 from hypeman_libvirt.devices.rules import first_assignment
 from hypeman_libvirt.devices.snapshot import Purpose, Snapshot

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from hypeman_libvirt.devices.address import HostDeviceId, PciAddress
-from hypeman_libvirt.devices.model import MetadataEntry, NodeDevice, Usage
+from hypeman_libvirt.devices.domain import MetadataEntry, Usage
+from hypeman_libvirt.devices.node_device import NodeDevice
 from hypeman_libvirt.devices.ports import AssignmentsByDevice, Held, Host, HostView, Locks
 from hypeman_libvirt.devices.service import DeviceService
 from tests.devices.test_attach import attach

@@ -12,7 +12,7 @@ import pytest
 
 from hypeman_libvirt.devices.event_feed import EventFeed, Seen, steps_between, what_happened
 from hypeman_libvirt.devices.inventory import Inventory
-from hypeman_libvirt.devices.model import NodeDevice
+from hypeman_libvirt.devices.node_device import NodeDevice
 from hypeman_libvirt.devices.ports import HostView
 from tests.devices.test_bind import ALONE, register
 from tests.fake_host import FakeHost

@@ -14,7 +14,7 @@ from hypeman_libvirt.devices.address import PciAddress
 from hypeman_libvirt.devices.card import SHARED, Fingerprint, Markings, Verdict
 from hypeman_libvirt.devices.fingerprint import Seen, confirm, fingerprint_all, update
 from hypeman_libvirt.devices.identity import Known, judge
-from hypeman_libvirt.devices.model import NodeDevice
+from hypeman_libvirt.devices.node_device import NodeDevice
 from tests.devices.recabling import Judge, play
 
 LEFT, RIGHT, SPARE = "pci0000:00/01.0", "pci0000:00/02.0", "pci0000:00/03.0"

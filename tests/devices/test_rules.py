@@ -8,7 +8,8 @@ import pytest
 from hypeman_libvirt.devices import rules
 from hypeman_libvirt.devices.address import PciAddress
 from hypeman_libvirt.devices.errors import DeviceError
-from hypeman_libvirt.devices.model import NodeDevice, Registration
+from hypeman_libvirt.devices.model import Registration
+from hypeman_libvirt.devices.node_device import NodeDevice
 
 
 def node(text: str = "0000:82:00.0", **facts: object) -> NodeDevice:

@@ -14,7 +14,8 @@ from hypeman_libvirt.devices.errors import (
     LibvirtFailedError,
     LibvirtUnavailableError,
 )
-from hypeman_libvirt.devices.model import Device, NodeDevice
+from hypeman_libvirt.devices.model import Device
+from hypeman_libvirt.devices.node_device import NodeDevice
 from hypeman_libvirt.doctor.checks import diagnose
 from hypeman_libvirt.doctor.facts import (
     Facts,

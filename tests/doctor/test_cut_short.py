@@ -7,14 +7,9 @@ from dataclasses import replace
 import pytest
 
 from hypeman_libvirt.devices.address import PciAddress
-from hypeman_libvirt.devices.model import (
-    Assignment,
-    Domain,
-    GroupMember,
-    GroupReport,
-    MetadataEntry,
-    NodeDevice,
-)
+from hypeman_libvirt.devices.domain import Assignment, Domain, MetadataEntry
+from hypeman_libvirt.devices.model import GroupMember, GroupReport
+from hypeman_libvirt.devices.node_device import NodeDevice
 from hypeman_libvirt.doctor.facts import Finding, Noted
 from hypeman_libvirt.doctor.interrupted import check_cut_short
 from tests.registry.registrations import L4

@@ -9,8 +9,8 @@ from copy import deepcopy
 import pytest
 
 from hypeman_libvirt.devices.address import MdevUuid, PciAddress
+from hypeman_libvirt.devices.domain import Assignment
 from hypeman_libvirt.devices.errors import LibvirtFailedError
-from hypeman_libvirt.devices.model import Assignment
 from hypeman_libvirt.host.assignments import (
     DomainReader,
     DomainRecord,

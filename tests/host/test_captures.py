@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hypeman_libvirt.devices.address import PciAddress
-from hypeman_libvirt.devices.model import NodeDevice
+from hypeman_libvirt.devices.node_device import NodeDevice
 from hypeman_libvirt.host.xml.domain import DomainXml, parse_metadata
 from hypeman_libvirt.host.xml.guest_slots import shares_slot
 from hypeman_libvirt.host.xml.node_device import parse_node_device

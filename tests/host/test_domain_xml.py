@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from hypeman_libvirt.devices.address import PciAddress
+from hypeman_libvirt.devices.domain import MetadataEntry
 from hypeman_libvirt.devices.errors import LibvirtFailedError
-from hypeman_libvirt.devices.model import MetadataEntry
 from hypeman_libvirt.host.xml.domain import (
     DomainXml,
     build_hostdev,

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from hypeman_libvirt.devices.address import PciAddress
-from hypeman_libvirt.devices.model import HostUse, NodeDevice, VgpuProfile
+from hypeman_libvirt.devices.node_device import HostUse, NodeDevice, VgpuProfile
 from hypeman_libvirt.host.usage.guest_usage import GuestUsage, UntracedDevice
 from hypeman_libvirt.host.usage.host_usage import HostUsage
 from hypeman_libvirt.host.xml.guest_devices import (

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hypeman_libvirt.devices.address import PciAddress
-from hypeman_libvirt.devices.model import HostUse, NodeDevice
+from hypeman_libvirt.devices.node_device import HostUse, NodeDevice
 from hypeman_libvirt.host.libvirt_host import LibvirtHost, open_host
 from hypeman_libvirt.host.usage.local_host import LocalHost
 from tests.fake_host import FakeHost

@@ -8,6 +8,7 @@ import threading
 import pytest
 
 from hypeman_libvirt.devices.address import PciAddress
+from hypeman_libvirt.devices.domain import Domain
 from hypeman_libvirt.devices.errors import (
     BusyError,
     InUseError,
@@ -17,7 +18,6 @@ from hypeman_libvirt.devices.errors import (
     NotSupportedError,
     VfioUnavailableError,
 )
-from hypeman_libvirt.devices.model import Domain
 from hypeman_libvirt.host.libvirt_host import LibvirtHost, open_host
 from tests import fake_libvirt
 from tests.fake_host import FakeHost

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hypeman_libvirt.devices.address import PciAddress
-from hypeman_libvirt.devices.model import NodeDevice
+from hypeman_libvirt.devices.node_device import NodeDevice
 from hypeman_libvirt.host.local_markings import LocalMarkings, serial_in
 
 PATH = "/sys/devices/pci0000:00/0000:00:08.0/0000:02:00.0"

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from hypeman_libvirt.devices.address import PciAddress
 from hypeman_libvirt.devices.errors import LibvirtFailedError
-from hypeman_libvirt.devices.model import NodeDevice, PcieLink, VgpuProfile
+from hypeman_libvirt.devices.node_device import NodeDevice, PcieLink, VgpuProfile
 from hypeman_libvirt.host.xml.node_device import parse_node_device
 from tests.fake_xml import pci_element, show
 

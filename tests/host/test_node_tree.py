@@ -6,7 +6,7 @@ import pytest
 
 from hypeman_libvirt.devices.address import PciAddress
 from hypeman_libvirt.devices.errors import LibvirtFailedError
-from hypeman_libvirt.devices.model import NodeDevice
+from hypeman_libvirt.devices.node_device import NodeDevice
 from hypeman_libvirt.host.xml.node_tree import TreeNode, is_inside, list_below, parse_tree_node
 
 CONTROLLER = NodeDevice(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypeman_libvirt.devices.model import Domain
+from hypeman_libvirt.devices.domain import Domain
 from hypeman_libvirt.host.libvirt_host import LibvirtHost
 from tests.fake_host import FakeHost
 

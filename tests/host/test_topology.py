@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hypeman_libvirt.devices.address import PciAddress
-from hypeman_libvirt.devices.model import NodeDevice
+from hypeman_libvirt.devices.node_device import NodeDevice
 from hypeman_libvirt.host.topology import topology_by_parents, topology_of_path
 from hypeman_libvirt.host.xml.node_device import parse_node_device
 

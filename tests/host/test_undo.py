@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from hypeman_libvirt.devices.address import PciAddress
+from hypeman_libvirt.devices.domain import Domain
 from hypeman_libvirt.devices.errors import InUseError, LibvirtFailedError, LibvirtUnavailableError
-from hypeman_libvirt.devices.model import Domain
 from hypeman_libvirt.host.libvirt_host import LibvirtHost
 from hypeman_libvirt.host.xml.domain import without_alias
 from tests.fake_host import FakeHost

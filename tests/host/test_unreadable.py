@@ -9,7 +9,7 @@ from lxml import etree
 
 from hypeman_libvirt.devices.address import PciAddress
 from hypeman_libvirt.devices.errors import DeviceError, LibvirtDeniedError, LibvirtFailedError
-from hypeman_libvirt.devices.model import VgpuProfile
+from hypeman_libvirt.devices.node_device import VgpuProfile
 from hypeman_libvirt.host.connection import Connection
 from hypeman_libvirt.host.libvirt_host import LibvirtHost
 from hypeman_libvirt.host.node_devices import NodeDevices

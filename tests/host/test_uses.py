@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hypeman_libvirt.devices.address import PciAddress
-from hypeman_libvirt.devices.model import HostUse, NodeDevice
+from hypeman_libvirt.devices.node_device import HostUse, NodeDevice
 from hypeman_libvirt.host.usage.host_usage import HostUsage
 from hypeman_libvirt.host.usage.local_host import LocalHost, is_local
 from hypeman_libvirt.host.usage.rtnetlink import Interface

@@ -7,13 +7,9 @@ from dataclasses import replace
 import pytest
 
 from hypeman_libvirt.devices.address import PciAddress
-from hypeman_libvirt.devices.model import (
-    Assignment,
-    AvailableDevice,
-    Domain,
-    NodeDevice,
-    VgpuProfile,
-)
+from hypeman_libvirt.devices.domain import Assignment, Domain
+from hypeman_libvirt.devices.model import AvailableDevice
+from hypeman_libvirt.devices.node_device import NodeDevice, VgpuProfile
 from hypeman_libvirt.resources.model import Guest, StoragePool
 from hypeman_libvirt.resources.reader import (
     GpuProfile,

@@ -10,7 +10,7 @@ from typing import Final, Protocol
 
 from hypeman_libvirt.devices.address import PciAddress
 from hypeman_libvirt.devices.errors import LibvirtDeniedError, LibvirtFailedError
-from hypeman_libvirt.devices.model import NodeDevice
+from hypeman_libvirt.devices.node_device import NodeDevice
 from hypeman_libvirt.host.cache.event_cache import EventCache
 from hypeman_libvirt.host.connection import Announcement, Connection
 from hypeman_libvirt.host.node_devices import NodeDevices

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol, TypeAlias
 
 from hypeman_libvirt.devices.address import PciAddress
-from hypeman_libvirt.devices.model import NodeDevice
+from hypeman_libvirt.devices.node_device import NodeDevice
 from hypeman_libvirt.host.usage.local_host import LocalHost
 from hypeman_libvirt.host.usage.local_references import LocalReferences
 from hypeman_libvirt.host.usage.tree_references import TreeReferences

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 
-from hypeman_libvirt.devices.model import HostUse, NodeDevice
+from hypeman_libvirt.devices.node_device import HostUse, NodeDevice
 from hypeman_libvirt.devices.rules import on_vfio
 from hypeman_libvirt.host.usage.console import list_console_uses
 from hypeman_libvirt.host.usage.guest_usage import UntracedDevice, may_carry

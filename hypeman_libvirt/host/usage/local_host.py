@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
-from hypeman_libvirt.devices.model import NodeDevice
+from hypeman_libvirt.devices.node_device import NodeDevice
 from hypeman_libvirt.host.usage.block_devices import BlockDevices
 from hypeman_libvirt.host.usage.network import LocalNetwork
 from hypeman_libvirt.host.usage.rtnetlink import Interface, read_interfaces

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from hypeman_libvirt.devices.address import PciAddress
-from hypeman_libvirt.devices.model import HostUse
+from hypeman_libvirt.devices.node_device import HostUse
 from hypeman_libvirt.host.usage.rtnetlink import Interface
 from hypeman_libvirt.host.usage.sysfs import LocalFiles
 from hypeman_libvirt.host.xml.node_tree import is_inside

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from hypeman_libvirt.devices.address import PciAddress
-from hypeman_libvirt.devices.model import HostUse
+from hypeman_libvirt.devices.node_device import HostUse
 from hypeman_libvirt.host.usage.block_devices import BlockDevice, BlockDevices
 from hypeman_libvirt.host.usage.file_systems import FileSystems, StorageUse, list_storage_uses
 from hypeman_libvirt.host.usage.mounts import Mount, Mounts, parse_mounts

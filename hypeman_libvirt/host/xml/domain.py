@@ -13,8 +13,8 @@ from lxml import etree
 from lxml.etree import _Element as Element
 
 from hypeman_libvirt.devices.address import MdevUuid, PciAddress, parse_host_device_id
+from hypeman_libvirt.devices.domain import MetadataEntry
 from hypeman_libvirt.devices.errors import InvalidPciAddressError, LibvirtFailedError
-from hypeman_libvirt.devices.model import MetadataEntry
 from hypeman_libvirt.host.xml.document import parse_xml, read_address, show_xml
 
 DEVICES_NAMESPACE: Final = "urn:hypeman:libvirt:devices:1"

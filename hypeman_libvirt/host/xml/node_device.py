@@ -14,7 +14,7 @@ from lxml.etree import _Element as Element
 
 from hypeman_libvirt.devices.address import PciAddress
 from hypeman_libvirt.devices.errors import LibvirtFailedError
-from hypeman_libvirt.devices.model import NodeDevice, PcieLink, VgpuProfile
+from hypeman_libvirt.devices.node_device import NodeDevice, PcieLink, VgpuProfile
 from hypeman_libvirt.host.topology import topology_of_path
 from hypeman_libvirt.host.xml.document import parse_or_recover, read_address
 
