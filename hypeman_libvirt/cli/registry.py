@@ -146,8 +146,13 @@ def _open(settings: Settings) -> SqlRegistry:
 
 
 def _shown(registration: Registration) -> dict[str, object]:
+    from hypeman_libvirt.registry.fingerprints import write_fingerprint
+
+    moved_from = registration.moved_from
     return asdict(registration) | {
         "pci_address": str(registration.pci_address),
+        "moved_from": None if moved_from is None else str(moved_from),
+        "fingerprint": write_fingerprint(registration.fingerprint),
         "created_at": registration.created_at.isoformat(),
     }
 
