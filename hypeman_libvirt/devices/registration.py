@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Final
@@ -9,7 +10,7 @@ from typing import Final
 from hypeman_libvirt.devices import checks, rules
 from hypeman_libvirt.devices.address import PciAddress
 from hypeman_libvirt.devices.binding import Binding
-from hypeman_libvirt.devices.errors import DeviceNotFoundError, NotFoundError
+from hypeman_libvirt.devices.errors import DeviceError, DeviceNotFoundError, NotFoundError
 from hypeman_libvirt.devices.fingerprint import fingerprint_all
 from hypeman_libvirt.devices.model import Caller, Change, Device, Registration, Scope
 from hypeman_libvirt.devices.node_device import NodeDevice
@@ -18,6 +19,7 @@ from hypeman_libvirt.devices.references import References
 from hypeman_libvirt.devices.snapshot import Snapshot, SnapshotReader
 from hypeman_libvirt.devices.transaction import Transaction, Transactions
 
+_log: Final = logging.getLogger(__name__)
 _LOST_REPLY: Final = timedelta(minutes=1)
 """How long a client that repeats a request is believed to have missed the answer."""
 
@@ -140,7 +142,7 @@ class Registrations:
         return device
 
     def _answer(self, registration: Registration) -> Device:
-        """Read what the answer says: before the registration is kept, so that it can be given."""
+        """Read what the answer says: before the registration is stored, so that it can be given."""
         address = registration.pci_address
         assignments = self._host.read_assignments([address])
         assignment = rules.first_assignment(assignments, address)
@@ -151,11 +153,18 @@ class Registrations:
     def _add_and_bind(self, new: Registration, caller: Caller, scope: Scope) -> Device:
         def add_and_bind(transaction: Transaction) -> Device:
             snapshot = self._snapshots.read("bind", new, scope, is_new=True)
+            transaction.undo.callback(self._remove_again, new)
             self._registry.add(new)
-            transaction.undo.callback(self._registry.remove, new.host, new.id)
             return self._binding.bind_within(transaction, new, snapshot, caller)
 
         return self._transactions.run(self._snapshots.lock_keys(new.pci_address), add_and_bind)
+
+    def _remove_again(self, new: Registration) -> None:
+        """Undo a registration, if the registry has it: its reply may be what was lost."""
+        try:
+            self._registry.remove(new.host, new.id)
+        except DeviceError:
+            _log.exception("could not remove the registration of %s again", new.pci_address)
 
     def _assignable(self, address: PciAddress) -> NodeDevice:
         node = self._host.node_device(address)
@@ -188,8 +197,8 @@ class Registrations:
 
     def _answered_before(self, new: Registration) -> Registration | None:
         """The registration that a first, unseen answer of this very request has made."""
-        found = self._registry.find_by_address(new.host, new.pci_address)
-        if found is None or found.name != new.name or found.created_by != new.created_by:
+        earlier = self._registry.find_by_address(new.host, new.pci_address)
+        if earlier is None or earlier.name != new.name or earlier.created_by != new.created_by:
             return None
-        apart = abs(new.created_at - found.created_at)  # the clock may have been set back
-        return found if apart <= _LOST_REPLY else None
+        apart = abs(new.created_at - earlier.created_at)  # the clock may have been set back
+        return earlier if apart <= _LOST_REPLY else None

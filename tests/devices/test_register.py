@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from hypeman_libvirt.devices.model import Caller
+from hypeman_libvirt.devices.errors import RegistryUnavailableError
+from hypeman_libvirt.devices.model import Caller, Registration
+from hypeman_libvirt.registry import SqlRegistry
 from tests.devices.test_bind import ALONE, GPU, refusal
+from tests.devices.test_decisions import service_on
 from tests.fake_host import FakeHost
 from tests.world import OPERATOR, World
 
@@ -67,6 +72,40 @@ def test_a_repeated_request_whose_answer_was_lost_gets_the_record(world: World) 
     first = world.service.register(ALONE, "l4-gpu", {}, OPERATOR)
     world.pass_time(30)
     assert world.service.register(ALONE, "l4-gpu", {}, RETRY) == first
+
+
+class _LosesReplies(SqlRegistry):
+    """Stores a registration, and fails before it can say so."""
+
+    def add(self, registration: Registration) -> None:
+        super().add(registration)
+        raise RegistryUnavailableError("the reply was lost")
+
+
+class _IsLost(_LosesReplies):
+    """Cannot be written any more afterwards."""
+
+    def remove(self, host: str, registration_id: str) -> bool:
+        raise RegistryUnavailableError(f"{registration_id} of {host} cannot be removed")
+
+
+def _register_and_bind(registry: SqlRegistry, world: World) -> None:
+    with closing(registry), pytest.raises(RegistryUnavailableError, match="reply was lost"):
+        service_on(world, registry=registry).register(ALONE, None, {}, OPERATOR, bind="device")
+
+
+def test_a_registration_whose_reply_was_lost_is_undone_with_its_bind(
+    world: World, tmp_path: Path
+) -> None:
+    _register_and_bind(_LosesReplies(tmp_path / "registry.db"), world)
+    assert world.service.inventory.list_devices({}) == []
+
+
+def test_an_undo_that_fails_leaves_the_first_error_and_a_line_in_the_log(
+    world: World, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _register_and_bind(_IsLost(tmp_path / "registry.db"), world)
+    assert f"could not remove the registration of {ALONE} again" in caplog.text
 
 
 @pytest.mark.parametrize("set_back", [61, 3600, 86400 * 365])
