@@ -130,7 +130,7 @@ def open_world(settings: Settings) -> World:
         opened.callback(host.close)
         return World(
             host=host,
-            view=host.shown,
+            view=host.view,
             resources=host.resources,
             registry=registry,
             locks=FileLocks(

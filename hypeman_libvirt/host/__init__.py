@@ -1,1 +1,1 @@
-"""The libvirt host: the only room that speaks to libvirt, and to the kernel beside it."""
+"""The libvirt host: the only package that speaks to libvirt, and to the kernel beside it."""

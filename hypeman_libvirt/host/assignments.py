@@ -86,18 +86,18 @@ class DomainsSnapshot:
 
     def list_assignments(self) -> AssignmentsByDevice:
         """Say which domains have which device, active ones first."""
-        found: dict[HostDeviceId, list[Assignment]] = defaultdict(list)
+        by_device: dict[HostDeviceId, list[Assignment]] = defaultdict(list)
         assignments = [
             each for user in self._users() for each in list_assignments(user, self.trace)
         ]
         for each in sorted(assignments, key=lambda each: (not each.live, not each.domain.active)):
-            found[each.device].append(each)
-        return dict(found)
+            by_device[each.device].append(each)
+        return dict(by_device)
 
     def list_untraced(self) -> Sequence[UntracedDevice]:
         """Say what running domains use without it being known where that lies.
 
-        What a definition refers to may not be there, and harms nobody until it is.
+        What a definition refers to may not be there, and then nothing depends on it.
         """
         return [
             UntracedDevice(user.domain.name, each)

@@ -35,14 +35,14 @@ _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 Observe = Callable[[str, float, int | None], None]
-"""Is told of each call: its name in the binding, seconds, and libvirt's code if it failed."""
+"""Is called after each call: its name in the binding, seconds, and libvirt's code if it failed."""
 
 KeepAlive: TypeAlias = tuple[int, int]
 """Seconds between questions, and how many may stay unanswered."""
 
 FOR_CHANGES: Final[KeepAlive] = (5, 3)
 FOR_READS: Final[KeepAlive] = (2, 2)
-"""6 seconds: a libvirtd that hangs holds up whoever looks no longer, and reads can be repeated."""
+"""6 seconds: a libvirtd that hangs holds up a read no longer, and reads can be repeated."""
 
 _PAUSE: Final = 1.0
 """Seconds after a failed open before the next try; requests fail at once meanwhile."""
@@ -104,7 +104,7 @@ class Connection:
     """A connection to the libvirt host of a URI, safe between threads.
 
     A dead libvirt connection never recovers, so each call gets the connection of the moment and
-    looks its objects up again. Reads are retried once, writes never: a write whose answer was
+    looks up its objects again. Reads are retried once, writes never: a write whose answer was
     lost may have happened.
     """
 
@@ -119,7 +119,7 @@ class Connection:
 
         Args:
             uri: https://libvirt.org/uri.html
-            observe: Is told of each call.
+            observe: Is called after each call.
             monotonic: Seconds that never go back.
             keepalive: How soon a connection that is silent is taken for dead.
         """
@@ -304,7 +304,7 @@ class Connection:
             self._not_before = self._monotonic() + _PAUSE
             raise translate(error, "open", READING) from error
         if self._listeners:
-            self._announce(_CONNECTION)  # before anybody takes it for one that announces
+            self._announce(_CONNECTION)  # before a cache takes it for one that announces
         self._current = session
         return session
 
@@ -339,7 +339,7 @@ class Connection:
                 self._opening.release()
 
     def _register_events(self, session: Session) -> None:
-        """Register on a connection that is in use, and have all read again that was not told."""
+        """Register on a connection that is in use, and invalidate what changed unannounced."""
         try:
             session.events.register()
         except libvirt.libvirtError:

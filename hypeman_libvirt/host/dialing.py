@@ -55,7 +55,7 @@ class Dialer(Generic[Dialled]):
         return pending.result()
 
     def abandon(self) -> None:
-        """Have a connection that nobody waits for any more closed once it is open."""
+        """Close a connection that no caller waits for any more, once it is open."""
         if self._pending is not None:
             self._pending.add_done_callback(_close)
             self._pending = None
@@ -74,5 +74,5 @@ class Dialer(Generic[Dialled]):
 
 
 def _close(dialled: Future[Dialled]) -> None:
-    with suppress(Exception):  # nobody is left to be told
+    with suppress(Exception):  # no caller is left that could be notified
         dialled.result().close()

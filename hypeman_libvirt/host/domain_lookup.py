@@ -61,7 +61,7 @@ class DomainLookup:
         return self._reader.read_by_uuid(text) if _UUID.fullmatch(text) else None
 
     def _by_instance_id(self, instance: str) -> Domain | None:
-        """Look where it was the last time; only all domains can tell that there is none."""
+        """Try the domain of the last time first; that there is none, only all domains show."""
         known = self._uuids.get(instance)
         record = self._reader.read_by_uuid(known) if known else None
         if record is None or record.domain.instance_id != instance:

@@ -36,7 +36,7 @@ _LOST: Final = frozenset(
         (libvirt.VIR_ERR_INTERNAL_ERROR, libvirt.VIR_FROM_RPC),
     }
 )
-"""(code, domain) of a call on a connection that broke, and of an open that found nobody."""
+"""(code, domain) of a call on a connection that broke, and of an open without a daemon."""
 
 _DENIED: Final[Meaning] = (
     LibvirtDeniedError,
@@ -67,7 +67,7 @@ READING: Final[Meanings] = {
     libvirt.VIR_ERR_DEVICE_MISSING: FAILED,
     libvirt.VIR_ERR_OPERATION_TIMEOUT: UNAVAILABLE,
 }
-"""What codes do not mean where nothing was to change: whoever only looks is in nobody's way."""
+"""Codes that mean another error for a change than for a read."""
 _MEANINGS: Final[Meanings] = {
     libvirt.VIR_ERR_NO_SUPPORT: _NO_SUPPORT,
     libvirt.VIR_ERR_OPERATION_UNSUPPORTED: _NO_SUPPORT,

@@ -47,4 +47,4 @@ def _be_quiet(_context: object, _error: tuple[object, ...]) -> None:
 
 libvirt.registerErrorHandler(_be_quiet, None)
 EVENT_LOOP = _EventLoop()
-"""libvirt keeps its event loop in the process and not in a connection, and so must we."""
+"""libvirt has one event loop for the process, not one for each connection."""

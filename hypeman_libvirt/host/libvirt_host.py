@@ -50,7 +50,7 @@ OpenChanges: TypeAlias = Callable[[], AbstractContextManager[HostChanges]]
 """Opens what changes the host, and closes it again."""
 
 Caches: TypeAlias = tuple[NodeDeviceCache, DomainCache]
-"""What was read of a host and stays true."""
+"""Of node devices and of domains."""
 
 
 class LibvirtHost:
@@ -58,8 +58,8 @@ class LibvirtHost:
 
     Attributes:
         resources: Reads what the host has as a whole.
-        shown: The same host for answers that only show it: what libvirt or the kernel would have
-            told of is not asked for again. Whatever decides over a change asks the host itself.
+        view: The same host for reads, metrics and events; it may answer from a cache that libvirt's
+            events and the kernel invalidate. Whatever decides over a change asks the host itself.
     """
 
     def __init__(
@@ -69,15 +69,15 @@ class LibvirtHost:
         domains: DomainLookup,
         uses: HostUsage,
         open_changes: OpenChanges,
-        shown: HostView | None = None,
+        view: HostView | None = None,
     ) -> None:
-        """Take the connection, what reads over it, how to make changes, and how it is shown."""
+        """Take the connection, what reads over it, how to make changes, and its cached view."""
         self._connection = connection
         self._node_devices = node_devices
         self._domains = domains
         self._metadata = Domains(connection)
         self._open_changes = open_changes
-        self.shown: HostView = shown or self
+        self.view: HostView = view or self
         self._uuid: str | None = None
         self._uses = uses
         self.resources = ResourceFacts(connection, node_devices)
@@ -207,7 +207,7 @@ class LibvirtHost:
 
 
 class CachedHost(LibvirtHost):
-    """A libvirt host that keeps what it has read for as long as it is true."""
+    """A libvirt host that answers from caches for as long as these are valid."""
 
     def __init__(
         self,
@@ -294,7 +294,7 @@ def open_host(
 
     Args:
         uri: https://libvirt.org/uri.html; the embedded host is ``demo_uri()``.
-        observe: Is told of each call to libvirt.
+        observe: Is called after each call to libvirt.
         directories: Where its libvirt keeps domains, if that is not where a local one does.
         local_host: Shows what a local URI's host does, if that is not the one that we run on.
     """
@@ -338,7 +338,7 @@ def _open_demo(connection: Connection) -> LibvirtHost:
     """Change over the shared connection, since the test driver's state is in its connection."""
     node_devices, reader = TestDriverNodeDevices(connection), DomainReader(connection)
     new_trace = _trace_on(connection, node_devices, None)
-    domain_cache = DomainCache(connection, reader, new_trace, look=None)
+    domain_cache = DomainCache(connection, reader, new_trace, read_stamps=None)
     caches = NodeDeviceCache(connection, node_devices, node_devices), domain_cache
     changes = LibvirtChanges(
         node_devices, TestDriverDomains(connection, node_devices), domain_cache
@@ -364,7 +364,7 @@ def _assemble(
     open_changes: OpenChanges,
     caches: Caches | None,
 ) -> LibvirtHost:
-    shown: HostView | None = None
+    view: HostView | None = None
     if caches is not None:
-        shown = CachedHost(connection, node_devices, domains, uses, open_changes, caches)
-    return LibvirtHost(connection, node_devices, domains, uses, open_changes, shown)
+        view = CachedHost(connection, node_devices, domains, uses, open_changes, caches)
+    return LibvirtHost(connection, node_devices, domains, uses, open_changes, view)

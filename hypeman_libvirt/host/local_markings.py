@@ -1,4 +1,4 @@
-"""What the kernel of this host shows of a card's identity, and libvirt does not."""
+"""What the kernel of this host knows of a card's identity, and libvirt does not."""
 
 from __future__ import annotations
 

@@ -102,8 +102,8 @@ class NodeDevices:
         """
         described = self._describe_all(libvirt.VIR_CONNECT_LIST_NODE_DEVICES_CAP_PCI_DEV)
         _demand_one(described)
-        found = [self._read_listed(name, xml) for name, xml in described]
-        return sorted((each for each in found if each is not None), key=lambda d: d.address)
+        nodes = [self._read_listed(name, xml) for name, xml in described]
+        return sorted((each for each in nodes if each is not None), key=lambda d: d.address)
 
     def list_tree(self, kinds: int = 0) -> Sequence[TreeNode]:
         """List node devices of every kind, or of those that libvirt's flags name.

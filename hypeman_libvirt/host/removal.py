@@ -47,7 +47,7 @@ def watch_removal(connection: Connection, domain: Domain) -> Iterator[RemovalWat
     """Register for the domain's events, and unregister at the end of the block.
 
     A driver without these events, or a connection that is lost meanwhile, announces nothing: the
-    caller looks at the domain itself then.
+    caller reads the domain itself then.
     """
     watch = EventWatch()
     with ExitStack() as registered:

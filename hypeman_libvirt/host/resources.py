@@ -70,13 +70,13 @@ class ResourceFacts:
         kinds = capabilities.iterfind(f"guest/arch[@name='{arch}']/domain")
         hypervisors = tuple(sorted({each.get("type") or "" for each in kinds}))
         # The test driver invents a CPU; what it runs on is this machine.
-        shown = os.uname().machine if is_test_driver(self._connection.uri) else arch
-        return Platform(shown, hypervisors, self._read_network())
+        machine = os.uname().machine if is_test_driver(self._connection.uri) else arch
+        return Platform(machine, hypervisors, self._read_network())
 
     def _read_network(self) -> Network | None:
-        """Read the network of libvirt's that new domains are on unless somebody says another.
+        """Read libvirt's network ``default``, which new domains are on unless they name another.
 
-        None where there is no driver or daemon for networks, or no right to look.
+        None where there is no driver or daemon for networks, or no right to read them.
         """
         try:
             xml = self._connection.read_part("networkLookupByName", _describe_default_network)
@@ -85,7 +85,7 @@ class ResourceFacts:
         return parse_network(xml) if xml else None
 
     def _read_pools(self) -> Sequence[StoragePool] | None:
-        """Read storage pools; None where there is no driver or daemon, or no right to look."""
+        """Read storage pools; None where there is no driver or daemon, or no right to read them."""
         try:
             return self._connection.read_part("listAllStoragePools", lambda c: list(_list_pools(c)))
         except (NotSupportedError, LibvirtDeniedError):

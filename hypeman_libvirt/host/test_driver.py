@@ -1,6 +1,6 @@
 """Hosts of libvirt's test driver, with the drivers that it leaves out.
 
-It keeps everything in the process of its caller, drops ``<driver>`` from the file that its URI
+Its state is in the process of its caller, drops ``<driver>`` from the file that its URI
 names and has neither detach nor reattach. These three are added here, in memory.
 """
 
@@ -81,7 +81,7 @@ class TestDriverNodeDevices(NodeDevices):
             return self._drivers.get(address)
 
     def addresses(self) -> None:
-        """Tell of none: the test driver announces its node devices."""
+        """Return None: the test driver announces its node devices."""
 
     def follow_domains(self) -> None:
         """Do with managed devices what libvirt does when a domain takes or returns them."""

@@ -1,4 +1,4 @@
-"""Which libvirt URIs can never work, told apart from a daemon that is merely down."""
+"""Which libvirt URIs can never work, whether the daemon runs or not."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class WrongUriError(Exception):
     """
 
     def __init__(self, message: str) -> None:
-        """Keep the message for whoever tells the operator."""
+        """Store the message for the operator."""
         super().__init__(message)
         self.message = message
 

@@ -26,7 +26,7 @@ class RegistryOpenError(Exception):
     """
 
     def __init__(self, message: str) -> None:
-        """Keep the message for whoever tells the operator."""
+        """Store the message for the operator."""
         super().__init__(message)
         self.message = message
 

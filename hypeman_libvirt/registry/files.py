@@ -29,7 +29,7 @@ class RegistryFiles:
     """The database, its write-ahead log and its shared memory. Safe between threads.
 
     SQLite goes on with a file that was deleted or replaced: what it commits then is seen by
-    nobody else and is gone at the end. So whatever is not as it was opened is refused for the
+    no other process and is gone at the end. So whatever is not as it was opened is refused for the
     rest of the process; a database that is away for a while is refused meanwhile.
 
     SQLite itself deletes the log and the shared memory, but only with its last connection.
@@ -60,7 +60,7 @@ class RegistryFiles:
             self._connections.discard(id(connection))
 
     def check(self, connection: sqlite3.Connection | None = None) -> None:
-        """Let nobody read or write what is not, or will not be, in the file.
+        """Refuse reads and writes of what is not, or will not be, in the file.
 
         Args:
             connection: One that is not used at this moment; what it still sees is saved.
@@ -115,7 +115,7 @@ class RegistryFiles:
         )
 
     def _remove_journals_of_the_old(self) -> None:
-        """Keep SQLite from putting the old database's log into the new one at the next start."""
+        """Prevent SQLite from putting the old database's log into the new one at the next start."""
         for name, known in zip(self._names[1], self._journals, strict=False):
             if known is not None and _identity(name) == known:
                 Path(name).unlink()
@@ -145,7 +145,7 @@ def _save(connection: sqlite3.Connection, path: Path) -> Path | None:
 
 def _identity(name: str) -> Identity:
     try:
-        found = os.stat(name)  # noqa: PTH116 - a third of pathlib's time, thrice in each read
+        status = os.stat(name)  # noqa: PTH116 - a third of pathlib's time, thrice in each read
     except OSError:
         return None
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino

@@ -19,7 +19,7 @@ from urllib.parse import quote
 from hypeman_libvirt.devices.errors import BusyError, RegistryUnavailableError
 
 _READABLE: Final = ":.@"
-"""Kept in file names, so that ``lslocks`` says which device an operation works on."""
+"""Part of file names, so that ``lslocks`` says which device an operation works on."""
 
 
 class FileLocks:
@@ -42,7 +42,7 @@ class FileLocks:
         """Lock all keys or none of them, without waiting.
 
         Raises:
-            BusyError: Somebody else holds one of them.
+            BusyError: Another operation holds one of them.
             RegistryUnavailableError: The files cannot be made.
         """
         held = HeldFiles()
@@ -80,7 +80,7 @@ class HeldFiles:
         self._releasing = threading.Lock()
 
     def take(self, path: Path) -> bool:
-        """Lock one more file; False if somebody else has it locked."""
+        """Lock one more file; False if another holder has it locked."""
         descriptor = _lock(path)
         if descriptor is None:
             return False
@@ -129,7 +129,7 @@ def lock_directory(location: str, state: Path, host: str) -> Path:
 
 
 def _lock(path: Path) -> int | None:
-    """Open and lock the file at the path; None if somebody else has it locked.
+    """Open and lock the file at the path; None if another holder has it locked.
 
     Who had it locked may have removed the file between our open and our lock. What we locked then
     is no longer what others open, so it is done again.

@@ -99,23 +99,23 @@ def _server_engine(url: URL) -> Engine:
 
 
 def _bring_up_to_date(
-    engine: Engine, shown: str, migrations: Path, head: str, back_up: Callable[[str], None]
+    engine: Engine, masked: str, migrations: Path, head: str, back_up: Callable[[str], None]
 ) -> None:
     try:
         with engine.begin() as connection:
             serialize(connection)
-            revision = _revision(connection, shown)
+            revision = _revision(connection, masked)
             if revision != head:
-                _upgrade(connection, shown, revision, migrations, back_up)
+                _upgrade(connection, masked, revision, migrations, back_up)
     except SQLAlchemyError as error:
         original = getattr(error, "orig", None)
         because = reason(original, f"its database says: {original or error}".splitlines()[0])
-        raise RegistryOpenError(f"registry {shown} cannot be used: {because}") from error
+        raise RegistryOpenError(f"registry {masked} cannot be used: {because}") from error
     finally:
         engine.dispose()
 
 
-def _revision(connection: Connection, shown: str) -> str | None:
+def _revision(connection: Connection, masked: str) -> str | None:
     """Return the schema's revision; None for a database without any table."""
     tables = inspect(connection).get_table_names()
     if "alembic_version" in tables:
@@ -123,7 +123,7 @@ def _revision(connection: Connection, shown: str) -> str | None:
         return connection.execute(query).scalar_one_or_none()
     if tables:
         raise RegistryOpenError(
-            f"{shown} is the database of something else (it has the table {tables[0]!r}); "
+            f"{masked} is the database of something else (it has the table {tables[0]!r}); "
             "it was left as it is. Name another place for the registry"
         )
     return None
@@ -131,7 +131,7 @@ def _revision(connection: Connection, shown: str) -> str | None:
 
 def _upgrade(
     connection: Connection,
-    shown: str,
+    masked: str,
     revision: str | None,
     migrations: Path,
     back_up: Callable[[str], None],
@@ -143,7 +143,7 @@ def _upgrade(
     known = {script.revision for script in ScriptDirectory(os.fspath(migrations)).walk_revisions()}
     if revision is not None and revision not in known:
         raise RegistryOpenError(
-            f"registry {shown} was written by a newer hypeman-libvirt (schema {revision}); it was "
+            f"registry {masked} was written by a newer hypeman-libvirt (schema {revision}); it was "
             "left as it is. Install that version again, or name another place for the registry"
         )
     if revision is not None:

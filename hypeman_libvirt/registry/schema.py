@@ -25,7 +25,7 @@ HEAD: Final = "0003"
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """A moment in UTC, also where the database keeps no time zone, as SQLite does."""
+    """A moment in UTC, also where the database stores no time zone, such as SQLite."""
 
     impl = DateTime(timezone=True)
     cache_ok = True

@@ -34,9 +34,9 @@ _IN_PLACE: Final = _TABLE.displaced == ""
 _BY_DEVICE: Final = _ON_HOST.where(_TABLE.device == bindparam("key"), _IN_PLACE)
 _IN_ORDER: Final = _ON_HOST.order_by(_TABLE.created_at, _TABLE.id)
 _REMEMBERED: Final = 4096
-"""Look-ups whose answers are kept while the registry does not change."""
+"""Look-ups that are cached while the registry does not change."""
 _RIVALS: Final = select(registrations).where(
-    or_(  # flat, for then SQLite looks into an index for each line instead of reading all rows
+    or_(  # flat, for then SQLite uses an index for each line instead of reading all rows
         _TABLE.id == bindparam("id"),
         and_(_HERE, _TABLE.id == bindparam("name")),
         and_(_HERE, _TABLE.name == bindparam("name")),
@@ -121,7 +121,7 @@ class SqlRegistry:
         on_sqlite = self._engine.dialect.name == "sqlite"
         self._version = Version(self._engine) if on_sqlite else None
         self._files = files_of(self._engine) if on_sqlite else None
-        self._kept_version: tuple[int, int] | None = None
+        self._cached_version: tuple[int, int] | None = None
         self._first_of = lru_cache(_REMEMBERED)(self._read_first)
         self._list_of = lru_cache(1)(self._read_list)
 
@@ -141,7 +141,7 @@ class SqlRegistry:
             pass
 
     def add(self, registration: Registration) -> None:
-        """Keep a registration; on return it survives a power loss.
+        """Store a registration; on return it survives a power loss.
 
         Raises:
             ConflictError: Name, address or id is taken (by another's name or id, too).
@@ -226,7 +226,7 @@ class SqlRegistry:
             return len(current)
 
     def relabel(self, registration: Registration) -> bool:
-        """Keep another name and other tags of a registration; False when there is none.
+        """Store another name and other tags of a registration; False when there is none.
 
         Raises:
             ConflictError: The name is another device's, or its id.
@@ -262,9 +262,9 @@ class SqlRegistry:
         version = self._version.read() if self._version else None
         if version is None:
             return self._read_first(None, query, host, key)
-        if version != self._kept_version:
+        if version != self._cached_version:
             self._first_of.cache_clear()  # the version in the key keeps a late answer out
-            self._kept_version = version
+            self._cached_version = version
         return self._first_of(version, query, host, key)
 
     def _read_first(

@@ -58,7 +58,7 @@ def create(path: Path) -> None:
 
 @contextmanager
 def alone(path: Path) -> Iterator[None]:
-    """Keep other processes from opening the registry meanwhile.
+    """Prevent other processes from opening the registry meanwhile.
 
     The change to WAL does not wait for another connection's lock as SQLite's other calls do.
 

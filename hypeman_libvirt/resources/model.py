@@ -67,7 +67,7 @@ class HostResources:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """The network that guests are on when nobody says another.
+    """The network that guests are on unless they name another.
 
     Attributes:
         joins_guests: They can talk to each other.
@@ -87,7 +87,7 @@ class Platform:
     Attributes:
         arch: The kernel's word, such as ``x86_64``.
         hypervisors: libvirt's domain types for that architecture, such as ``kvm``, by name.
-        network: None where libvirt has none by the name ``default``, or the service may not look.
+        network: None where libvirt has none named ``default``, or the service may not read it.
     """
 
     arch: str

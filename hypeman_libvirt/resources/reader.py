@@ -32,7 +32,7 @@ class Resource:
     Attributes:
         capacity: CPUs, bytes or bytes per second; 0 if libvirt does not say.
         allocated: Taken by active domains; of storage, whatever is taken.
-        available: What is left, 0 when more was given away than there is.
+        available: What is left, 0 when more was assigned than there is.
         detected: libvirt says what the capacity is.
     """
 
@@ -86,7 +86,7 @@ class GpuResources:
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """All that ``GET /resources`` tells."""
+    """The answer of ``GET /resources``."""
 
     cpu: Resource
     memory: Resource
@@ -200,8 +200,8 @@ def framebuffer_of(profile: str) -> int:
     Source: NVIDIA's vGPU user guide: the GPU, ``-``, GiB of frame buffer, the series; 0 for 512
     MiB; of a MIG slice with its number of slices before.
     """
-    found = _FRAMEBUFFER.search(profile)
-    return (int(found[1]) * _GIB or _SMALLEST_FRAMEBUFFER) if found else 0
+    match = _FRAMEBUFFER.search(profile)
+    return (int(match[1]) * _GIB or _SMALLEST_FRAMEBUFFER) if match else 0
 
 
 def _profiles(nodes: Sequence[NodeDevice]) -> Sequence[GpuProfile]:

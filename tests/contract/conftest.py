@@ -52,13 +52,13 @@ def connection(uri: str) -> Iterator[libvirt.virConnect]:
     connection.close()
 
 
-@pytest.fixture(params=["asked", "shown"])
+@pytest.fixture(params=["asked", "view"])
 def host(uri: str, request: pytest.FixtureRequest) -> Iterator[LibvirtHost]:
-    """Open the host that decides over changes, and the one that only shows: they must agree."""
+    """Open the host that decides over changes, and its view: they must agree."""
     from hypeman_libvirt.host.libvirt_host import LibvirtHost, open_host  # noqa: PLC0415
 
     host = open_host(uri)
-    shown = host.shown
-    assert isinstance(shown, LibvirtHost)
-    yield host if request.param == "asked" else shown
+    view = host.view
+    assert isinstance(view, LibvirtHost)
+    yield host if request.param == "asked" else view
     host.close()

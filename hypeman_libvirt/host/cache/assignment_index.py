@@ -38,7 +38,7 @@ class _Doubts:
     """What files do not prove.
 
     Attributes:
-        unproven: Domains that lack a file which they should have: nothing tells of a change.
+        unproven: Domains that lack a file which they should have: a change would go unnoticed.
         unlisted: ``VIR_CONNECT_LIST_DOMAINS_…``, of which no domain has its file.
     """
 
@@ -49,7 +49,7 @@ class _Doubts:
 class AssignmentIndex:
     """Every domain, read again only when its file says that it may have changed.
 
-    This may decide over a change. The files are looked at in each answer: libvirt replaces them
+    This may decide over a change. The files are read for each answer: libvirt replaces them
     before its call returns, so whatever was done before the question is in the answer. An event
     proves nothing, since it may still be on its way. Safe between threads.
     """
@@ -87,7 +87,7 @@ class AssignmentIndex:
     def _refresh(self, before: _Answer, defined: Stamps, running: Stamps) -> _Answer:
         """Read what may have changed since the last answer.
 
-        What is not proved of many domains is not found out again while no file has changed.
+        Which domains are not proved is computed anew only when a file has changed.
         """
         same = defined is before.defined and running is before.running
         doubts = (before.doubts if same else None) or _doubt(before.records, defined, running)
@@ -109,7 +109,7 @@ class AssignmentIndex:
         return others | {name: each for name, each in read.items() if each is not None}
 
     def _list_new(self, records: Records, unlisted: Iterable[int]) -> Iterator[str]:
-        """List domains that no file told of."""
+        """List domains that are new and have no file."""
         for flags in unlisted:
             yield from (name for name in self._reader.list_names(flags) if name not in records)
 

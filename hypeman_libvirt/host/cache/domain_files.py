@@ -1,4 +1,4 @@
-"""The files in which libvirt's QEMU driver keeps its domains, where they can be seen.
+"""The files in which libvirt's QEMU driver stores its domains, where they can be read.
 
 libvirt replaces a domain's file in one directory at every change of its definition, and one in
 another at every change of the running domain, before its call returns and before ``XMLDesc`` says
@@ -116,7 +116,7 @@ def _list_files(entries: Iterable[os.DirEntry[str]]) -> Iterator[tuple[str, _Ide
         if entry.name.endswith(_SUFFIXES) and entry.is_file():
             try:
                 stat = entry.stat()
-            except FileNotFoundError:  # it was renamed, which the next look will see
+            except FileNotFoundError:  # it was renamed, which the next read will see
                 continue
             yield entry.name, (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
 
@@ -133,7 +133,7 @@ def _identity(stat: os.stat_result) -> _Identity:
 
 @dataclass(frozen=True, slots=True)
 class DomainDirectories:
-    """Where a libvirt keeps its domains.
+    """Where a libvirt stores its domains.
 
     Attributes:
         definitions: Of persistent domains.
@@ -145,7 +145,7 @@ class DomainDirectories:
 
 
 def domain_directories(uri: str, environment: Mapping[str, str]) -> DomainDirectories | None:
-    """Return where the local libvirt of a URI keeps domains; None where we do not know.
+    """Return where the local libvirt of a URI stores domains; None where that is not known.
 
     Source: libvirt's src/qemu/qemu_conf.c, configDir and stateDir; QEMU is the driver that was
     measured.

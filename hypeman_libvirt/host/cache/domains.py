@@ -1,4 +1,4 @@
-"""Which domains have which device, for answers that only show it."""
+"""A cache of which domains have which device, for reads that decide over no change."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hypeman_libvirt.host.connection import Announcement, Connection
 
 
 class DomainCache:
-    """Assignments by device, read once and kept true.
+    """A cache of assignments by device, which libvirt's events and files invalidate.
 
     Nothing here decides over a change, since an event may still be on its way. libvirt announces
     what happens to running domains and which are defined and undefined; changes within a
@@ -30,7 +30,7 @@ class DomainCache:
         connection: Connection,
         reader: DomainReader,
         new_trace: NewTrace,
-        look: Callable[[], Stamps | None] | None,
+        read_stamps: Callable[[], Stamps | None] | None,
     ) -> None:
         """Listen on the connection, and read nothing yet.
 
@@ -38,13 +38,13 @@ class DomainCache:
             connection: Announces changes of domains.
             reader: Asks libvirt over it.
             new_trace: Begins to trace what domains use down to PCI functions.
-            look: The definitions' files, None if they cannot be seen now. No ``look`` at all
-                where nobody but this process can change a definition.
+            read_stamps: Reads the stamps of the definitions' files, None if they cannot be read
+                now. No function at all where only this process can change a definition.
         """
         self._connection = connection
         self._reader = reader
         self._new_trace = new_trace
-        self._look = look
+        self._read_stamps = read_stamps
         self._cache: EventCache[DomainRecord] = EventCache(reader.read_all, reader.read_named)
         self._seen: Stamps = {}
         self._answer: tuple[Records, AssignmentsByDevice] = ({}, {})
@@ -56,7 +56,7 @@ class DomainCache:
 
     def list_assignments(self) -> AssignmentsByDevice:
         """Say which domains have which device, active ones first."""
-        records = self._values() if self._may_keep() else None
+        records = self._values() if self._is_current() else None
         if records is None or not self._connection.announces("domain"):  # known once connected
             return self._assignments_of(self._reader.read_all())
         read, answer = self._answer
@@ -72,10 +72,11 @@ class DomainCache:
         if announcement.kind != "node device":
             self._cache.invalidate(announcement.name)
 
-    def _may_keep(self) -> bool:
-        if self._look is None:
+    def _is_current(self) -> bool:
+        """Whether the cache may answer, after what the files say was invalidated."""
+        if self._read_stamps is None:
             return True
-        stamps = self._look()
+        stamps = self._read_stamps()
         if stamps is None:
             return False
         if stamps is not self._seen:
@@ -87,7 +88,7 @@ class DomainCache:
     def _values(self) -> Records | None:
         """Return all domains; None if these are not their files."""
         values = self._cache.values()
-        if self._look is None or values is self._answer[0]:
+        if self._read_stamps is None or values is self._answer[0]:
             return values
         persistent = {name for name, each in values.items() if each.domain.persistent}
         return values if persistent <= self._seen.keys() else None

@@ -14,7 +14,7 @@ _LONGEST: Final = 30.0
 
 
 class EventCache(Generic[V]):
-    """What a reader found, by name. Safe between threads.
+    """A cache of what a reader returns, by name. Safe between threads.
 
     A name that was invalid is read again before the next answer; a reader that comes while another
     one reads waits for it, so that no answer is older than the last announcement before it.

@@ -1,4 +1,4 @@
-"""PCI functions of the host, read from libvirt again only when they have changed."""
+"""A cache of the host's PCI functions, for reads that decide over no change."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class DriverReader(Protocol):
 
 
 class SysfsDrivers:
-    """The drivers that the kernel shows: what libvirt itself reads.
+    """The drivers in sysfs, which libvirt itself reads.
 
     Source: the kernel's Documentation/ABI/testing/sysfs-bus-pci.
     """
@@ -57,7 +57,7 @@ class SysfsDrivers:
 
 
 class NodeDeviceCache:
-    """Node devices, read once and kept true.
+    """A cache of node devices, which libvirt's events invalidate.
 
     libvirt announces which come and go. The driver is compared with the kernel's in each answer,
     so a change of it is never older than the answer.
@@ -80,7 +80,7 @@ class NodeDeviceCache:
         if not self._connection.announces("node device"):  # known once connected
             return self._node_devices.find(address)
         if node is None:
-            return self._node_devices.find(address) if self._is_shown(address) else None
+            return self._node_devices.find(address) if self._kernel_has(address) else None
         if not self._has_moved(node):
             return node
         self._cache.invalidate(node.node_name)
@@ -91,8 +91,8 @@ class NodeDeviceCache:
         known = self._by_address()
         if not self._connection.announces("node device"):
             return self._node_devices.list_devices()
-        shown = self._drivers.addresses()
-        if shown is not None and shown != {str(address) for address in known}:
+        listed = self._drivers.addresses()
+        if listed is not None and listed != {str(address) for address in known}:
             self._cache.invalidate()
             known = self._by_address()
         for node in known.values():
@@ -113,21 +113,21 @@ class NodeDeviceCache:
     def _has_moved(self, node: NodeDevice) -> bool:
         if node.driver != self._drivers.driver(node.address):
             return True
-        shown = self._drivers.addresses() if node.driver is None else None
-        return shown is not None and str(node.address) not in shown
+        listed = self._drivers.addresses() if node.driver is None else None
+        return listed is not None and str(node.address) not in listed
 
-    def _is_shown(self, address: PciAddress) -> bool:
+    def _kernel_has(self, address: PciAddress) -> bool:
         """Whether the kernel has a function that libvirt has not announced, or not yet."""
-        shown = self._drivers.addresses()
-        return shown is not None and str(address) in shown
+        listed = self._drivers.addresses()
+        return listed is not None and str(address) in listed
 
     def _by_address(self) -> Mapping[PciAddress, NodeDevice]:
-        kept = self._cache.values()
+        cached = self._cache.values()
         read, answer = self._answer
-        if read is not kept:
-            nodes = sorted(kept.values(), key=lambda node: node.address)
+        if read is not cached:
+            nodes = sorted(cached.values(), key=lambda node: node.address)
             answer = {node.address: node for node in nodes}
-            self._answer = kept, answer
+            self._answer = cached, answer
         return answer
 
     def _read_named(self, name: str) -> NodeDevice | None:

@@ -1,4 +1,4 @@
-"""What the host keeps on block devices: mounted file systems, their logs, swap, ZFS pools."""
+"""What the host has on block devices: mounted file systems, their logs, swap, ZFS pools."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypeman_libvirt.host.usage.zfs import ZFS, list_pools
 
 @dataclass(frozen=True, slots=True)
 class StorageUse:
-    """Something that the host keeps on block devices.
+    """Something that the host has on block devices.
 
     Attributes:
         what: For people: a mount point, or ``swap``.
@@ -67,7 +67,7 @@ class FileSystems:
 def list_storage_uses(
     systems: FileSystems, files: LocalFiles, blocks: BlockDevices
 ) -> Sequence[StorageUse]:
-    """Gather all that block devices carry, however the kernel tells of it."""
+    """Gather all that block devices carry, from wherever the kernel reports it."""
     return [
         *systems.list_uses(),
         *_list_journals(files, blocks),
@@ -118,20 +118,20 @@ def _list_journals(files: LocalFiles, blocks: BlockDevices) -> Sequence[StorageU
 
     Source: the kernel's fs/jbd2/journal.c, jbd2_journal_init_dev() and jbd2_stats_proc_init().
     """
-    found = filter(None, map(blocks.find_named, files.names("/proc/fs/jbd2")))
-    return [StorageUse("the journal of a file system", frozenset({each})) for each in found]
+    journals = filter(None, map(blocks.find_named, files.names("/proc/fs/jbd2")))
+    return [StorageUse("the journal of a file system", frozenset({each})) for each in journals]
 
 
 def _list_swaps(files: LocalFiles, blocks: BlockDevices) -> Sequence[StorageUse]:
     """List swap on block devices; a swap file lies on a file system that is mounted.
 
-    Where the service has a ``/dev`` of its own the path is cut short, to ``/dm-1`` for one.
+    Where the service has a ``/dev`` of its own the path lacks its start, as in ``/dm-1``.
 
     Source: proc_swaps(5).
     """
     rows = [line.split() for line in files.text("/proc/swaps").splitlines()[1:]]
     paths = [unescape(row[0]).removesuffix(" (deleted)") for row in rows if "partition" in row]
-    found = (
+    devices = (
         blocks.find_file(path) or blocks.find_named(PurePosixPath(path).name) for path in paths
     )
-    return [StorageUse("swap", frozenset(filter(None, [device]))) for device in found]
+    return [StorageUse("swap", frozenset(filter(None, [device]))) for device in devices]

@@ -1,10 +1,10 @@
 """Which PCI devices guests live on through something else: a disk, a USB device, a share of a NIC.
 
 A reference that is traced makes its domain a user of every PCI function below it, and that is
-never overridden. One that cannot be traced (on a remote host, or where sysfs does not tell) makes
+never overridden. One that cannot be traced (on a remote host, or where sysfs does not say) makes
 every device of its kind one that may be in use, as long as the domain runs: such a device is
 refused as what the host itself may live on is, and ``force`` overrides that. A definition that
-refers to what is not there now stops nobody.
+refers to what is not there now stops no operation.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _CARRIERS: Final[Mapping[GuestDeviceKind, Sequence[str]]] = {
 
 @dataclass(frozen=True, slots=True)
 class UntracedDevice:
-    """What a running domain uses, and nobody knows where it lies.
+    """What a running domain uses, of which no PCI function is known.
 
     Attributes:
         domain: Its name.
@@ -129,7 +129,7 @@ def may_carry(device: NodeDevice, untraced: GuestDevice, *, has_disks: bool) -> 
 
     Args:
         device: The PCI function.
-        untraced: What is looked for.
+        untraced: What is searched for.
         has_disks: Block devices are seen on it.
     """
     if untraced.kind == "block_disk":

@@ -90,8 +90,8 @@ class LocalReferences:
             *(f"/sys/class/{each}/{name}" for each in _CHARACTER_CLASSES),
             *(f"{_VDPA}/{each}/{name}" for each in self._files.names(_VDPA)),
         ]
-        found = next(filter(self._files.exists, directories), None)
-        return None if found is None else self._trace_directory(found)
+        directory = next(filter(self._files.exists, directories), None)
+        return None if directory is None else self._trace_directory(directory)
 
     def _trace_directory(self, directory: str) -> frozenset[PciAddress] | None:
         if not self._files.exists(directory):
@@ -121,18 +121,18 @@ class LocalReferences:
             for name in self._files.names(f"{units}/{unit}")
         ]
         paths = [self._files.text(f"{each}/udev_path") for each in directories]
-        found = [path for path in paths if path]
-        return _join(map(self._trace_path, found)) if found else None
+        known = [path for path in paths if path]
+        return _join(map(self._trace_path, known)) if known else None
 
     def _trace_usb(self, usb: UsbSource) -> frozenset[PciAddress] | None:
         """Find a USB device by its place, or all that have its ids.
 
         Source: the kernel's Documentation/ABI/testing/sysfs-bus-usb.
         """
-        found = [
+        existing = [
             f"{_USB}/{name}" for name in self._files.names(_USB) if usb.is_at(self._read_usb(name))
         ]
-        return _join(map(self._trace_directory, found)) if found else None
+        return _join(map(self._trace_directory, existing)) if existing else None
 
     def _read_usb(self, name: str) -> UsbSource:
         bus, device, vendor_id, product_id = (
@@ -156,8 +156,8 @@ def _number(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdecimal() else None
 
 
-def _join(found: Iterable[frozenset[PciAddress] | None]) -> frozenset[PciAddress] | None:
+def _join(traced: Iterable[frozenset[PciAddress] | None]) -> frozenset[PciAddress] | None:
     """Put together what several lie on; unknown if one of them is."""
-    listed = list(found)
+    listed = list(traced)
     known = [each for each in listed if each is not None]
     return _NONE.union(*known) if len(known) == len(listed) else None

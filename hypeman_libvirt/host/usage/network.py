@@ -35,8 +35,8 @@ class LocalNetwork:
 
     def list_uses(self, address: PciAddress, directory: str) -> Sequence[HostUse]:
         """Say what the interfaces of that PCI device are for; nothing of those that are idle."""
-        found = map(self._describe, self._list_inside(directory))
-        return [HostUse(address, what, known=known) for what, known in filter(None, found)]
+        described = map(self._describe, self._list_inside(directory))
+        return [HostUse(address, what, known=known) for what, known in filter(None, described)]
 
     def _describe(self, interface: Interface) -> tuple[str, bool] | None:
         """Say what an interface is for, and whether that is known; None when it is idle."""

@@ -45,5 +45,5 @@ def list_adapters(files: LocalFiles, controller: str) -> Sequence[str]:
         files.resolve(f"{_FC_HOSTS}/{name}"): files.text(f"{_FC_HOSTS}/{name}/port_name")
         for name in files.names(_FC_HOSTS)
     }
-    found = [place for place, name in hosts.items() if port is not None and name == port[1]]
-    return found or list(hosts)
+    places = [place for place, name in hosts.items() if port is not None and name == port[1]]
+    return places or list(hosts)

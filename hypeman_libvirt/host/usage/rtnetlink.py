@@ -1,4 +1,4 @@
-"""Network interfaces, as the kernel tells of them by rtnetlink."""
+"""Network interfaces, as the kernel reports them over rtnetlink."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _Message: TypeAlias = Any
 
 @dataclass(frozen=True, slots=True)
 class Interface:
-    """A network interface as rtnetlink tells of it.
+    """A network interface as rtnetlink reports it.
 
     Attributes:
         index: Unique in the network namespace.
@@ -31,7 +31,7 @@ class Interface:
         kind: ``bridge``, ``bond``, ``vlan``, …; None for hardware.
         master: Index of the bridge, bond or other that it is a port of.
         lower: Index of the interface that it is made on, as a VLAN is.
-        addresses: IP addresses that someone gave it.
+        addresses: IP addresses, without link-local ones of IPv6.
         has_default_route: Of IPv4 or IPv6, in any table.
         mac: Its own link address; None without.
         receives: Other link addresses that it takes frames for, as below a macvlan that is up.

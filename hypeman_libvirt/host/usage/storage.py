@@ -23,7 +23,7 @@ class LocalStorage:
     """What each block device of this host carries, at one moment."""
 
     def __init__(self, files: LocalFiles, blocks: BlockDevices, mounts: Mounts) -> None:
-        """Follow all that the host keeps on block devices down to the hardware."""
+        """Follow all that the host has on block devices down to the hardware."""
         self._files = files
         self._blocks = blocks
         self._mounts = mounts
@@ -36,8 +36,8 @@ class LocalStorage:
 
     def list_uses(self, address: PciAddress, directory: str) -> Sequence[HostUse]:
         """Say what lies on the PCI device that has this directory in sysfs."""
-        found = map(self._describe, self._blocks.list_inside(directory))
-        uses = [HostUse(address, what, known=known) for what, known in filter(None, found)]
+        described = map(self._describe, self._blocks.list_inside(directory))
+        uses = [HostUse(address, what, known=known) for what, known in filter(None, described)]
         return [*uses, *list_share_uses(self._files, self._mounts.listed, address, directory)]
 
     def has_disks(self, directory: str) -> bool:
@@ -103,6 +103,6 @@ def _is_on_hardware(mount: Mount, files: LocalFiles, mounts: Mounts, blocks: Blo
 def _join(names: Collection[str]) -> str:
     """List names for people, the shortest first, so that ``/`` leads."""
     ordered = sorted(names, key=lambda name: (len(name), name))
-    shown = ", ".join(ordered[:_SHOWN])
+    listed = ", ".join(ordered[:_SHOWN])
     more = len(ordered) - _SHOWN
-    return f"{shown} and {more} more" if more > 0 else shown
+    return f"{listed} and {more} more" if more > 0 else listed

@@ -1,4 +1,4 @@
-"""What domains refer to, traced through libvirt's node devices: all that a remote host shows."""
+"""What domains refer to, traced through libvirt's node devices alone, as for a remote host."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class TreeReferences:
             return None
         if self._tree is None:
             self._tree = self._list_tree()
-        found = [list_endpoints(node.path or "") for node in self._tree if _is_of(node, source)]
-        return frozenset[PciAddress]().union(*found) or None
+        endpoints = [list_endpoints(node.path or "") for node in self._tree if _is_of(node, source)]
+        return frozenset[PciAddress]().union(*endpoints) or None
 
 
 def _is_of(node: TreeNode, source: Source) -> bool:

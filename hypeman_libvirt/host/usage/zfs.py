@@ -1,6 +1,6 @@
 """ZFS pools of this host, and the disks that udev found their labels on.
 
-ZFS tells the kernel nothing of which disk carries which pool. udev reads the label of every
+The kernel does not know which disk carries which pool. udev reads the label of every
 block device when it appears and when its last writer closes it.
 """
 

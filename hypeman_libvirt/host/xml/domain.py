@@ -177,7 +177,7 @@ def parse_metadata(xml: str) -> Sequence[MetadataEntry]:
     """Read our metadata, which ``virDomainGetMetadata()`` returns without its namespace.
 
     Raises:
-        LibvirtFailedError: Somebody wrote an entry that is none of ours.
+        LibvirtFailedError: An entry is not in our format.
     """
     return [_read_entry(device) for device in parse_xml(xml).iterfind("{*}device")]
 

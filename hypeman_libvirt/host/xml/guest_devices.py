@@ -144,11 +144,11 @@ def parse_guest_devices(domain: Element) -> Sequence[GuestDevice]:
         LibvirtFailedError: A number is none.
     """
     try:
-        found = [each for parse in _PARSERS for each in parse(domain)]
+        devices = [each for parse in _PARSERS for each in parse(domain)]
     except ValueError as error:
         name = domain.findtext("name")
         raise LibvirtFailedError(f"domain {name} has a device at no address") from error
-    return tuple(dict.fromkeys(found))
+    return tuple(dict.fromkeys(devices))
 
 
 def _parse_disks(domain: Element) -> Iterator[GuestDevice]:

@@ -50,7 +50,7 @@ def list_hot_slots(live: DomainXml) -> Iterator[PciAddress]:
     """List the free root ports of a running domain, each of which takes one device.
 
     libvirt finds one by itself for a PCI Express function only. A conventional one, such as the
-    audio function of a GPU may be, goes there as well if it is told to.
+    audio function of a GPU may be, goes there as well if its XML says so.
     """
     taken = {_slot(read_address(each)) for each in live.root.iterfind(_TAKEN)}
     ports = (_port_slot(port) for port in live.root.iterfind(_ROOT_PORTS) if _takes_hotplug(port))

@@ -57,7 +57,7 @@ def parse_node_device(xml: str, on_damage: OnDamage = ignore_damage) -> NodeDevi
 
     Args:
         xml: The document.
-        on_damage: Is told when the vital product data are lost.
+        on_damage: Is called when the vital product data cannot be parsed.
 
     Raises:
         LibvirtFailedError: The document is not what libvirt documents.

@@ -1,4 +1,4 @@
-"""What tells a card from others of its model, and where it was before it moved."""
+"""What distinguishes a card from others of its model, and where it was before it moved."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -45,7 +45,7 @@ class Files:
         default_factory=lambda: {"vm-off": (1, 1), "vm-on": (1, 2)}
     )
 
-    def look(self) -> dict[str, tuple[int, int]] | None:
+    def read(self) -> dict[str, tuple[int, int]] | None:
         return self.stamps
 
     def write(self, name: str) -> None:
@@ -66,7 +66,7 @@ class KeptWorld:
         self.connection = connection
         self.nodes = NodeDeviceCache(connection, NodeDevices(connection), Kernel(host))
         self.domains = DomainCache(
-            connection, DomainReader(connection), lambda: lambda _: None, self.files.look
+            connection, DomainReader(connection), lambda: lambda _: None, self.files.read
         )
         connection.subscribe(self._hear)  # the last, so that the others have heard it already
 
