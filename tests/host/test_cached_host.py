@@ -1,4 +1,4 @@
-"""What is kept of node devices and domains is what libvirt would say, and is seldom asked."""
+"""What is cached of node devices and domains is what libvirt would say, and is seldom asked."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ class Files:
         self.stamps = self.stamps | {name: (written, written)}
 
 
-class KeptWorld:
-    """A kept host on the fake."""
+class CachedWorld:
+    """A cached host on the fake."""
 
     def __init__(self, host: FakeHost) -> None:
         self.host = host
@@ -94,8 +94,8 @@ class KeptWorld:
 
 
 @pytest.fixture
-def kept(fake_host: FakeHost) -> Iterator[KeptWorld]:
-    world = KeptWorld(fake_host)
+def cached(fake_host: FakeHost) -> Iterator[CachedWorld]:
+    world = CachedWorld(fake_host)
     for _ in range(2):  # the first one opens the connection, which spoils what it read
         world.nodes.list_devices()
         world.domains.list_assignments()
@@ -104,147 +104,147 @@ def kept(fake_host: FakeHost) -> Iterator[KeptWorld]:
     world.connection.close()
 
 
-def test_a_host_that_does_not_change_is_not_asked(kept: KeptWorld) -> None:
-    assert kept.asked(lambda: kept.nodes.find(L4)) == 0
-    assert kept.asked(lambda: kept.nodes.find(NEW)) == 0
-    assert kept.asked(kept.nodes.list_devices) == 0
-    assert kept.asked(kept.domains.list_assignments) == 0
+def test_a_host_that_does_not_change_is_not_asked(cached: CachedWorld) -> None:
+    assert cached.asked(lambda: cached.nodes.find(L4)) == 0
+    assert cached.asked(lambda: cached.nodes.find(NEW)) == 0
+    assert cached.asked(cached.nodes.list_devices) == 0
+    assert cached.asked(cached.domains.list_assignments) == 0
 
 
-def test_it_says_what_libvirt_says(kept: KeptWorld) -> None:
-    connection = Connection(kept.host.uri)
-    assert kept.nodes.list_devices() == NodeDevices(connection).list_devices()
-    assert kept.nodes.find(L4) == NodeDevices(connection).find(L4)
+def test_it_says_what_libvirt_says(cached: CachedWorld) -> None:
+    connection = Connection(cached.host.uri)
+    assert cached.nodes.list_devices() == NodeDevices(connection).list_devices()
+    assert cached.nodes.find(L4) == NodeDevices(connection).find(L4)
     connection.close()
 
 
 @pytest.mark.parametrize("driver", ["vfio-pci", None])
 def test_a_driver_that_somebody_changed_in_sysfs_is_in_the_next_answer(
-    kept: KeptWorld, driver: str | None
+    cached: CachedWorld, driver: str | None
 ) -> None:
-    kept.host.set_driver("0000:a2:00.0", driver)
-    found = kept.nodes.find(L4)
+    cached.host.set_driver("0000:a2:00.0", driver)
+    found = cached.nodes.find(L4)
     assert found is not None
     assert found.driver == driver
-    kept.host.set_driver("0000:41:00.0", driver)
-    drivers = {each.address: each.driver for each in kept.nodes.list_devices()}
+    cached.host.set_driver("0000:41:00.0", driver)
+    drivers = {each.address: each.driver for each in cached.nodes.list_devices()}
     assert (drivers[L4], drivers[GPU]) == (driver, driver)
 
 
-def test_of_a_driver_that_changed_only_that_device_is_asked(kept: KeptWorld) -> None:
-    kept.host.set_driver("0000:a2:00.0", "vfio-pci")
-    assert kept.asked(lambda: kept.nodes.find(L4)) == 2  # look up and describe
+def test_of_a_driver_that_changed_only_that_device_is_asked(cached: CachedWorld) -> None:
+    cached.host.set_driver("0000:a2:00.0", "vfio-pci")
+    assert cached.asked(lambda: cached.nodes.find(L4)) == 2  # look up and describe
 
 
-def test_a_device_that_appears_is_found_before_libvirt_announces_it(kept: KeptWorld) -> None:
-    kept.host.add_pci("0000:77:00.0", group=77)
-    assert kept.nodes.find(NEW) is not None
-    assert NEW in [each.address for each in kept.nodes.list_devices()]
+def test_a_device_that_appears_is_found_before_libvirt_announces_it(cached: CachedWorld) -> None:
+    cached.host.add_pci("0000:77:00.0", group=77)
+    assert cached.nodes.find(NEW) is not None
+    assert NEW in [each.address for each in cached.nodes.list_devices()]
 
 
-def test_a_device_that_vanishes_is_gone_before_libvirt_announces_it(kept: KeptWorld) -> None:
-    kept.host.vanish("0000:a2:00.0")
-    kept.host.vanish("0000:00:1f.4")  # it has no driver that could be missed
-    assert kept.nodes.find(L4) is None
-    assert kept.nodes.find(IDLE) is None
-    assert {L4, IDLE}.isdisjoint(each.address for each in kept.nodes.list_devices())
+def test_a_device_that_vanishes_is_gone_before_libvirt_announces_it(cached: CachedWorld) -> None:
+    cached.host.vanish("0000:a2:00.0")
+    cached.host.vanish("0000:00:1f.4")  # it has no driver that could be missed
+    assert cached.nodes.find(L4) is None
+    assert cached.nodes.find(IDLE) is None
+    assert {L4, IDLE}.isdisjoint(each.address for each in cached.nodes.list_devices())
 
 
-def test_virtual_functions_that_appear_are_named_by_their_card(kept: KeptWorld) -> None:
-    kept.host.add_pci("0000:77:00.0", group=77, driver="mlx5_core", max_vfs=2)
-    assert kept.nodes.find(NEW) is not None
-    kept.host.add_pci("0000:77:00.1", group=78, physical_function="0000:77:00.0")
-    kept.settle("node device", "pci_0000_77_00_1")
-    card = kept.nodes.find(NEW)
+def test_virtual_functions_that_appear_are_named_by_their_card(cached: CachedWorld) -> None:
+    cached.host.add_pci("0000:77:00.0", group=77, driver="mlx5_core", max_vfs=2)
+    assert cached.nodes.find(NEW) is not None
+    cached.host.add_pci("0000:77:00.1", group=78, physical_function="0000:77:00.0")
+    cached.settle("node device", "pci_0000_77_00_1")
+    card = cached.nodes.find(NEW)
     assert card is not None
     assert [str(each) for each in card.virtual_functions] == ["0000:77:00.1"]
 
 
-def test_other_node_devices_spoil_nothing(kept: KeptWorld) -> None:
-    kept.settle("node device", kept.host.add_child("0000:3b:00.0", "net", "vnet7"))
-    assert kept.asked(kept.nodes.list_devices) == 0
+def test_other_node_devices_spoil_nothing(cached: CachedWorld) -> None:
+    cached.settle("node device", cached.host.add_child("0000:3b:00.0", "net", "vnet7"))
+    assert cached.asked(cached.nodes.list_devices) == 0
 
 
-def test_a_domain_that_starts_and_ends_is_known_once_announced(kept: KeptWorld) -> None:
-    kept.host.virsh_attach("vm-off", "0000:a2:00.0", live=False)
-    kept.files.write("vm-off")
-    kept.host.virsh_start("vm-off")
-    kept.settle("domain", "vm-off")
-    (assignment,) = kept.domains.list_assignments()[L4]
+def test_a_domain_that_starts_and_ends_is_known_once_announced(cached: CachedWorld) -> None:
+    cached.host.virsh_attach("vm-off", "0000:a2:00.0", live=False)
+    cached.files.write("vm-off")
+    cached.host.virsh_start("vm-off")
+    cached.settle("domain", "vm-off")
+    (assignment,) = cached.domains.list_assignments()[L4]
     assert (assignment.domain.name, assignment.live) == ("vm-off", True)
-    kept.host.virsh_destroy("vm-off")
-    kept.settle("domain", "vm-off")
-    (assignment,) = kept.domains.list_assignments()[L4]
+    cached.host.virsh_destroy("vm-off")
+    cached.settle("domain", "vm-off")
+    (assignment,) = cached.domains.list_assignments()[L4]
     assert not assignment.live
 
 
 def test_a_definition_that_libvirt_changes_without_a_word_is_in_the_next_answer(
-    kept: KeptWorld,
+    cached: CachedWorld,
 ) -> None:
-    kept.host.virsh_attach("vm-off", "0000:a2:00.0", live=False)
-    kept.files.write("vm-off")
-    assert kept.assignments(L4) == ["vm-off"]
-    kept.host.virsh_detach("vm-off", "0000:a2:00.0", live=False)
-    kept.files.write("vm-off")
-    assert kept.assignments(L4) == []
+    cached.host.virsh_attach("vm-off", "0000:a2:00.0", live=False)
+    cached.files.write("vm-off")
+    assert cached.assignments(L4) == ["vm-off"]
+    cached.host.virsh_detach("vm-off", "0000:a2:00.0", live=False)
+    cached.files.write("vm-off")
+    assert cached.assignments(L4) == []
 
 
-def test_of_a_domain_that_changed_only_that_one_is_asked(kept: KeptWorld) -> None:
+def test_of_a_domain_that_changed_only_that_one_is_asked(cached: CachedWorld) -> None:
     for number in range(20):
-        kept.host.add_domain(f"vm-{number}")
-        kept.files.write(f"vm-{number}")
-        kept.settle("domain", f"vm-{number}")
-    kept.domains.list_assignments()
-    kept.files.write("vm-7")
-    assert kept.asked(kept.domains.list_assignments) <= 4
+        cached.host.add_domain(f"vm-{number}")
+        cached.files.write(f"vm-{number}")
+        cached.settle("domain", f"vm-{number}")
+    cached.domains.list_assignments()
+    cached.files.write("vm-7")
+    assert cached.asked(cached.domains.list_assignments) <= 4
 
 
-def test_a_domain_that_is_undefined_holds_nothing(kept: KeptWorld) -> None:
-    kept.host.virsh_attach("vm-off", "0000:a2:00.0", live=False)
-    kept.files.write("vm-off")
-    kept.domains.list_assignments()
-    kept.host.virsh_undefine("vm-off")
-    kept.settle("domain", "vm-off")
-    assert kept.assignments(L4) == []
+def test_a_domain_that_is_undefined_holds_nothing(cached: CachedWorld) -> None:
+    cached.host.virsh_attach("vm-off", "0000:a2:00.0", live=False)
+    cached.files.write("vm-off")
+    cached.domains.list_assignments()
+    cached.host.virsh_undefine("vm-off")
+    cached.settle("domain", "vm-off")
+    assert cached.assignments(L4) == []
 
 
-def test_without_the_definitions_files_libvirt_is_asked_each_time(kept: KeptWorld) -> None:
-    kept.files.stamps = None
-    kept.host.virsh_attach("vm-off", "0000:a2:00.0", live=False)
-    assert kept.assignments(L4) == ["vm-off"]
+def test_without_the_definitions_files_libvirt_is_asked_each_time(cached: CachedWorld) -> None:
+    cached.files.stamps = None
+    cached.host.virsh_attach("vm-off", "0000:a2:00.0", live=False)
+    assert cached.assignments(L4) == ["vm-off"]
 
 
-def test_files_that_are_not_this_libvirts_are_not_believed(kept: KeptWorld) -> None:
+def test_files_that_are_not_this_libvirts_are_not_believed(cached: CachedWorld) -> None:
     """In a container the directory may be there and another one than libvirt's."""
-    kept.files.stamps = {"vm-off": (1, 1)}
-    assert kept.asked(kept.domains.list_assignments) > 0
-    kept.host.virsh_attach("vm-off", "0000:a2:00.0", live=False)
-    assert kept.assignments(L4) == ["vm-off"]
+    cached.files.stamps = {"vm-off": (1, 1)}
+    assert cached.asked(cached.domains.list_assignments) > 0
+    cached.host.virsh_attach("vm-off", "0000:a2:00.0", live=False)
+    assert cached.assignments(L4) == ["vm-off"]
 
 
 def test_a_libvirt_that_announces_nothing_is_asked_each_time(fake_host: FakeHost) -> None:
     for call in ("domainEventRegisterAny", "nodeDeviceEventRegisterAny"):
         fake_host.refuse(call, 3)
-    kept = KeptWorld(fake_host)
-    assert kept.assignments(L4) == []
+    cached = CachedWorld(fake_host)
+    assert cached.assignments(L4) == []
     fake_host.virsh_attach("vm-off", "0000:a2:00.0", live=False)
-    assert kept.assignments(L4) == ["vm-off"]
-    assert kept.asked(lambda: kept.nodes.find(L4)) > 0
-    kept.connection.close()
+    assert cached.assignments(L4) == ["vm-off"]
+    assert cached.asked(lambda: cached.nodes.find(L4)) > 0
+    cached.connection.close()
 
 
-def test_a_libvirt_that_is_gone_is_not_spoken_for(kept: KeptWorld) -> None:
-    kept.host.down()
-    kept.settle("connection")
+def test_a_libvirt_that_is_gone_is_not_spoken_for(cached: CachedWorld) -> None:
+    cached.host.down()
+    cached.settle("connection")
     with pytest.raises(LibvirtUnavailableError):
-        kept.nodes.find(L4)
+        cached.nodes.find(L4)
     with pytest.raises(LibvirtUnavailableError):
-        kept.domains.list_assignments()
+        cached.domains.list_assignments()
 
 
-def test_after_a_lost_connection_everything_is_read_again(kept: KeptWorld) -> None:
-    kept.host.drop_connections()
-    kept.settle("connection")
-    kept.host.virsh_attach("vm-off", "0000:a2:00.0", live=False)
-    assert kept.assignments(L4) == ["vm-off"]
-    assert kept.nodes.find(L4) is not None
+def test_after_a_lost_connection_everything_is_read_again(cached: CachedWorld) -> None:
+    cached.host.drop_connections()
+    cached.settle("connection")
+    cached.host.virsh_attach("vm-off", "0000:a2:00.0", live=False)
+    assert cached.assignments(L4) == ["vm-off"]
+    assert cached.nodes.find(L4) is not None

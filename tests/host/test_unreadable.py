@@ -15,9 +15,9 @@ from hypeman_libvirt.host.libvirt_host import LibvirtHost
 from hypeman_libvirt.host.node_devices import NodeDevices
 from hypeman_libvirt.host.xml.node_device import parse_node_device
 from tests.fake_host import FakeHost
-from tests.host.test_kept_host import KeptWorld, kept
+from tests.host.test_cached_host import CachedWorld, cached
 
-__all__ = ["kept"]
+__all__ = ["cached"]
 
 L4, NIC = (PciAddress.parse(f"0000:{each}") for each in ("a2:00.0", "3b:00.0"))
 LOADED = PciAddress.parse("0000:66:00.0")
@@ -138,40 +138,40 @@ def test_what_the_host_lives_on_is_not_judged_without_it(
 
 
 def test_in_the_cache_the_others_answer_while_it_lasts(
-    kept: KeptWorld, caplog: pytest.LogCaptureFixture
+    cached: CachedWorld, caplog: pytest.LogCaptureFixture
 ) -> None:
-    kept.host.pci("0000:a2:00.0").refusal = (1, 22)
-    kept.host.set_driver("0000:a2:00.0", "vfio-pci")  # so that it is read again
+    cached.host.pci("0000:a2:00.0").refusal = (1, 22)
+    cached.host.set_driver("0000:a2:00.0", "vfio-pci")  # so that it is read again
     for _ in range(2):
-        assert kept.nodes.find(NIC) is not None
-        listed = [each.address for each in kept.nodes.list_devices()]
+        assert cached.nodes.find(NIC) is not None
+        listed = [each.address for each in cached.nodes.list_devices()]
         assert NIC in listed
         assert L4 not in listed
     with caplog.at_level(logging.WARNING), pytest.raises(LibvirtFailedError):
-        kept.nodes.find(L4)
-    kept.host.pci("0000:a2:00.0").refusal = None
-    found = kept.nodes.find(L4)
+        cached.nodes.find(L4)
+    cached.host.pci("0000:a2:00.0").refusal = None
+    found = cached.nodes.find(L4)
     assert found is not None
     assert found.driver == "vfio-pci"
-    assert L4 in [each.address for each in kept.nodes.list_devices()]
+    assert L4 in [each.address for each in cached.nodes.list_devices()]
 
 
-def test_in_the_cache_capacity_follows_the_vgpus(kept: KeptWorld) -> None:
-    host, parent = kept.host, PciAddress.parse("0000:67:00.0")
+def test_in_the_cache_capacity_follows_the_vgpus(cached: CachedWorld) -> None:
+    host, parent = cached.host, PciAddress.parse("0000:67:00.0")
     gpu = host.add_pci("0000:67:00.0", group=67, vgpu=[("nvidia-222", "GRID T4-1B", 16)])
-    kept.settle("node device", gpu.name)
-    assert [each.available for each in profiles_of(kept, parent)] == [16]
+    cached.settle("node device", gpu.name)
+    assert [each.available for each in profiles_of(cached, parent)] == [16]
     available = gpu.element.find(".//availableInstances")
     assert available is not None
     available.text = "15"
     mdev = "mdev_4b20d080_1b54_4048_85b3_a6a62d165c01_0000_67_00_0"
     host.add_node(f"<device><name>{mdev}</name><capability type='mdev'/></device>")
-    kept.settle("node device", mdev)
-    assert [each.available for each in profiles_of(kept, parent)] == [15]
+    cached.settle("node device", mdev)
+    assert [each.available for each in profiles_of(cached, parent)] == [15]
 
 
-def profiles_of(kept: KeptWorld, address: PciAddress) -> tuple[VgpuProfile, ...]:
-    found = kept.nodes.find(address)
+def profiles_of(cached: CachedWorld, address: PciAddress) -> tuple[VgpuProfile, ...]:
+    found = cached.nodes.find(address)
     assert found is not None
     return found.vgpu_profiles
 
