@@ -66,17 +66,32 @@ def install_packages(packages: Sequence[str]) -> None:
     command = [*as_root, "env", "DEBIAN_FRONTEND=noninteractive", apt, "-qq"]
     command += ["-o", f"DPkg::Lock::Timeout={_APT_LOCK}"]
     for arguments in (["update"], ["-y", "--no-install-recommends", "install", *packages]):
-        status, printed = _run_and_say([*command, *arguments])
+        status, printed = run_and_say([*command, *arguments])
         if status != 0:
             raise OSError(f"apt-get {arguments[0]} failed: {printed.strip()[-500:]}")
 
 
 def run(command: Sequence[str | Path]) -> None:
     """Run a program in silence; if it fails, print what it said and end."""
-    status, printed = _run_and_say(command)
+    status, printed = run_and_say(command)
     if status != 0:
         print(printed, file=sys.stderr)
         sys.exit(f"{' '.join(map(str, command))} failed with status {status}")
+
+
+def run_and_say(command: Sequence[str | Path], directory: Path = ROOT) -> tuple[int, str]:
+    """Run a program and return its status and what it printed; say that it goes on."""
+    began = time.monotonic()
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=directory
+    ) as process:
+        while True:
+            try:
+                printed, _ = process.communicate(timeout=_HEARTBEAT)
+            except subprocess.TimeoutExpired:
+                say(f"... it takes {time.monotonic() - began:.0f} s so far")
+            else:
+                return process.returncode, printed
 
 
 def make_venv(directory: Path) -> Path:
@@ -91,21 +106,6 @@ def make_venv(directory: Path) -> Path:
         sys.exit(f"{error.filename} belongs to user {owner}: remove {directory}, then try again")
     run([sys.executable, "-m", "venv", directory])
     return directory / "bin" / "python"
-
-
-def _run_and_say(command: Sequence[str | Path]) -> tuple[int, str]:
-    """Run a program and return its status and what it printed; say that it goes on."""
-    began = time.monotonic()
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT
-    ) as process:
-        while True:
-            try:
-                printed, _ = process.communicate(timeout=_HEARTBEAT)
-            except subprocess.TimeoutExpired:
-                say(f"... it takes {time.monotonic() - began:.0f} s so far")
-            else:
-                return process.returncode, printed
 
 
 def _missing_packages() -> list[str]:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from machine import run_and_say, say
+
 _OLDEST_NODE: Final = 18
 
 
@@ -126,6 +128,7 @@ def unpack(packages: Sequence[str], tools: Path) -> None:
     Raises:
         OSError: A package cannot be had.
     """
+    say(f"Unpacking {' '.join(packages)} for the tests alone ...")
     tools.mkdir(parents=True, exist_ok=True)
     _run(["apt-get", "-qq", "download", *packages], tools)
     for package in packages:
@@ -151,6 +154,6 @@ def _program(name: str) -> Callable[[], bool]:
 
 
 def _run(command: Sequence[str], directory: Path) -> None:
-    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise OSError(f"{' '.join(command)}: {done.stderr.strip()[-300:]}")
+    status, printed = run_and_say(command, directory)
+    if status != 0:
+        raise OSError(f"{' '.join(command)}: {printed.strip()[-300:]}")
