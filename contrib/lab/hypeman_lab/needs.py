@@ -32,7 +32,11 @@ def missing(libvirt: str = "stable", *, user: int | None = None) -> list[str]:
     if platform.machine() != "x86_64":
         reasons.insert(0, f"the lab is an x86_64 machine and can not run on {platform.machine()}")
     if (os.geteuid() if user is None else user) != 0:
-        reasons.insert(0, "the lab needs root, to make its image and to share a folder with it")
+        reasons.insert(
+            0,
+            "the lab needs root, to make its image and to share a directory with it: "
+            "sudo contrib/check -e smoke brings what it lacks and runs it",
+        )
     return reasons
 
 
