@@ -82,13 +82,13 @@ class World:
 
     Attributes:
         host: Decides over changes.
-        view: The same host for answers that only show it; may be a cache.
+        view: The same host for reads that decide over no change; may be a cache.
         resources: The same host as a whole.
-        registry: Keeps registrations.
+        registry: Stores registrations.
         clock: Now, in UTC.
-        locks: Keep operations apart, also those of other processes.
+        locks: Exclude operations on the same device, also those of other processes.
         new_id: Makes a CUID2.
-        on_change: Is told of every change that was made.
+        on_change: Is called with every change that was made.
         heartbeat: Seconds after which a follower of events gets a sign of life; proxies close a
             stream that is silent for a minute.
         last_operations: Seconds that operations under way have when the service is closed, those
@@ -157,9 +157,11 @@ def build_service(settings: Settings, world: World) -> DeviceService:
 
     def on_change(change: Change) -> None:
         world.on_change(change)
-        event_feed.look()
+        event_feed.refresh()
 
-    follower = Follower(world.host, world.registry, world.view.subscribe, on_follow=event_feed.look)
+    follower = Follower(
+        world.host, world.registry, world.view.subscribe, on_follow=event_feed.refresh
+    )
 
     def close() -> None:
         follower.close()
@@ -262,7 +264,7 @@ def init_app(
     auth: Auth | None = None,
     settings: Settings | None = None,
 ) -> None:
-    """Mount the routes into a Falcon app that someone else owns.
+    """Mount the routes into a Falcon app of another owner.
 
     Args:
         app: The owner's; its own routes, middleware and error handlers stay as they are.

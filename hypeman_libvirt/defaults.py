@@ -1,4 +1,4 @@
-"""Where a packaged service keeps its files, and what the flags say: cheap to import."""
+"""Where a packaged service has its files, and the help of its flags: cheap to import."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Final
 
 ETC: Final = Path("/etc/hypeman-libvirt")
-"""Where the package keeps settings and secret."""
+"""Where the package has settings and secret."""
 DEFAULT_CONFIG: Final = ETC / "config.toml"
 SECRET_FILE: Final = "jwt-secret"  # noqa: S105 - a file's name
 """Name of the secret, in ETC and in systemd's credentials directory."""
 SYSTEM_REGISTRY: Final = "/var/lib/libvirt/hypeman/registry.db"
 UNIT: Final = "hypeman-libvirt.service"
 BASE_URL: Final = "http://127.0.0.1:8080"
-"""Where the commands look for a service."""
+"""Where the commands expect a service."""
 
 LISTEN: Final = "Where to serve: host:port, [IPv6 address]:port or unix:/path."
 URI: Final = "libvirt URI of the host. Default: an embedded demo host."

@@ -1,4 +1,4 @@
-"""Whom a file belongs to, for people who may not open it."""
+"""Whom a file belongs to, for users who may not open it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Final
 
 _SHARED: Final = frozenset({"root", "wheel", "nogroup"})
-"""Groups that nobody joins in order to read a file."""
+"""Groups that no user should join in order to read a file."""
 
 
 def explain_denial(file: Path) -> str:
-    """Say in a sentence whose a file is, and what somebody does who may not open it.
+    """Say in a sentence whose a file is, and what a user does who may not open it.
 
     Where a directory above it is closed, that one is named: it is what has to change.
     """
@@ -32,7 +32,7 @@ def explain_denial(file: Path) -> str:
 
 
 def is_there(file: Path) -> bool:
-    """Whether a file exists; one that may not be looked at does."""
+    """Whether a file exists; one in a directory that may not be searched does."""
     try:
         file.stat()
     except PermissionError:

@@ -1,4 +1,4 @@
-"""What Prometheus is told: each request and call to libvirt as it happens, the host when asked.
+"""Metrics for Prometheus: each request and call to libvirt as it happens, the host when scraped.
 
 Names and units follow https://prometheus.io/docs/practices/naming/.
 """
@@ -118,7 +118,7 @@ class Metrics:
 
 
 class _HostCollector(Collector):
-    """Looks at the host once for each scrape."""
+    """Reads the host once for each scrape."""
 
     def __init__(
         self,
@@ -151,16 +151,16 @@ class _HostCollector(Collector):
         )
         try:
             self._service.ping()
-            looked = list(self._look())
+            of_host = list(self._read_host())
         except DeviceError as error:
-            looked = [_gauge("up", _UP, {(error.code,): 0}, ("reason",))]
-        yield from looked
+            of_host = [_gauge("up", _UP, {(error.code,): 0}, ("reason",))]
+        yield from of_host
         announced: dict[tuple[str, ...], int] = {
             (what.replace(" ", "_"),): int(each) for what, each in self._announced().items()
         }
         yield _gauge("libvirt_events_announced", _ANNOUNCED, announced, ("of",))
 
-    def _look(self) -> Iterator[Metric]:
+    def _read_host(self) -> Iterator[Metric]:
         yield _gauge("up", _UP, {("",): 1}, ("reason",))
         devices = self._service.inventory.list_devices({})
         kinds: Tally[tuple[str, ...]] = Tally(map(_kind, devices))

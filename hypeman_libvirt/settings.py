@@ -48,7 +48,7 @@ class SettingsError(Exception):
     """
 
     def __init__(self, message: str) -> None:
-        """Keep the message for whoever tells the operator."""
+        """Store the message for the operator."""
         super().__init__(message)
         self.message = message
 
@@ -97,7 +97,7 @@ class Settings(BaseSettings):
         env_prefix=_ENV_PREFIX, extra="forbid", hide_input_in_errors=True
     )
     packaged_secret: ClassVar[Path | None] = None
-    """The secret that the package made; load_settings looks for it."""
+    """The secret that the package made; load_settings reads it where it exists."""
     file_with_secret: ClassVar[Path | None] = None
     """The settings file, where the secret itself stands in it."""
 
@@ -311,7 +311,7 @@ def load_settings(
 
 
 def unknown_variables(environment: Iterable[str]) -> Iterator[str]:
-    """Name, in a sentence each, variables that look like a setting and are none."""
+    """Name, in a sentence each, variables that start as settings do and are none."""
     names = [field.upper() for field in Settings.model_fields]
     for variable in sorted(environment):
         prefix, name = variable[: len(_ENV_PREFIX)].upper(), variable[len(_ENV_PREFIX) :].upper()

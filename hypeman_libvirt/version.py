@@ -1,3 +1,3 @@
-"""The version, alone, so that every room may name it."""
+"""The version, alone, so that every package may import it."""
 
 __version__ = "0.1.0"

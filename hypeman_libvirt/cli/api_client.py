@@ -37,7 +37,7 @@ class RefusedError(Exception):
     """
 
     def __init__(self, code: str, message: str, details: Sequence[str]) -> None:
-        """Keep the answer."""
+        """Store the answer."""
         super().__init__("\n".join([f"{message} ({code})", *details]))
         self.code = code
         self.message = message
@@ -45,7 +45,7 @@ class RefusedError(Exception):
 
 
 class UnreachableError(Exception):
-    """Nobody answered as the service does."""
+    """No answer came, or none as the service gives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ class ApiClient:
         Args:
             base_url: See ``endpoint.read_base_url``.
             api_key: The bearer token; None where none is asked for.
-            warn: Is told of fields that the service did not know.
+            warn: Is called with fields that the service did not know.
             timeout: Seconds that an answer may take.
             connect: Opens connections.
             sleep: Waits before a stream is opened again.
@@ -127,7 +127,7 @@ class ApiClient:
 
         Raises:
             RefusedError: The service does not let this client listen.
-            UnreachableError: Nobody answers the first time.
+            UnreachableError: There is no answer the first time.
         """
         for event in self._stream(last_event_id):
             last_event_id = event.id

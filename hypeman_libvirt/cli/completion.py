@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 PROGRAM: Final = "hypeman-libvirt"
 SHELLS: Final = ("bash", "zsh", "fish")
 _VARIABLE: Final = "_HYPEMAN_LIBVIRT_COMPLETE"
-"""Of the environment; click looks for it."""
+"""The environment variable that click reads."""
 _PATIENCE: Final = 1.5
-"""Seconds that somebody who pressed TAB waits."""
+"""Seconds that TAB waits for the service."""
 
 Names = Callable[["ApiClient"], Iterable[tuple[str, str]]]
 """Asks for names and what explains each."""
@@ -116,10 +116,10 @@ def _propose(ctx: click.Context, incomplete: str, names: Names) -> list[Completi
 
     base_url, api_key = _where(ctx)
     try:
-        found = list(names(ApiClient(base_url, api_key, timeout=_PATIENCE)))
+        proposals = list(names(ApiClient(base_url, api_key, timeout=_PATIENCE)))
     except Exception:  # noqa: BLE001 - a shell's line is no place for any complaint
         return []
-    usable = [(name, text) for name, text in found if name.isprintable()]
+    usable = [(name, text) for name, text in proposals if name.isprintable()]
     return [
         CompletionItem(name, help=printable(text))
         for name, text in usable

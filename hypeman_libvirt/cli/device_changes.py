@@ -141,10 +141,10 @@ def tag(
     wanted = read_tags(tags, "KEY=VALUE")
     with service.asking() as api:
         known: dict[str, str] = api.get(device_path(device)).get("tags", {})
-        kept = {key: value for key, value in known.items() if key not in remove}
-        changed = api.patch(device_path(device), tags=kept | wanted)
-    shown = ", ".join(f"{key}={value}" for key, value in changed.get("tags", {}).items())
-    print_answer(changed, as_json, f"{changed['name']} has {shown or 'no tags'}")
+        remaining = {key: value for key, value in known.items() if key not in remove}
+        changed = api.patch(device_path(device), tags=remaining | wanted)
+    listed = ", ".join(f"{key}={value}" for key, value in changed.get("tags", {}).items())
+    print_answer(changed, as_json, f"{changed['name']} has {listed or 'no tags'}")
 
 
 def _change(service: Service, device: str, what: str, **body: object) -> dict[str, Any]:

@@ -89,8 +89,8 @@ def list_devices(service: Service, tag: tuple[str, ...], as_json: bool) -> None:
     query = {f"tags[{key}]": value for key, value in read_tags(tag).items()}
     with service.asking() as api:
         listed = api.get("/devices", **query)
-    found = "no device has these tags" if tag else "no device is registered"
-    empty = f"{found}; hypeman-libvirt devices available lists what can be"
+    reason = "no device has these tags" if tag else "no device is registered"
+    empty = f"{reason}; hypeman-libvirt devices available lists what can be"
     _print(listed, as_json, _LISTED, map(_held, listed), empty)
 
 
@@ -197,8 +197,8 @@ def events(service: Service, since: str | None, as_json: bool) -> None:
             if as_json:
                 print_json({"event_id": event.id, **event.data})
             else:
-                shown = (str(event.data.get(each) or "-") for each in _EVENT)
-                click.echo("  ".join(map(printable, shown)))
+                values = (str(event.data.get(each) or "-") for each in _EVENT)
+                click.echo("  ".join(map(printable, values)))
 
 
 def _print(

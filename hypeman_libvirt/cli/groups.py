@@ -15,8 +15,8 @@ class Group(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return the command of that name, or the one that it is another spelling of."""
-        found = super().get_command(ctx, cmd_name)
-        return found or super().get_command(ctx, ALIASES.get(cmd_name, cmd_name))
+        command = super().get_command(ctx, cmd_name)
+        return command or super().get_command(ctx, ALIASES.get(cmd_name, cmd_name))
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

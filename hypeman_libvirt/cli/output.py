@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _UNLIMITED: Final = 10_000
-"""Columns of a page that nobody looks at."""
+"""Columns where output is no terminal."""
 
 
 def print_json(body: object) -> None:
@@ -68,5 +68,5 @@ def console() -> Console:
     """Return where commands print; as wide as it needs to be where that is no terminal."""
     from rich.console import Console
 
-    found = Console(highlight=False, soft_wrap=False)
-    return found if found.is_terminal else Console(highlight=False, width=_UNLIMITED)
+    terminal = Console(highlight=False, soft_wrap=False)
+    return terminal if terminal.is_terminal else Console(highlight=False, width=_UNLIMITED)

@@ -1,4 +1,4 @@
-"""``hypeman-libvirt registry``: what is kept, printed and recovered."""
+"""``hypeman-libvirt registry``: what is stored, printed and recovered."""
 
 from __future__ import annotations
 
@@ -76,8 +76,8 @@ def import_registrations(
     else:
         for each in recovered:
             entry = f"{each.entry.name} ({each.entry.id}) of " if each.entry else ""
-            told = f"{entry}domain {each.domain}: {each.problem or 'registered'}"
-            click.echo(printable(told))
+            line = f"{entry}domain {each.domain}: {each.problem or 'registered'}"
+            click.echo(printable(line))
         if not recovered:
             click.echo("no domain of this host has an entry")
     if any(each.problem for each in recovered if not each.known):

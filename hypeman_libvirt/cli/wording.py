@@ -31,7 +31,7 @@ _PATTERNS: Final = tuple((re.compile(pattern), words) for pattern, words in _COM
 
 
 def in_flags(message: str) -> str:
-    """Turn what somebody types into a request into what they type here."""
+    """Turn fields and paths of the API into flags and commands."""
     for pattern, words in _PATTERNS:
         message = pattern.sub(words, message)
     return message

@@ -13,7 +13,7 @@ _FULL: Final = re.compile(
     r"(?P<domain>[0-9a-f]{4,8}):(?P<bus>[0-9a-f]{2}):(?P<slot>[01][0-9a-f])\.(?P<function>[0-7])",
     re.IGNORECASE,
 )
-_SHOWN: Final = 40
+_EXCERPT: Final = 40
 _WITHOUT_DOMAIN: Final = re.compile(r"[0-9a-f]{1,2}:[01]?[0-9a-f]\.[0-7]", re.IGNORECASE)
 
 
@@ -96,7 +96,7 @@ class MdevUuid:
         return cls(str(UUID(text)))
 
     def __str__(self) -> str:
-        """Return the UUID in lower case with dashes, as sysfs shows it."""
+        """Return the UUID in lower case with dashes, as in sysfs."""
         return self.text
 
 
@@ -122,13 +122,13 @@ def parse_host_device_id(text: str) -> HostDeviceId:
 
 
 def _explain(text: str) -> str:
-    shown = text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
+    excerpt = text if len(text) <= _EXCERPT else text[:_EXCERPT] + "…"
     if _WITHOUT_DOMAIN.fullmatch(text):
         return (
-            f"PCI address {shown!r} lacks its PCI domain; "
+            f"PCI address {excerpt!r} lacks its PCI domain; "
             f"write 0000:{text.lower()} (lspci -D prints the full form)"
         )
     return (
-        f"{shown!r} is not a PCI address; write domain:bus:slot.function in hex, "
+        f"{excerpt!r} is not a PCI address; write domain:bus:slot.function in hex, "
         "such as 0000:a2:00.0 (slot up to 1f, function up to 7)"
     )

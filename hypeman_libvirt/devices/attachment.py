@@ -49,11 +49,11 @@ class Attachment:
             host: Where the devices and the domains are.
             registry: Which devices are registered.
             references: Under which names.
-            snapshots: Reads what the checks look at.
+            snapshots: Reads the snapshots that the checks decide on.
             drivers: Moves devices between drivers.
             transactions: Runs the operations.
             release_timeout: Seconds that a guest has to let go of a device.
-            on_change: Is told of each change that was made.
+            on_change: Is called with each change that was made.
             monotonic: Seconds on a clock that is never set.
         """
         self._host = host

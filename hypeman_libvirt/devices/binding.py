@@ -158,10 +158,10 @@ class Binding:
         Args:
             host: Where the devices are.
             references: Which of them are registered, under which names.
-            snapshots: Reads what the checks look at.
+            snapshots: Reads the snapshots that the checks decide on.
             drivers: Moves devices between drivers.
             transactions: Runs the operations.
-            on_change: Is told of each change that was made.
+            on_change: Is called with each change that was made.
         """
         self._host = host
         self._references = references

@@ -1,6 +1,6 @@
 """The questions before passthrough: one function each, for preflight and for every refusal.
 
-A check returns what it found, or raises the error that bind and attach would answer with. So
+A check returns its result, or raises the error that bind and attach would answer with. So
 preflight and the operations can never disagree.
 """
 
@@ -107,10 +107,10 @@ def check_critical(snapshot: Snapshot) -> Check:
     """What the host lives on stays with it, over the whole group."""
     if not snapshot.uses:
         return Check("critical", "ok", "the host does not use the group")
-    found = "; ".join(f"{use.address}: {use.what}" for use in snapshot.uses)
+    listed = "; ".join(f"{use.address}: {use.what}" for use in snapshot.uses)
     lead = "the host lives on it" if any(use.known for use in snapshot.uses) else "it may be in use"
     raise CriticalDeviceError(
-        f"{lead}: {found}",
+        f"{lead}: {listed}",
         hint="free it on the host first, or pass force=true if the host can do without it",
         details=[ErrorDetail("host_use", f"{use.address}: {use.what}") for use in snapshot.uses],
     )
@@ -150,11 +150,11 @@ def check_group(snapshot: Snapshot) -> Check:
     ]
     if not in_the_way:
         return Check("group", "ok", f"the group of {len(snapshot.group)} can be passed through")
-    found = [_in_the_way(snapshot, *each) for each in in_the_way]
+    members = [_in_the_way(snapshot, *each) for each in in_the_way]
     raise IommuGroupConflictError(
-        f"IOMMU group {snapshot.group[0].iommu_group} is not viable without {', '.join(found)}",
+        f"IOMMU group {snapshot.group[0].iommu_group} is not viable without {', '.join(members)}",
         hint=_group_hint([node for node, _ in in_the_way]),
-        details=[ErrorDetail("iommu_group_member", each) for each in found],
+        details=[ErrorDetail("iommu_group_member", each) for each in members],
     )
 
 
@@ -202,7 +202,7 @@ def check_pcie_link(snapshot: Snapshot) -> Check:
 
 
 def check_registered(snapshot: Snapshot) -> Check:
-    """A registration that ended between the look-up and the locks is none."""
+    """The registration must still exist after the locks were taken."""
     registration = snapshot.registration
     if registration is not None and not snapshot.still_registered:
         raise NotFoundError(

@@ -41,7 +41,7 @@ class DeviceError(Exception):
     def __init__(
         self, finding: str, *, hint: str | None = None, details: Sequence[ErrorDetail] = ()
     ) -> None:
-        """Keep what was found for whoever answers the client."""
+        """Store what is wrong, for the answer to the client."""
         super().__init__(finding if hint is None else f"{finding}; {hint}")
         self.finding = finding
         self.hint = hint

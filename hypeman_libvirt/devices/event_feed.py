@@ -1,4 +1,4 @@
-"""What happened to devices, whoever caused it: the difference between two looks at the host."""
+"""What happened to devices, whoever caused it: the difference between two snapshots of the host."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ _REMEMBERED: Final = 1000
 _NUMBER: Final = re.compile(r"[0-9]{1,18}")
 _BACKLOG: Final = 256
 """Events that a reader may be behind before it is dropped."""
-_LAST_LOOK: Final = 2.0
-"""Seconds that a look under way has to end when the service does."""
+_LAST_POLL: Final = 2.0
+"""Seconds that a poll under way has to end when the service does."""
 _LONGEST_STREAM: Final = 10_000
 """Events after which a stream ends, so that no server buffers without limit for a client."""
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """One device in one look.
+class DeviceSnapshot:
+    """One device in a snapshot of the host.
 
     Attributes:
         device_id: Of the registration; None for a device that is not registered.
@@ -50,16 +50,16 @@ class Seen:
     attached_to: str | None
 
 
-def look(inventory: Inventory, host: HostView) -> Mapping[PciAddress, Seen]:
-    """Look at every endpoint of the host and every registered device."""
+def take_snapshot(inventory: Inventory, host: HostView) -> Mapping[PciAddress, DeviceSnapshot]:
+    """Read every endpoint of the host and every registered device."""
     seen = {
-        node.address: Seen(None, None, True, node.driver, None)
+        node.address: DeviceSnapshot(None, None, True, node.driver, None)
         for node in host.list_node_devices()
         if rules.is_endpoint(node)
     }
     for device in inventory.list_devices({}):
         registration, node = device.registration, device.node
-        seen[registration.pci_address] = Seen(
+        seen[registration.pci_address] = DeviceSnapshot(
             device_id=registration.id,
             name=registration.name,
             present=node is not None,
@@ -69,8 +69,10 @@ def look(inventory: Inventory, host: HostView) -> Mapping[PciAddress, Seen]:
     return seen
 
 
-def steps_between(before: Seen | None, after: Seen | None) -> Sequence[tuple[Seen, Seen]]:
-    """Split what lies between two looks where the address was registered anew meanwhile."""
+def steps_between(
+    before: DeviceSnapshot | None, after: DeviceSnapshot | None
+) -> Sequence[tuple[DeviceSnapshot, DeviceSnapshot]]:
+    """Split a difference in two where the address was registered anew in between."""
     then, now = before or _NOTHING, after or _NOTHING
     if then.device_id in {None, now.device_id} or now.device_id is None:
         return [(then, now)]
@@ -79,8 +81,8 @@ def steps_between(before: Seen | None, after: Seen | None) -> Sequence[tuple[See
     return [(then, between), (between, now)]
 
 
-def what_happened(before: Seen | None, after: Seen | None) -> list[EventType]:
-    """Name what lies between two looks at one device, in the order in which it must have been."""
+def what_happened(before: DeviceSnapshot | None, after: DeviceSnapshot | None) -> list[EventType]:
+    """Name the events between two snapshots of a device, in the order in which they happened."""
     then, now = before or _NOTHING, after or _NOTHING
     pairs: list[tuple[bool, EventType]] = [
         (now.present and not then.present, "appeared"),
@@ -95,23 +97,23 @@ def what_happened(before: Seen | None, after: Seen | None) -> list[EventType]:
     return [event for happened, event in pairs if happened]
 
 
-_NOTHING: Final = Seen(None, None, False, None, None)
+_NOTHING: Final = DeviceSnapshot(None, None, False, None, None)
 
 
 def _new(then: str | None, now: str | None) -> bool:
     return now is not None and now != then
 
 
-def _bound(seen: Seen) -> bool:
+def _bound(seen: DeviceSnapshot) -> bool:
     return rules.on_vfio(seen.driver)
 
 
 class EventFeed:
-    """Turns looks at the host into events, while somebody listens.
+    """Turns the differences between snapshots of the host into events, while clients listen.
 
-    It looks after every change of the service's own, after what libvirt announces, and every few
-    seconds, for libvirt does not announce changes of drivers. While nobody listens it does not
-    look; the first look afterwards finds what has changed meanwhile.
+    It polls the host after every change of the service's own, after what libvirt announces, and
+    every few seconds, since libvirt does not announce changes of drivers. Without listeners it
+    does not poll; the next poll finds what has changed meanwhile.
     """
 
     def __init__(
@@ -130,7 +132,7 @@ class EventFeed:
             inventory: What is registered.
             host: What is on the host.
             clock: Stamps events.
-            poll_interval: Seconds between two looks.
+            poll_interval: Seconds between two polls.
             heartbeat: Seconds after which a listener that waits gets a sign of life.
             most_listeners: A further one is refused.
         """
@@ -142,11 +144,11 @@ class EventFeed:
         self._most_listeners = most_listeners
         self._epoch = f"{int(clock().timestamp() * 1000):x}"
         self._lock = threading.Lock()
-        self._looking = threading.Lock()
+        self._polling = threading.Lock()
         self._wake = threading.Event()
         self._listeners: list[queue.Queue[Event | None]] = []
         self._past: deque[Event] = deque(maxlen=_REMEMBERED)
-        self._seen: Mapping[PciAddress, Seen] | None = None
+        self._seen: Mapping[PciAddress, DeviceSnapshot] | None = None
         self._count = 0
         self._thread: threading.Thread | None = None
         self._closed = False
@@ -166,10 +168,10 @@ class EventFeed:
 
         Raises:
             TooManyListenersError: As many as are allowed listen already.
-            LibvirtUnavailableError: The host cannot be looked at.
+            LibvirtUnavailableError: The host cannot be read.
         """
         events: queue.Queue[Event | None] = queue.Queue(_BACKLOG)
-        self.look_now()
+        self.poll()
         with self._lock:
             if len(self._listeners) >= self._most_listeners:
                 raise TooManyListenersError(
@@ -183,18 +185,18 @@ class EventFeed:
         finally:
             self._leave(events)
 
-    def look(self) -> None:
-        """Look at once if somebody listens: after a change of the service's own."""
+    def refresh(self) -> None:
+        """Poll now if clients listen; a failure goes to the log."""
         if self._listeners:
             try:
-                self.look_now()
-            except Exception:  # noqa: BLE001 - nobody looks again if the thread that does so ends
-                _log.exception("could not look at the host after a change")
+                self.poll()
+            except Exception:  # noqa: BLE001 - the thread that polls must not end
+                _log.exception("could not read the host for events")
 
-    def look_now(self) -> None:
-        """Look at the host and publish what has happened since the last look."""
-        with self._looking:
-            seen = look(self._inventory, self._host)
+    def poll(self) -> None:
+        """Read the host and publish what has happened since the last poll."""
+        with self._polling:
+            seen = take_snapshot(self._inventory, self._host)
             before, self._seen = self._seen, seen
             if before is not None:
                 before = self._publish_moves(before, seen)
@@ -203,7 +205,7 @@ class EventFeed:
                         self._publish(address, *step)
 
     def close(self) -> None:
-        """End every stream and stop looking; a look that hangs in libvirt is not awaited long."""
+        """End every stream and stop polling; a poll that hangs in libvirt is not awaited long."""
         self._closed = True
         self._wake.set()
         with self._lock:
@@ -211,11 +213,11 @@ class EventFeed:
             for events in list(self._listeners):
                 self._drop(events)
         if thread is not None:
-            thread.join(_LAST_LOOK)
+            thread.join(_LAST_POLL)
 
     def _publish_moves(
-        self, before: Mapping[PciAddress, Seen], seen: Mapping[PciAddress, Seen]
-    ) -> Mapping[PciAddress, Seen]:
+        self, before: Mapping[PciAddress, DeviceSnapshot], seen: Mapping[PciAddress, DeviceSnapshot]
+    ) -> Mapping[PciAddress, DeviceSnapshot]:
         """Say which registrations have another address now; return the look as if they had had it.
 
         Otherwise each would be unregistered at one address and registered at another.
@@ -235,13 +237,17 @@ class EventFeed:
             self._publish_one("moved", address, after, after)
         return as_if
 
-    def _publish(self, address: PciAddress, before: Seen, after: Seen) -> None:
+    def _publish(self, address: PciAddress, before: DeviceSnapshot, after: DeviceSnapshot) -> None:
         named = after if after.device_id else before
         for event_type in what_happened(before, after):
             self._publish_one(event_type, address, named, after)
 
     def _publish_one(
-        self, event_type: EventType, address: PciAddress, named: Seen, after: Seen
+        self,
+        event_type: EventType,
+        address: PciAddress,
+        named: DeviceSnapshot,
+        after: DeviceSnapshot,
     ) -> None:
         self._count += 1
         event = Event(
@@ -307,7 +313,7 @@ class EventFeed:
         while self._go_on():
             self._wake.wait(self._poll_interval)
             self._wake.clear()
-            self.look()
+            self.refresh()
 
     def _go_on(self) -> bool:
         with self._lock:

@@ -93,7 +93,7 @@ class Follower:
                 new.pci_address,
                 verdicts[new.id].proof,
             )
-        _tell_of_doubts(registrations, verdicts)
+        _log_doubts(registrations, verdicts)
         if followed:
             self._on_follow()
         return [new for _, new in followed]
@@ -111,7 +111,7 @@ class Follower:
             except DeviceError as error:
                 _log.info("cards cannot be followed now: %s", error.message)
                 pause = _RETRY
-            except Exception:  # noqa: BLE001 - nobody follows again if the thread ends
+            except Exception:  # noqa: BLE001 - the thread must not end
                 _log.exception("cards could not be followed")
                 pause = _RETRY
             self._rest()
@@ -137,7 +137,7 @@ def _settled(registration: Registration, verdict: Verdict, seen: Seen) -> Regist
     )
 
 
-def _tell_of_doubts(registrations: Sequence[Registration], verdicts: Mapping[str, Verdict]) -> None:
+def _log_doubts(registrations: Sequence[Registration], verdicts: Mapping[str, Verdict]) -> None:
     for each in registrations:
         verdict = verdicts[each.id]
         if verdict.state == "moved":

@@ -117,8 +117,8 @@ class Inventory:
     def group_of(self, node: NodeDevice) -> Sequence[NodeDevice]:
         """Return all members of the device's IOMMU group, itself included, by address."""
         others = [each for each in node.group_addresses if each != node.address]
-        found = [self._view.node_device(each) for each in others]
-        members = [node, *(member for member in found if member is not None)]
+        read = [self._view.node_device(each) for each in others]
+        members = [node, *(member for member in read if member is not None)]
         return sorted(members, key=lambda member: member.address)
 
     def in_scope(self, node: NodeDevice, scope: Scope) -> Sequence[NodeDevice]:

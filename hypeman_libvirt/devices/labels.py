@@ -31,11 +31,11 @@ class Labels:
 
         Args:
             host: Whose domains note which devices they have.
-            registry: Keeps the registrations.
+            registry: Stores the registrations.
             references: Looks them up.
             snapshots: Says what is locked.
             transactions: Runs the operation.
-            on_change: Is told of each change that was made.
+            on_change: Is called with each change that was made.
         """
         self._host = host
         self._registry = registry
@@ -65,7 +65,7 @@ class Labels:
         keys = self._snapshots.lock_keys(registration.pci_address)
 
         def relabel(transaction: Transaction) -> Device:
-            old = self._references.find(registration.id)  # again, now that nobody changes it
+            old = self._references.find(registration.id)  # again, now that it is locked
             new = replace(
                 old,
                 name=old.name if name is None else name,

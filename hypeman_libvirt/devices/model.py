@@ -32,7 +32,7 @@ EventType: TypeAlias = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """What the registry keeps of a device: its names, and what identifies the hardware.
+    """What the registry stores of a device: its names, and what identifies the hardware.
 
     Attributes:
         id: CUID2.
@@ -48,7 +48,7 @@ class Registration:
         iommu_group: Number.
         host_driver: Driver that the host had on it; None without one, or when it was on vfio.
         tags: Free words of the user's.
-        fingerprint: What tells its card from others; None for a registration of 0.1.
+        fingerprint: What distinguishes its card from others; None for a registration of 0.1.
         moved_from: Where the card was before it was followed or moved; None if it never was.
         displaced: Another registration's card is at the address now.
     """
@@ -159,8 +159,8 @@ class Check:
         id: ``iommu``, ``vfio``, ``endpoint``, ``group``, ``critical``, ``identity``, ``in_use``,
             ``sriov``, ``numa`` or ``pcie_link``.
         severity: An ``error`` stops passthrough, a ``warning`` does not.
-        message: What was found.
-        hint: What someone can do about it; None when ok.
+        message: The finding, for people.
+        hint: What to do about it; None when ok.
     """
 
     id: str
@@ -212,7 +212,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A change that was made, for whoever keeps a log of them.
+    """A change that was made, for the log.
 
     Attributes:
         action: ``register``, ``unregister``, ``relabel``, ``bind``, ``unbind``, ``attach`` or

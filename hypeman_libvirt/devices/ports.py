@@ -23,7 +23,7 @@ NewId: TypeAlias = Callable[[], str]
 """A new CUID2."""
 
 OnChange: TypeAlias = Callable[[Change], None]
-"""Is told of every change that was made, in the thread that made it."""
+"""Is called with every change that was made, in the thread that made it."""
 
 AssignmentsByDevice: TypeAlias = Mapping[HostDeviceId, Sequence[Assignment]]
 """Which domains have which device, running ones first; a free device has no entry or an empty one.
@@ -31,7 +31,7 @@ AssignmentsByDevice: TypeAlias = Mapping[HostDeviceId, Sequence[Assignment]]
 
 
 class HostView(Protocol):
-    """The libvirt host for answers that only show it: reads, metrics, events and the page.
+    """The libvirt host for reads that decide over no change: lists, metrics, events and the page.
 
     It may be a cache. Whatever decides over a change takes a Host, which this is not.
 
@@ -179,13 +179,13 @@ class Host(Protocol):
 
 
 class HostDrivers(Protocol):
-    """Which driver each device had before the service bound it; kept through restarts.
+    """Which driver each device had before the service bound it; stored across restarts.
 
     Raises: every method RegistryUnavailableError.
     """
 
     def note_host_driver(self, host: str, device: HostDeviceId, driver: str | None) -> None:
-        """Keep the driver that the device has; None where it has none."""
+        """Store the driver that the device has; None where it has none."""
 
     def host_driver(self, host: str, device: HostDeviceId) -> str | None:
         """Return the driver that was noted; None without a note, too."""
@@ -195,7 +195,7 @@ class HostDrivers(Protocol):
 
 
 class Registry(HostDrivers, Protocol):
-    """Names of devices, kept through restarts. Safe between threads and processes.
+    """Names of devices, stored across restarts. Safe between threads and processes.
 
     Raises: every method RegistryUnavailableError.
     """
@@ -204,7 +204,7 @@ class Registry(HostDrivers, Protocol):
         """Raise if the registry does not answer."""
 
     def add(self, registration: Registration) -> None:
-        """Keep a registration; on return it survives a power loss.
+        """Store a registration; on return it survives a power loss.
 
         Raises:
             ConflictError: Name, address or id is taken (by another's name or id, too).
@@ -235,7 +235,7 @@ class Registry(HostDrivers, Protocol):
         """Forget a registration; False when there was none."""
 
     def relabel(self, registration: Registration) -> bool:
-        """Keep another name and other tags of a registration; False when there is none.
+        """Store another name and other tags of a registration; False when there is none.
 
         Raises:
             ConflictError: The name is another device's, or its id.
@@ -259,5 +259,5 @@ class Locks(Protocol):
             keys: Such as ``group 25``, ``device 0000:a2:00.0``, ``domain UUID`` or ``mdev UUID``.
 
         Raises:
-            BusyError: Somebody holds one of them.
+            BusyError: Another operation holds one of them.
         """

@@ -18,7 +18,7 @@ _NODE_NAME: Final = re.compile(r"pci_([0-9a-f]{4,8})_([0-9a-f]{2})_([0-9a-f]{2})
 
 
 class NamedHost(Protocol):
-    """What of a host tells a reference from another: both Host and HostView are one."""
+    """The part of a host that references are resolved with; Host and HostView both have it."""
 
     def key(self) -> str:
         """Return what registrations are keyed by."""

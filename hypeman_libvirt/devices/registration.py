@@ -44,14 +44,14 @@ class Registrations:
 
         Args:
             host: Where the devices are.
-            registry: Keeps the registrations.
+            registry: Stores the registrations.
             references: Looks them up.
-            snapshots: Reads what the checks look at.
+            snapshots: Reads the snapshots that the checks decide on.
             binding: Binds and unbinds in the same step.
             transactions: Runs the operations.
             clock: Now, in UTC.
             new_id: Makes a CUID2.
-            on_change: Is told of each change that was made.
+            on_change: Is called with each change that was made.
         """
         self._host = host
         self._registry = registry

@@ -1,4 +1,4 @@
-"""What may be done with a device: rules over plain facts, without asking anyone."""
+"""What may be done with a device: rules over plain facts, which read nothing themselves."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def describe_assignment(assignment: Assignment) -> str:
 
 
 def check_assignable(node: NodeDevice) -> None:
-    """Let endpoints pass that the IOMMU can tell apart.
+    """Accept endpoints in an IOMMU group; refuse all else.
 
     Raises:
         NotAssignableError: It is a bridge.
@@ -155,7 +155,7 @@ def check_assignable(node: NodeDevice) -> None:
 
 
 def check_name(name: str) -> None:
-    """Let names pass that fit a path and stand for nothing else.
+    """Accept names that fit a path and stand for nothing else.
 
     No PCI address passes either, since a name has no colon.
 
@@ -194,7 +194,7 @@ def is_misleading(registration: Registration) -> bool:
 
 
 def check_tags(tags: Mapping[str, str]) -> None:
-    """Let tags pass that hypeman lets pass.
+    """Accept the tags that hypeman accepts.
 
     Raises:
         InvalidTagsError: Too many, or a key or value that is too long or has other characters.

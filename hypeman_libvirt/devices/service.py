@@ -29,7 +29,7 @@ class DeviceService:
     Attributes:
         inventory: Reads.
         preflight: Says beforehand what would happen.
-        event_feed: Tells what happened.
+        event_feed: Publishes what happened.
         register: Gives a device an id and a name; see Registrations, as for the next.
         unregister: Forgets a device.
         relabel: Gives it another name or other tags; see Labels.

@@ -1,4 +1,4 @@
-"""All that the checks look at, read from the host itself at one moment."""
+"""All that the checks decide on, read from the host itself at one moment."""
 
 from __future__ import annotations
 
@@ -98,8 +98,10 @@ class Snapshot:
 
     def all_assignments(self) -> Sequence[Assignment]:
         """List those of the device and of its group, running domains first."""
-        found = [each for member in self._members() for each in self.assignments.get(member, ())]
-        return sorted(found, key=lambda each: not each.live)
+        assignments = [
+            each for member in self._members() for each in self.assignments.get(member, ())
+        ]
+        return sorted(assignments, key=lambda each: not each.live)
 
     def _members(self) -> Sequence[HostDeviceId]:
         return [node.address for node in self.group] or [self.address]
@@ -191,7 +193,7 @@ class SnapshotReader:
         return domain
 
     def lock_keys(self, address: PciAddress) -> Collection[str]:
-        """Return the keys of the locks that keep other operations off a device and its group."""
+        """Return the keys of the locks on a device and its group."""
         node = self._host.node_device(address)
         return lock_keys(address, node)
 
@@ -218,8 +220,8 @@ class SnapshotReader:
         if not functions:
             return {}
         key = self._host.key()
-        found = [self._registry.find_by_address(key, each) for each in functions]
-        return {each.pci_address: each for each in found if each is not None}
+        registrations = [self._registry.find_by_address(key, each) for each in functions]
+        return {each.pci_address: each for each in registrations if each is not None}
 
 
 def lock_keys(address: PciAddress, node: NodeDevice | None) -> Collection[str]:

@@ -66,7 +66,7 @@ class Transactions:
 
         Args:
             open_changes: Opens what changes the host, and closes it again.
-            locks: What keeps them apart.
+            locks: Exclude operations on the same devices.
             deadline: Seconds.
             at_once: Operations.
             start: Starts a thread; fails with RuntimeError when the process may have no more.
@@ -80,10 +80,10 @@ class Transactions:
         self._running = 0
 
     def run(self, keys: Collection[str], work: Callable[[Transaction], Result]) -> Result:
-        """Do all of the work or none of it, while nobody else holds a lock on any of the keys.
+        """Do all of the work or none of it, with locks on all of the keys.
 
         Raises:
-            BusyError: Somebody holds one, every worker waits, or no thread can be started.
+            BusyError: A lock is held elsewhere, every worker waits, or no thread can be started.
             OperationTimeoutError: The work is not done by the deadline, and goes on.
         """
         held = self._locks.hold(keys)

@@ -1,4 +1,4 @@
-"""The doctor's questions: one function each, over facts; none asks anybody."""
+"""The doctor's questions: one function each, over facts; none reads anything itself."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypeman_libvirt.devices import rules
 from hypeman_libvirt.devices.errors import DeviceError, LibvirtDeniedError
 from hypeman_libvirt.devices.model import Device
 from hypeman_libvirt.doctor.facts import Facts, Finding, Libvirt, Machine, Unreadable
-from hypeman_libvirt.doctor.interrupted import check_cut_short
+from hypeman_libvirt.doctor.interrupted import check_interrupted
 from hypeman_libvirt.doctor.service_checks import check_service
 from hypeman_libvirt.host.xml.domain import DEVICES_NAMESPACE
 
@@ -59,16 +59,16 @@ def check_registry(facts: Facts) -> Finding:
 
 def check_libvirt(facts: Facts) -> Finding:
     """libvirt answers, and is not older than what was measured."""
-    found = facts.libvirt
-    if isinstance(found, LibvirtDeniedError):
-        return Finding("libvirt", "error", found.message, _RIGHTS)
-    if isinstance(found, DeviceError):
-        return _unreachable(found, facts.machine)
-    version = tuple(int(part) for part in found.version.split(".")[:2])
+    libvirt = facts.libvirt
+    if isinstance(libvirt, LibvirtDeniedError):
+        return Finding("libvirt", "error", libvirt.message, _RIGHTS)
+    if isinstance(libvirt, DeviceError):
+        return _unreachable(libvirt, facts.machine)
+    version = tuple(int(part) for part in libvirt.version.split(".")[:2])
     if version < _OLDEST:
-        message = f"libvirt {found.version} is older than any that this was tested with"
+        message = f"libvirt {libvirt.version} is older than any that this was tested with"
         return Finding("libvirt", "warning", message, "apt-get upgrade libvirt-daemon-system")
-    return Finding("libvirt", "ok", f"libvirt {found.version} answers at {found.uri}")
+    return Finding("libvirt", "ok", f"libvirt {libvirt.version} answers at {libvirt.uri}")
 
 
 def _unreachable(error: DeviceError, machine: Machine | None) -> Finding:
@@ -88,24 +88,24 @@ def _unreachable(error: DeviceError, machine: Machine | None) -> Finding:
 
 def _ask_libvirt(facts: Facts) -> Iterator[Finding]:
     """Ask what only a libvirt that answers can say."""
-    found = facts.libvirt
-    if isinstance(found, DeviceError):
+    libvirt = facts.libvirt
+    if isinstance(libvirt, DeviceError):
         return
-    yield check_node_devices(found)
-    yield check_domains(found)
-    yield check_events(found)
-    yield check_iommu(found, facts.machine)
-    yield check_vfio(found, facts.machine)
-    yield check_host_uuid(found, facts.machine)
-    yield from check_strangers(facts, found)
+    yield check_node_devices(libvirt)
+    yield check_domains(libvirt)
+    yield check_events(libvirt)
+    yield check_iommu(libvirt, facts.machine)
+    yield check_vfio(libvirt, facts.machine)
+    yield check_host_uuid(libvirt, facts.machine)
+    yield from check_other_hosts(facts, libvirt)
     yield from check_devices(facts.devices)
-    yield from check_cut_short(facts.groups, facts.noted)
+    yield from check_interrupted(facts.groups, facts.noted)
     yield from check_notes(facts.unreadable)
 
 
-def check_node_devices(found: Libvirt) -> Finding:
+def check_node_devices(libvirt: Libvirt) -> Finding:
     """libvirt's node device driver is alive and lets us read."""
-    count = found.node_devices
+    count = libvirt.node_devices
     if isinstance(count, LibvirtDeniedError):
         message = "libvirt does not let this user read node devices (node-device.read)"
         return Finding("node_devices", "error", message, _RIGHTS)
@@ -120,32 +120,32 @@ def check_node_devices(found: Libvirt) -> Finding:
     return Finding("node_devices", "ok", f"libvirt lists {count} PCI functions")
 
 
-def check_domains(found: Libvirt) -> Finding:
-    """Domains can be read: whoever holds a device must be seen."""
-    if isinstance(found.domains, LibvirtDeniedError):
+def check_domains(libvirt: Libvirt) -> Finding:
+    """Domains can be read: which of them holds a device must be known."""
+    if isinstance(libvirt.domains, LibvirtDeniedError):
         message = "libvirt does not let this user read domains (domain.read)"
         return Finding("domains", "error", message, _RIGHTS)
-    if found.domains is not None:
+    if libvirt.domains is not None:
         return Finding(
-            "domains", "error", found.domains.message, "virsh list --all; the log says more"
+            "domains", "error", libvirt.domains.message, "virsh list --all; the log says more"
         )
     return Finding("domains", "ok", "domains can be read")
 
 
-def check_events(found: Libvirt) -> Finding:
+def check_events(libvirt: Libvirt) -> Finding:
     """libvirt announces what changes, so that answers need not ask it anew."""
-    if not found.unannounced:
+    if not libvirt.unannounced:
         return Finding("events", "ok", "libvirt announces changes, or its driver never does")
-    whys = [f"of a {what} ({why.message})" for what, why in sorted(found.unannounced.items())]
-    denied = any(isinstance(why, LibvirtDeniedError) for why in found.unannounced.values())
+    whys = [f"of a {what} ({why.message})" for what, why in sorted(libvirt.unannounced.items())]
+    denied = any(isinstance(why, LibvirtDeniedError) for why in libvirt.unannounced.values())
     message = f"libvirt does not announce changes {' nor '.join(whys)}: every answer asks it anew"
     return Finding("events", "warning", message, _RIGHTS if denied else _RESTART)
 
 
-def check_iommu(found: Libvirt, machine: Machine | None) -> Finding:
-    """The kernel keeps devices apart."""
-    if found.grouped:
-        return Finding("iommu", "ok", f"{found.grouped} PCI functions are in IOMMU groups")
+def check_iommu(libvirt: Libvirt, machine: Machine | None) -> Finding:
+    """The kernel has IOMMU groups."""
+    if libvirt.grouped:
+        return Finding("iommu", "ok", f"{libvirt.grouped} PCI functions are in IOMMU groups")
     message = "no PCI function is in an IOMMU group"
     if machine is None:
         return Finding("iommu", "error", message, rules.IOMMU_HINT)
@@ -170,12 +170,12 @@ def _turns_off(word: str) -> bool:
     return name in {"iommu", "intel_iommu", "amd_iommu"} and "off" in value.split(",")
 
 
-def check_vfio(found: Libvirt, machine: Machine | None) -> Finding:
+def check_vfio(libvirt: Libvirt, machine: Machine | None) -> Finding:
     """The kernel and the hypervisor can pass devices through."""
     if machine is not None and machine.vfio == "missing":
         cure = "apt-get install linux-image-amd64 and reboot; cloud kernels come without it"
         return Finding("vfio", "error", "this kernel has no vfio-pci", cure)
-    if found.has_vfio is False and found.grouped:
+    if libvirt.has_vfio is False and libvirt.grouped:
         message = "libvirt says that its hypervisor does not pass PCI devices through"
         return Finding("vfio", "error", message, "modprobe vfio-pci; then " + _RESTART)
     if machine is None:
@@ -183,14 +183,14 @@ def check_vfio(found: Libvirt, machine: Machine | None) -> Finding:
     return Finding("vfio", "ok", f"vfio-pci is {machine.vfio}")
 
 
-def check_host_uuid(found: Libvirt, machine: Machine | None) -> Finding:
+def check_host_uuid(libvirt: Libvirt, machine: Machine | None) -> Finding:
     """Registrations belong to the host's UUID, so it must outlive a restart of libvirt.
 
     Source: libvirt's src/util/viruuid.c: without one from the firmware libvirt makes one up at
     each start.
     """
-    message = f"registrations belong to {found.host}"
-    if machine is None or machine.uuid_chosen or machine.firmware_uuid == found.host:
+    message = f"registrations belong to {libvirt.host}"
+    if machine is None or machine.uuid_chosen or machine.firmware_uuid == libvirt.host:
         return Finding("host_uuid", "ok", message)
     if machine.firmware_uuid is None:
         return Finding(
@@ -205,10 +205,10 @@ def check_host_uuid(found: Libvirt, machine: Machine | None) -> Finding:
     )
 
 
-def check_strangers(facts: Facts, found: Libvirt) -> Iterator[Finding]:
+def check_other_hosts(facts: Facts, libvirt: Libvirt) -> Iterator[Finding]:
     """Registrations of a host that is not this one are not listed."""
-    for host, count in sorted(facts.registry.strangers.items()):
-        message = f"{count} registration(s) belong to host {host}, and this is {found.host}"
+    for host, count in sorted(facts.registry.of_other_hosts.items()):
+        message = f"{count} registration(s) belong to host {host}, and this is {libvirt.host}"
         cure = f"if that was this host: hypeman-libvirt registry adopt {host}"
         yield Finding("other_host", "warning", message, cure)
 

@@ -1,4 +1,4 @@
-"""Gathers what the doctor looks at, and changes nothing."""
+"""Gathers the doctor's facts, and changes nothing."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from hypeman_libvirt.host.libvirt_host import LibvirtHost
 from hypeman_libvirt.registry import RegistryOpenError, SqlRegistry
 from hypeman_libvirt.settings import Settings, SettingsError, is_local, unknown_variables
 
-Found = TypeVar("Found")
+Answer = TypeVar("Answer")
 
 
 def examine(
@@ -41,7 +41,7 @@ def examine(
     environment: Iterable[str] = (),
     unit: Unit | None = None,
 ) -> Facts:
-    """Look at everything once.
+    """Read every fact once.
 
     Args:
         settings: As the service would start with.
@@ -94,7 +94,7 @@ def _read_libvirt(host: LibvirtHost) -> Libvirt:
     )
 
 
-def _catch(ask: Callable[[], Found]) -> Found | DeviceError:
+def _catch(ask: Callable[[], Answer]) -> Answer | DeviceError:
     try:
         return ask()
     except DeviceError as error:
@@ -151,9 +151,9 @@ def _describe(
     location: str, registrations: Sequence[Registration], key: str | None
 ) -> RegistryFacts:
     hosts = Counter(each.host for each in registrations)
-    strangers = {host: count for host, count in hosts.items() if key is not None and host != key}
+    elsewhere = {host: count for host, count in hosts.items() if key is not None and host != key}
     newest = max((each.created_at for each in registrations), default=None)
-    return RegistryFacts(location, True, None, strangers, newest)
+    return RegistryFacts(location, True, None, elsewhere, newest)
 
 
 def _secret(settings: Settings) -> Secret:

@@ -1,4 +1,4 @@
-"""What the doctor looks at, read once: facts without judgement."""
+"""The doctor's facts, read once and not judged."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Finding:
     Attributes:
         id: Of the question, in one word.
         severity: How bad it is.
-        message: What was found, for people.
+        message: The answer, for people.
         cure: What mends it, a command where there is one; None where nothing is wrong.
     """
 
@@ -34,7 +34,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """The machine, as its kernel shows it. Only where libvirt runs on this machine.
+    """The machine, as its kernel reports it. Only where libvirt runs on this machine.
 
     Attributes:
         socket: Whether libvirt's socket lets this user in.
@@ -89,7 +89,7 @@ class RegistryFacts:
         location: For people.
         exists: It has been made already.
         problem: Why it cannot be read and written; None when it can.
-        strangers: How many registrations other hosts have, by host.
+        of_other_hosts: How many registrations belong to other hosts, by host.
         newest: When the last registration was made; None without any.
         closed: The problem is that this user may not read it.
     """
@@ -97,7 +97,7 @@ class RegistryFacts:
     location: str
     exists: bool
     problem: str | None
-    strangers: Mapping[str, int]
+    of_other_hosts: Mapping[str, int]
     newest: datetime | None
     closed: bool = False
 
@@ -178,7 +178,7 @@ class Facts:
         asks_for_tokens: Whether the service does.
         secret: What they are signed with.
         listen: Where the service listens.
-        listens_locally: Nobody else can connect.
+        listens_locally: Only this machine can connect.
         now: The clock.
         exposed: Files with the secret or the registry that others can read or change.
         groups: The host's IOMMU groups; empty when they cannot be read.

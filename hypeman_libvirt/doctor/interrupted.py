@@ -16,17 +16,17 @@ from hypeman_libvirt.devices.node_device import NodeDevice
 from hypeman_libvirt.doctor.facts import Finding, Noted
 from hypeman_libvirt.host.xml.domain import DEVICES_NAMESPACE
 
-_ID: Final = "cut_short"
+_ID: Final = "interrupted"
 
 
-def check_cut_short(groups: Sequence[GroupReport], noted: Sequence[Noted]) -> Iterator[Finding]:
+def check_interrupted(groups: Sequence[GroupReport], noted: Sequence[Noted]) -> Iterator[Finding]:
     """No IOMMU group is half on vfio-pci, and no domain notes a device that it does not hold."""
     nodes = {member.node.address: member.node for group in groups for member in group.members}
-    found = [
+    findings = [
         *(finding for group in groups for finding in _check_group(group)),
         *(_explain(each, nodes) for each in noted),
     ]
-    yield from found or [Finding(_ID, "ok", "no operation was cut short")]
+    yield from findings or [Finding(_ID, "ok", "no operation was interrupted")]
 
 
 def _check_group(group: GroupReport) -> Iterator[Finding]:

@@ -32,16 +32,16 @@ def read_unit(run: Run, name: str = UNIT) -> Unit | None:
     """
     printed = run(["systemctl", "show", name, f"--property={','.join(_PROPERTIES)}"]) or ""
     pairs = (line.partition("=") for line in printed.splitlines())
-    found = {key: value for key, _, value in pairs}
-    if found.get("LoadState", "not-found") == "not-found":
+    properties = {key: value for key, _, value in pairs}
+    if properties.get("LoadState", "not-found") == "not-found":
         return None
     return Unit(
         name=name,
-        active=found.get("ActiveState", ""),
-        detail=found.get("SubState", ""),
-        enabled=found.get("UnitFileState", ""),
-        restarts=int(found.get("NRestarts") or 0),
-        since=found.get("ActiveExitTimestamp") or found.get("StateChangeTimestamp", ""),
+        active=properties.get("ActiveState", ""),
+        detail=properties.get("SubState", ""),
+        enabled=properties.get("UnitFileState", ""),
+        restarts=int(properties.get("NRestarts") or 0),
+        since=properties.get("ActiveExitTimestamp") or properties.get("StateChangeTimestamp", ""),
         last_line=_last_line(run, name),
     )
 

@@ -16,7 +16,7 @@ from hypeman_libvirt.rest.schemas import StatusOut
 
 
 class Health:
-    """Tells whether the service runs, and whether it can work."""
+    """Answers whether the service runs, and whether it can work."""
 
     def __init__(self, service: DeviceService) -> None:
         """Ask this service."""
@@ -33,15 +33,15 @@ class Health:
 
 
 class Spec:
-    """Hands out the OpenAPI document."""
+    """Answers with the OpenAPI document."""
 
     def on_get_yaml(self, _req: falcon.Request, resp: falcon.Response) -> None:
-        """Hand it out as it is kept."""
+        """Answer with the file itself."""
         resp.content_type = "application/yaml"
         resp.data = self._yaml
 
     def on_get_json(self, _req: falcon.Request, resp: falcon.Response) -> None:
-        """Hand it out as JSON."""
+        """Answer with it as JSON."""
         resp.content_type = falcon.MEDIA_JSON
         resp.data = self._json
 

@@ -53,18 +53,18 @@ class Auth(Protocol):
     """Turns the ``Authorization`` header into an identity."""
 
     def identify(self, authorization: str | None) -> Identity:
-        """Tell who calls.
+        """Return the identity of the caller.
 
         Raises:
-            UnauthorizedError: Nobody whom we know.
+            UnauthorizedError: No valid token.
         """
 
 
 class NoAuth:
-    """Everybody may do everything: for a loopback address, or behind someone else's auth."""
+    """Every caller may do everything: for a loopback address, or behind another's auth."""
 
     def identify(self, authorization: str | None) -> Identity:  # noqa: ARG002 - the port's
-        """Let everybody pass, without a name."""
+        """Let every caller pass, without a subject."""
         return Identity(subject=None, permissions=frozenset({_EVERYTHING}))
 
 
@@ -75,7 +75,7 @@ class BearerAuth:
     """
 
     def __init__(self, secret: str | bytes, clock: Callable[[], float] = time.time) -> None:
-        """Keep the secret; an empty one would verify tokens that anyone can sign.
+        """Take the secret; an empty one would verify tokens that anyone can sign.
 
         Args:
             secret: Signs the tokens.

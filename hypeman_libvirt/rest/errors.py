@@ -69,7 +69,7 @@ class MethodNotAllowedError(DeviceError):
     code = "method_not_allowed"
 
     def __init__(self, method: str, allowed: Sequence[str]) -> None:
-        """Keep the methods that the path has, for the ``Allow`` header."""
+        """Store the methods that the path has, for the ``Allow`` header."""
         self.allow = ", ".join(allowed)
         super().__init__(f"{method} is not possible here", hint=f"use {self.allow}")
 
@@ -92,7 +92,7 @@ def status_of(error: DeviceError) -> int:
 
 
 def answer(req: falcon.Request, resp: falcon.Response, error: Exception) -> None:
-    """Make the answer say what went wrong; what nobody foresaw goes to the log only."""
+    """Make the answer say what went wrong; an unexpected error goes to the log only."""
     if isinstance(error, DeviceError):
         req.env["hypeman.error"] = error.code  # for a log around the app
         _answer(resp, error)
@@ -117,7 +117,7 @@ def _answer(resp: falcon.Response, error: DeviceError) -> None:
 
 
 def _is_permanent(error: DeviceError, status: int) -> bool:
-    """Tell hypeman's SDKs, which try 409 and 5xx again, when that is of no use."""
+    """Whether hypeman's SDKs, which retry 409 and 5xx, need not retry this."""
     return status == _NOT_IMPLEMENTED or (status < _SERVER_ERRORS and error.retry_after is None)
 
 

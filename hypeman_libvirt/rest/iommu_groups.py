@@ -1,4 +1,4 @@
-"""``/iommu-groups``: what the IOMMU can tell apart."""
+"""``/iommu-groups``: which devices go to a guest together."""
 
 from __future__ import annotations
 

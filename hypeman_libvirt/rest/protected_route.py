@@ -1,7 +1,7 @@
-"""What stands before each responder of ours and nobody else's: request id, token, limit, errors.
+"""What runs before each responder of ours: request id, token, limit; and errors after it.
 
-It wraps responders instead of adding middleware and error handlers, so that an app that someone
-else owns keeps its own for its own routes.
+It wraps responders instead of adding middleware and error handlers, so that the app of
+another owner has its own for its own routes.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Guard:
 
         Args:
             responder: Falcon's.
-            access: What a token must grant; None for nobody's token.
+            access: What a token must grant; None where no token is needed.
             waits: What the responder may wait for; None if it never does.
         """
 
@@ -72,7 +72,7 @@ class Guard:
         resp: falcon.Response,
         params: Mapping[str, str],
     ) -> None:
-        """Respond while a place is taken; a stream keeps it until its end."""
+        """Respond while a place is taken; a stream holds it until its end."""
         self._limits.enter(waits)
         try:
             responder(req, resp, **params)

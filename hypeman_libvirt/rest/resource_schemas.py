@@ -125,15 +125,15 @@ class ResourcesOut(BaseModel):
     allocations: list[AllocationOut]
 
     @classmethod
-    def of(cls, found: reader.Resources) -> ResourcesOut:
+    def of(cls, resources: reader.Resources) -> ResourcesOut:
         """Describe all of it."""
         return cls(
-            cpu=ResourceOut.of("cpu", found.cpu),
-            memory=ResourceOut.of("memory", found.memory),
-            disk=ResourceOut.of("disk", found.disk),
-            network=ResourceOut.of("network", found.network),
-            gpu=GpuOut.of(found.gpu) if found.gpu else None,
-            allocations=[AllocationOut.of(each) for each in found.guests],
+            cpu=ResourceOut.of("cpu", resources.cpu),
+            memory=ResourceOut.of("memory", resources.memory),
+            disk=ResourceOut.of("disk", resources.disk),
+            network=ResourceOut.of("network", resources.network),
+            gpu=GpuOut.of(resources.gpu) if resources.gpu else None,
+            allocations=[AllocationOut.of(each) for each in resources.guests],
         )
 
 
@@ -152,7 +152,7 @@ class HostOut(BaseModel):
 
 
 class DefaultRuntimeOut(BaseModel):
-    """The hypervisor that is used when nobody asks for another."""
+    """The hypervisor that is used unless a request names another."""
 
     name: str
     available: bool
@@ -206,22 +206,22 @@ class CapabilitiesOut(BaseModel):
     features: list[Literal["devices"]]
 
     @classmethod
-    def of(cls, found: reader.Capabilities) -> CapabilitiesOut:
+    def of(cls, capabilities: reader.Capabilities) -> CapabilitiesOut:
         """Describe the host, and of hypeman's features the one that this service has."""
-        arch = _GO_WORDS.get(found.platform.arch, found.platform.arch)
+        arch = _GO_WORDS.get(capabilities.platform.arch, capabilities.platform.arch)
         return cls(
             server=ServerOut(version=__version__, api_version=__version__),
             host=HostOut(os="linux", arch=arch),
-            default_runtime=_default_runtime(found.platform.hypervisors),
+            default_runtime=_default_runtime(capabilities.platform.hypervisors),
             runtimes=[
                 RuntimeOut(
                     name=each,
                     available=True,
-                    features=["gpu-passthrough"] if found.passthrough else [],
+                    features=["gpu-passthrough"] if capabilities.passthrough else [],
                 )
-                for each in found.platform.hypervisors
+                for each in capabilities.platform.hypervisors
             ],
-            network=NetworkOut.of(found.platform.network),
+            network=NetworkOut.of(capabilities.platform.network),
             images=ImagesOut(default_platform=f"linux/{arch}", platforms=[f"linux/{arch}"]),
             features=["devices"],
         )

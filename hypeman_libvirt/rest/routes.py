@@ -47,7 +47,7 @@ class Route:
     Attributes:
         path: Falcon's URI template.
         resource: Who answers.
-        permissions: What each method asks of a token; None for nobody's. Others answer 405.
+        permissions: What each method asks of a token; None where none is needed. Others answer 405.
         suffix: Falcon's, of the responders' names.
         waits: What its GET may wait for; other methods are changes. None if nothing waits.
     """
@@ -107,7 +107,7 @@ def host_routes(resources: ResourceReader) -> Sequence[Route]:
 
 
 def metrics_routes(render: Callable[[], bytes], *, ask_for_token: bool = True) -> Sequence[Route]:
-    """List where Prometheus looks.
+    """List the path that Prometheus scrapes.
 
     Args:
         render: Writes the metrics down.
@@ -127,7 +127,7 @@ def add_routes(
     """Mount the device API into any Falcon app; nothing but its own paths changes there.
 
     Args:
-        app: Anybody's.
+        app: Of any owner.
         service: Who does the work.
         guard: Who knows the callers, and how many may wait.
         prefix: Such as ``/v1``; none ends in a slash.

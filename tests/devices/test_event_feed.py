@@ -1,4 +1,4 @@
-"""What the feed makes of two looks, and what becomes of the thread that looks."""
+"""What the feed makes of two snapshots, and what becomes of the thread that polls."""
 
 from __future__ import annotations
 
@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from hypeman_libvirt.devices.event_feed import EventFeed, Seen, steps_between, what_happened
+from hypeman_libvirt.devices.event_feed import (
+    DeviceSnapshot,
+    EventFeed,
+    steps_between,
+    what_happened,
+)
 from hypeman_libvirt.devices.inventory import Inventory
 from hypeman_libvirt.devices.node_device import NodeDevice
 from hypeman_libvirt.devices.ports import HostView
@@ -22,11 +27,11 @@ if TYPE_CHECKING:
     from hypeman_libvirt.host.libvirt_host import LibvirtHost
 
 A_WHILE = 10.0
-OLD = Seen("old", "l4-old", present=True, driver="nvidia", attached_to=None)
+OLD = DeviceSnapshot("old", "l4-old", present=True, driver="nvidia", attached_to=None)
 NEW = replace(OLD, device_id="new", name="l4-new")
 
 
-def between(before: Seen | None, after: Seen | None) -> list[str]:
+def between(before: DeviceSnapshot | None, after: DeviceSnapshot | None) -> list[str]:
     return [event for step in steps_between(before, after) for event in what_happened(*step)]
 
 
@@ -59,7 +64,7 @@ def test_the_old_registration_lost_the_device_before_the_new_one_gave_it_away() 
     ],
 )
 def test_other_differences_are_one_step(
-    before: Seen | None, after: Seen | None, events: list[str]
+    before: DeviceSnapshot | None, after: DeviceSnapshot | None, events: list[str]
 ) -> None:
     assert len(steps_between(before, after)) == 1
     assert between(before, after) == events
@@ -68,10 +73,10 @@ def test_other_differences_are_one_step(
 def test_each_event_names_the_registration_that_it_is_about(world: World) -> None:
     old = register(world, ALONE, "l4-old").registration
     feed = world.service.event_feed
-    feed.look_now()
+    feed.poll()
     world.registry.remove(old.host, old.id)
     world.registry.add(replace(old, id="tz4a98xxat96iws9zmbrgj3a", name="l4-new"))
-    feed.look_now()
+    feed.poll()
     with feed.listen(first_id(world)) as events:
         past = [next(events) for _ in range(2)]
     assert [(event.type, event.name) for event in past if event] == [

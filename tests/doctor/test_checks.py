@@ -217,7 +217,7 @@ def test_an_error_names_its_cure(facts: Facts, question: str, found: str, cure: 
         ),
         (with_machine(firmware_uuid=""), "host_uuid", "host_uuid_source"),
         (
-            replace(WELL, registry=replace(REGISTRY, strangers={"old": 3})),
+            replace(WELL, registry=replace(REGISTRY, of_other_hosts={"old": 3})),
             "other_host",
             "registry adopt old",
         ),

@@ -72,7 +72,7 @@ def is_told(lab: Lab, directory: Path) -> bool:
         command, env=os.environ | settings, stdout=subprocess.PIPE, text=True, check=False
     )
     severities = {each["id"]: str(each["severity"]) for each in json.loads(done.stdout)}
-    return severities["cut_short"] == "warning"
+    return severities["interrupted"] == "warning"
 
 
 def gives_back(service: Service) -> bool:

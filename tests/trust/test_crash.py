@@ -76,7 +76,7 @@ def check_registrations(operation: str, before: dict[str, Any], now: dict[str, A
 def check_host(now: dict[str, Any], when: str) -> bool:
     """Nothing is half done that the doctor does not tell; return whether it told something."""
     told = {what for what, _ in now["findings"]}
-    assert told <= {"cut_short", "devices"}, f"{when}: {now['findings']}"
+    assert told <= {"interrupted", "devices"}, f"{when}: {now['findings']}"
     for address, driver in now["drivers"].items():
         held = any(address in each for each in now["held"].values())
         lost = driver is None and not held

@@ -11,7 +11,7 @@ from hypeman_libvirt.devices.domain import Assignment, Domain, MetadataEntry
 from hypeman_libvirt.devices.model import GroupMember, GroupReport
 from hypeman_libvirt.devices.node_device import NodeDevice
 from hypeman_libvirt.doctor.facts import Finding, Noted
-from hypeman_libvirt.doctor.interrupted import check_cut_short
+from hypeman_libvirt.doctor.interrupted import check_interrupted
 from tests.registry.registrations import L4
 
 GPU = NodeDevice(
@@ -46,7 +46,7 @@ def group(
 
 
 def find(*groups: GroupReport, noted: tuple[Noted, ...] = ()) -> Finding:
-    (finding,) = check_cut_short(groups, noted)
+    (finding,) = check_interrupted(groups, noted)
     return finding
 
 
@@ -70,7 +70,7 @@ def test_half_a_group_on_vfio_is_told_with_both_halves(gpu: str, audio: str) -> 
     ],
 )
 def test_whole_groups_and_those_of_others_are_well(whole: GroupReport) -> None:
-    assert find(whole) == Finding("cut_short", "ok", "no operation was cut short")
+    assert find(whole) == Finding("interrupted", "ok", "no operation was interrupted")
 
 
 @pytest.mark.parametrize(
