@@ -91,7 +91,7 @@ class FakeHost(Machine):
         """Make an empty host; without an IOMMU no device is in a group and VFIO does not work."""
         super().__init__(iommu=iommu)
         self.name = uuid.uuid4().hex
-        self.uri = f"fake:///{self.name}"
+        self.uri = f"vz:///{self.name}"
         self.uuid = uuid_ or str(uuid.uuid4())
         self.is_up = True
         self.pci_work = threading.Lock()

@@ -1,6 +1,6 @@
 """An in-memory stand-in for the module ``libvirt``, for machines that have none.
 
-``open("fake:///NAME")`` reaches the `FakeHost` of that name; the other names and numbers are the
+``open("vz:///NAME")`` reaches the `FakeHost` of that name; the other names and numbers are the
 binding's own. Like the C library it keeps state of the process: the hosts that exist, the event
 loop and the error handler.
 """
