@@ -104,11 +104,6 @@ HostDeviceId: TypeAlias = PciAddress | MdevUuid
 """What a domain can be given: a PCI function, or a mediated device on one."""
 
 
-def sort_key(device: HostDeviceId) -> tuple[bool, str]:
-    """Order ids of both kinds: PCI functions by address, then mediated devices by UUID."""
-    return isinstance(device, MdevUuid), f"{device!s:>16}"
-
-
 def parse_host_device_id(text: str) -> HostDeviceId:
     """Read what ``str()`` of an id has written.
 

@@ -169,7 +169,12 @@ class Attachment:
             if came_in:
                 self._unplug(transaction, came_in)
         except DeviceError:
-            _log.exception("could not take %s out of %s again", snapshot.address, domain.name)
+            _log.exception(
+                "could not take %s out of %s again",
+                snapshot.address,
+                domain.name,
+                extra={"pci_address": str(snapshot.address), "domain": domain.name},
+            )
 
     def _detach(
         self,
@@ -296,7 +301,11 @@ class Notes:
             if {entry.id for entry in before} != {entry.id for entry in entries}:
                 transaction.changes.write_metadata(domain, entries)
         except DeviceError:
-            _log.exception("metadata of domain %s lacks devices that it has", domain.name)
+            _log.exception(
+                "metadata of domain %s lacks devices that it has",
+                domain.name,
+                extra={"domain": domain.name},
+            )
 
     def _entries(
         self,
@@ -323,7 +332,11 @@ class Notes:
             transaction.changes.write_metadata(domain, entries)
         except DeviceError:
             if self._host.find_domain(domain.uuid) is not None:
-                _log.exception("metadata of domain %s still names a detached device", domain.name)
+                _log.exception(
+                    "metadata of domain %s still names a detached device",
+                    domain.name,
+                    extra={"domain": domain.name},
+                )
 
     def _restore(
         self,
@@ -339,7 +352,9 @@ class Notes:
                 transaction.changes.write_metadata(domain, entries)
         except DeviceError:
             _log.exception(
-                "metadata of domain %s still names devices of a failed attach", domain.name
+                "metadata of domain %s still names devices of a failed attach",
+                domain.name,
+                extra={"domain": domain.name},
             )
 
 

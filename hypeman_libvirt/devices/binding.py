@@ -71,7 +71,11 @@ class Drivers:
             try:
                 self._registry.forget_host_driver(self._host.key(), node.address)
             except DeviceError:
-                _log.exception("the registry still notes a host driver of %s", node.address)
+                _log.exception(
+                    "the registry still notes a host driver of %s",
+                    node.address,
+                    extra={"pci_address": str(node.address)},
+                )
 
     def give_back(self, address: PciAddress, transaction: Transaction) -> None:
         """Give a device back as far as its host driver takes it; a failure goes to the log.
@@ -120,13 +124,21 @@ class Drivers:
         if self._driver(node.address) == node.driver:
             return
         if self._is_group_held(node):
-            _log.error("%s stays on vfio-pci: a guest holds its IOMMU group", node.address)
+            _log.error(
+                "%s stays on vfio-pci: a guest holds its IOMMU group",
+                node.address,
+                extra={"pci_address": str(node.address)},
+            )
             return
         self.give_back(node.address, transaction)
         after = self._driver(node.address)
         if after != node.driver:
             _log.error(
-                "%s is on %s after a failed bind, it was on %s", node.address, after, node.driver
+                "%s is on %s after a failed bind, it was on %s",
+                node.address,
+                after,
+                node.driver,
+                extra={"pci_address": str(node.address)},
             )
 
     def _is_group_held(self, node: NodeDevice) -> bool:
@@ -262,4 +274,4 @@ def _attempt(what: str, address: PciAddress, step: Callable[[], None]) -> None:
     try:
         step()
     except DeviceError:
-        _log.exception("could not %s %s", what, address)
+        _log.exception("could not %s %s", what, address, extra={"pci_address": str(address)})

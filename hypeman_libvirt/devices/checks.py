@@ -117,7 +117,7 @@ def check_critical(snapshot: Snapshot) -> Check:
 
 
 def check_in_use(snapshot: Snapshot) -> Check:
-    """A domain that has a device, or lives on it, keeps it."""
+    """A device that a domain has, or lives on, stays with the domain."""
     for node in snapshot.taking if snapshot.purpose == "attach" else snapshot.todo:
         for assignment in snapshot.assignments.get(node.address, ()):
             if _disturbs(snapshot, assignment):
@@ -297,7 +297,7 @@ def guard(snapshot: Snapshot, *, force: bool = False) -> None:
     """Raise what stands against the operation; ``force`` overrides ``critical`` alone.
 
     Raises:
-        DeviceError: The first check that found an error.
+        DeviceError: That of the first check that fails.
     """
     check_registered(snapshot)
     if snapshot.is_done:

@@ -218,7 +218,7 @@ class EventFeed:
     def _publish_moves(
         self, before: Mapping[PciAddress, DeviceSnapshot], seen: Mapping[PciAddress, DeviceSnapshot]
     ) -> Mapping[PciAddress, DeviceSnapshot]:
-        """Say which registrations have another address now; return the look as if they had had it.
+        """Publish which registrations have moved; return the snapshot as if they had been there.
 
         Otherwise each would be unregistered at one address and registered at another.
         """
@@ -272,7 +272,7 @@ class EventFeed:
                     self._drop(events)
 
     def _drop(self, events: queue.Queue[Event | None]) -> None:
-        """Forget a listener; what it has not read yet is thrown away so that it sees the end."""
+        """Forget a listener; what it has not read yet is dropped so that it sees the end."""
         self._listeners.remove(events)
         with events.mutex:
             events.queue.clear()

@@ -24,7 +24,7 @@ _RETRY: Final = 10.0
 
 
 class Follower:
-    """Keeps the registry true to where cards certainly are; what is not certain it leaves."""
+    """Updates the registry with where cards certainly are; what is not certain it leaves."""
 
     def __init__(
         self,
@@ -92,6 +92,7 @@ class Follower:
                 old.pci_address,
                 new.pci_address,
                 verdicts[new.id].proof,
+                extra={"device_id": new.id, "pci_address": str(new.pci_address)},
             )
         _log_doubts(registrations, verdicts)
         if followed:
@@ -146,4 +147,5 @@ def _log_doubts(registrations: Sequence[Registration], verdicts: Mapping[str, Ve
                 each.name,
                 each.id,
                 ", ".join(map(str, verdict.candidates)),
+                extra={"device_id": each.id, "pci_address": str(each.pci_address)},
             )

@@ -181,7 +181,7 @@ class Preflight:
 
     @property
     def ready(self) -> bool:
-        """No check found an error."""
+        """Whether no check is an error."""
         return all(check.severity != "error" for check in self.checks)
 
 

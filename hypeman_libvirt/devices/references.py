@@ -58,6 +58,10 @@ class References:
                 "%r is the name of the device at %s, which is taken, and not libvirt's node device",
                 reference,
                 registration.pci_address,
+                extra={
+                    "device_id": registration.id,
+                    "pci_address": str(registration.pci_address),
+                },
             )
         return registration
 

@@ -25,7 +25,7 @@ _LOST_REPLY: Final = timedelta(minutes=1)
 
 
 class Registrations:
-    """Gives devices of the host an id and a name, and takes them away again."""
+    """Registers devices of the host under an id and a name, and unregisters them."""
 
     def __init__(
         self,
@@ -164,7 +164,11 @@ class Registrations:
         try:
             self._registry.remove(new.host, new.id)
         except DeviceError:
-            _log.exception("could not remove the registration of %s again", new.pci_address)
+            _log.exception(
+                "could not remove the registration of %s again",
+                new.pci_address,
+                extra={"device_id": new.id, "pci_address": str(new.pci_address)},
+            )
 
     def _assignable(self, address: PciAddress) -> NodeDevice:
         node = self._host.node_device(address)

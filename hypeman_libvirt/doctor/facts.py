@@ -183,7 +183,7 @@ class Facts:
         exposed: Files with the secret or the registry that others can read or change.
         groups: The host's IOMMU groups; empty when they cannot be read.
         noted: What domains' metadata says they hold, and they do not.
-        unknown_variables: A sentence for each that looks like a setting and is none.
+        unknown_variables: A sentence for each that starts as settings do and is none.
         unit: None where no systemd knows it.
         unreadable: Domains whose metadata cannot be read.
     """

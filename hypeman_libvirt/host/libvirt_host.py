@@ -295,7 +295,7 @@ def open_host(
     Args:
         uri: https://libvirt.org/uri.html; the embedded host is ``demo_uri()``.
         observe: Is called after each call to libvirt.
-        directories: Where its libvirt keeps domains, if that is not where a local one does.
+        directories: Where its libvirt stores domains, if that is not where a local one does.
         local_host: Shows what a local URI's host does, if that is not the one that we run on.
     """
     connection = Connection(uri, observe, keepalive=FOR_READS)

@@ -30,7 +30,7 @@ class RegistryFiles:
 
     SQLite goes on with a file that was deleted or replaced: what it commits then is seen by
     no other process and is gone at the end. So whatever is not as it was opened is refused for the
-    rest of the process; a database that is away for a while is refused meanwhile.
+    rest of the process; a database that is missing for a while is refused meanwhile.
 
     SQLite itself deletes the log and the shared memory, but only with its last connection.
     Source: https://www.sqlite.org/walformat.html#walidxfmt; https://www.sqlite.org/howtocorrupt.html

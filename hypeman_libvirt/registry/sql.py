@@ -263,7 +263,7 @@ class SqlRegistry:
         if version is None:
             return self._read_first(None, query, host, key)
         if version != self._cached_version:
-            self._first_of.cache_clear()  # the version in the key keeps a late answer out
+            self._first_of.cache_clear()  # the version in the key excludes a late answer
             self._cached_version = version
         return self._first_of(version, query, host, key)
 

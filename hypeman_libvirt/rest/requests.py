@@ -46,7 +46,7 @@ def refuse_encoded_slash(req: falcon.Request) -> None:
 
     ``/devices/l4%2Fbind`` asks for a device of that name, which there cannot be, and came to the
     route of ``/devices/l4/bind``. A server that says nothing of the path as it was sent makes the
-    two the same to everybody behind it.
+    two the same to whatever runs behind it.
 
     Raises:
         NotFoundError: There is one.

@@ -17,8 +17,8 @@ _FEW: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
-    """What was read, and the files that prove it.
+class _ProvenRecords:
+    """Records of domains, and the files that prove them.
 
     Attributes:
         defined: Of persistent domains.
@@ -66,7 +66,7 @@ class AssignmentIndex:
         self._definitions = definitions
         self._states = states
         self._lock = threading.Lock()
-        self._answer: _Answer | None = None
+        self._answer: _ProvenRecords | None = None
 
     def read(self) -> Records:
         """Return every domain by name; all of them are read where the files cannot be seen.
@@ -79,12 +79,12 @@ class AssignmentIndex:
                 self._answer = None
                 return self._reader.read_all()
             if self._answer is None:
-                self._answer = _Answer(defined, running, self._reader.read_all())
+                self._answer = _ProvenRecords(defined, running, self._reader.read_all())
             else:
                 self._answer = self._refresh(self._answer, defined, running)
             return self._answer.records
 
-    def _refresh(self, before: _Answer, defined: Stamps, running: Stamps) -> _Answer:
+    def _refresh(self, before: _ProvenRecords, defined: Stamps, running: Stamps) -> _ProvenRecords:
         """Read what may have changed since the last answer.
 
         Which domains are not proved is computed anew only when a file has changed.
@@ -98,8 +98,8 @@ class AssignmentIndex:
             *self._list_new(before.records, doubts.unlisted),
         }
         if not names:
-            return _Answer(defined, running, before.records, doubts)
-        return _Answer(defined, running, self._read_again(before.records, names))
+            return _ProvenRecords(defined, running, before.records, doubts)
+        return _ProvenRecords(defined, running, self._read_again(before.records, names))
 
     def _read_again(self, records: Records, names: Collection[str]) -> Records:
         if len(names) > max(_FEW, len(records) // 2):

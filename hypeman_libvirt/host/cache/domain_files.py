@@ -35,7 +35,7 @@ _TICKS: Final = 50_000_000
 clock, of 10 ms at most, leave the same time."""
 _SECONDS: Final = 2_500_000_000
 """The same where the file system may count seconds: the time has no fraction."""
-_ROOM: Final = 1024 * 1024
+_SPARE: Final = 1024 * 1024
 """Bytes that must be free, or libvirt may have failed to write what it did."""
 
 
@@ -107,7 +107,7 @@ class DomainFiles:
     def _has_room(self) -> bool:
         """Whether libvirt can write its files."""
         free = os.statvfs(self._directory)
-        return free.f_bavail * free.f_frsize >= _ROOM and (free.f_favail > 0 or not free.f_files)
+        return free.f_bavail * free.f_frsize >= _SPARE and (free.f_favail > 0 or not free.f_files)
 
 
 def _list_files(entries: Iterable[os.DirEntry[str]]) -> Iterator[tuple[str, _Identity]]:

@@ -126,7 +126,7 @@ def build_hostdev(
     Args:
         address: On the host.
         guest: In the guest; libvirt chooses one if it is None.
-        multifunction: The guest is to look for more functions in this slot.
+        multifunction: The guest probes for more functions in this slot.
     """
     hostdev = etree.Element("hostdev", mode="subsystem", type="pci", managed="yes")
     source = etree.SubElement(hostdev, "source")
