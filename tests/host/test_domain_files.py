@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,62 @@ def test_a_change_that_could_not_be_written_makes_every_domain_doubtful(
     assert second is not None
     assert first["vm"] != second["vm"]
     assert files.read() is second
+
+
+def test_of_two_changes_the_one_that_could_not_be_written_makes_its_domain_doubtful(
+    files: DomainFiles, tmp_path: Path
+) -> None:
+    write(tmp_path, "other")
+    files.read()
+    write(tmp_path, "other")
+    first = files.read()
+    (tmp_path / "vm.xml.new").write_text("")
+    (tmp_path / "vm.xml.new").unlink()
+    write(tmp_path, "other", "<domain type='kvm'/>")
+    second = files.read()
+    assert first is not None
+    assert second is not None
+    assert first["vm"] != second["vm"]
+    assert first["other"] != second["other"]
+
+
+def test_only_files_that_the_kernel_tells_of_are_looked_at(tmp_path: Path) -> None:
+    told: list[set[str] | None] = [None, {"vm-1.xml"}]
+    for number in range(3):
+        write(tmp_path, f"vm-{number}")
+    files = DomainFiles(tmp_path, lambda: MUCH_LATER, lambda _: told.pop(0))
+    first = files.read()
+    for number in (1, 2):
+        write(tmp_path, f"vm-{number}", "<domain type='kvm'/>")
+    second = files.read()
+    assert first is not None
+    assert second is not None
+    assert [name for name, stamp in second.items() if stamp != first[name]] == ["vm-1"]
+
+
+def test_a_change_that_the_kernel_does_not_tell_of_is_seen(tmp_path: Path) -> None:
+    """As on the file system of another machine: the directory has changed, which the time says."""
+    told: list[set[str] | None] = [None, set(), {"vm.pid"}]
+    write(tmp_path, "vm")
+    files = DomainFiles(tmp_path, lambda: MUCH_LATER, lambda _: told.pop(0))
+    stamps = [files.read()]
+    for size in (1, 2):
+        write(tmp_path, "vm", "x" * size)
+        os.utime(tmp_path, ns=(size, size))
+        stamps.append(files.read())
+    assert len({each["vm"] for each in stamps if each is not None}) == len(stamps)
+
+
+def test_a_change_is_in_the_next_answer_of_its_thread_while_others_read(tmp_path: Path) -> None:
+    files = DomainFiles(tmp_path)
+    with ThreadPoolExecutor(3) as pool:
+        for number in range(100):
+            others = [pool.submit(files.read) for _ in range(3)]
+            write(tmp_path, f"vm-{number}")
+            stamps = files.read()
+            assert stamps is not None
+            assert f"vm-{number}" in stamps
+            wait(others)
 
 
 @pytest.mark.parametrize(

@@ -105,8 +105,11 @@ class AssignmentIndex:
         if len(names) > max(_FEW, len(records) // 2):
             return self._reader.read_all()
         read = {name: self._reader.read_named(name) for name in names}
-        others = {name: each for name, each in records.items() if name not in read}
-        return others | {name: each for name, each in read.items() if each is not None}
+        there = {name: each for name, each in read.items() if each is not None}
+        now = {**records, **there}
+        for name in read.keys() - there.keys():
+            now.pop(name, None)
+        return now
 
     def _list_new(self, records: Records, unlisted: Iterable[int]) -> Iterator[str]:
         """List domains that are new and have no file."""
@@ -114,10 +117,11 @@ class AssignmentIndex:
             yield from (name for name in self._reader.list_names(flags) if name not in records)
 
 
-def _changed(now: Stamps, before: Stamps) -> Iterator[str]:
-    if now is not before:
-        yield from (name for name, stamp in now.items() if before.get(name) != stamp)
-        yield from (name for name in before if name not in now)
+def _changed(now: Stamps, before: Stamps) -> Collection[str]:
+    if now is before:
+        return ()
+    changed = [name for name, stamp in now.items() if before.get(name) != stamp]
+    return [*changed, *(before.keys() - now.keys())]
 
 
 def _doubt(records: Records, defined: Stamps, running: Stamps) -> _Doubts:

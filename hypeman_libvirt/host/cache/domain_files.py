@@ -9,12 +9,15 @@ contrib/docs/decisions/0015-libvirts-files-prove-the-index.md has each way of ch
 from __future__ import annotations
 
 import os
+import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, TypeAlias
 from urllib.parse import urlsplit
+
+from hypeman_libvirt.host.cache.directory_watch import DirectoryWatch, ReadChanges
 
 Stamp: TypeAlias = object
 """Equal only if the file is the same one, unchanged."""
@@ -28,7 +31,6 @@ _SUFFIX: Final = ".xml"
 _NEW: Final = ".xml.new"
 """libvirt writes this file first, and then renames it."""
 _SUFFIXES: Final = (_SUFFIX, _NEW)
-_SUFFIX_LENGTH: Final = -len(_SUFFIX)
 _A_SECOND: Final = 1_000_000_000
 _TICKS: Final = 50_000_000
 """Nanoseconds after which a time of change is final: two changes within one tick of the kernel's
@@ -48,61 +50,126 @@ class _Scan:
         final: A later change will change that once more.
         files: By file, what every change of a domain changes.
         stamps: By domain; what is like nothing else if a change may not be seen.
+        doubtful: Domains of which a change may not be seen.
+        told: The kernel has told of the change that made the directory what it is.
     """
 
     directory: _Identity
     final: bool
     files: Mapping[str, _Identity]
     stamps: Stamps
+    doubtful: Collection[str]
+    told: bool
 
 
 class DomainFiles:
-    """One directory with ``NAME.xml`` for each domain."""
+    """One directory with ``NAME.xml`` for each domain. Safe between threads.
 
-    def __init__(self, directory: Path, now: Callable[[], int] = time.time_ns) -> None:
+    The time of the directory says whether anything has changed. What that was, the kernel tells;
+    where it does not, all files are looked at.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        now: Callable[[], int] = time.time_ns,
+        read_changes: ReadChanges | None = None,
+    ) -> None:
         """Take the directory; nothing is read yet.
 
         Args:
             directory: Of definitions, or of the state of running domains.
             now: Nanoseconds since 1970.
+            read_changes: Says which files were changed; by default the kernel does.
         """
         self._directory = directory
         self._now = now
         self._known: _Scan | None = None
+        self._read_changes = read_changes or DirectoryWatch(directory).read
+        self._lock = threading.Lock()
 
     def read(self) -> Stamps | None:
         """Return a stamp for each domain; None if the directory cannot be read, or is full.
 
         The very same object as before if nothing has changed.
         """
-        known, self._known = self._known, None
         try:
-            directory = _identity(self._directory.stat())
-            if known is None or not known.final or known.directory != directory:
-                known = self._scan(directory, known)
-            if not self._has_room():
-                return None
+            known = self._known
+            if known is not None and self._is_same(known) and self._has_room():
+                return known.stamps
+            with self._lock:
+                known, self._known = self._known, None
+                if known is None or not self._is_same(known):
+                    known = self._read_again(known)
+                if self._has_room():
+                    self._known = known
+                    return known.stamps
         except OSError:
-            return None
-        self._known = known
-        return known.stamps
+            pass
+        return None
 
-    def _scan(self, directory: _Identity, known: _Scan | None) -> _Scan:
-        """Read the directory.
+    def _is_same(self, known: _Scan) -> bool:
+        return known.final and known.directory == _identity(self._directory.stat())
 
-        If it has changed and no file has, then libvirt could not write what it did.
+    def _read_again(self, known: _Scan | None) -> _Scan:
+        """Read what was changed, or everything.
+
+        What the kernel tells is asked for before any file is looked at, so that what is changed
+        meanwhile is told the next time. It is not taken to be complete where it leaves a change
+        of the directory unexplained, as of a directory of another machine.
         """
-        with os.scandir(self._directory) as entries:
-            files = dict(_list_files(entries))
-        unwritten = known is not None and known.directory != directory and known.files == files
-        now = self._now()
-        stamps: dict[str, Stamp] = {
-            name[:_SUFFIX_LENGTH]: each if not unwritten and _is_final(each, now) else object()
-            for name, each in files.items()
-            if name.endswith(_SUFFIX)
-        }
-        stamps |= {name.removesuffix(_NEW): object() for name in files if name.endswith(_NEW)}
-        return _Scan(directory, _is_final(directory, now), files, stamps)
+        directory = _identity(self._directory.stat())
+        changed = self._read_changes(directory[:2])
+        same = known is not None and known.directory == directory
+        if known is None or changed is None or not (changed or (same and known.told)):
+            return self._scan_all(directory, known)
+        names = [each for each in changed if each.endswith(_SUFFIXES)]
+        if not (names or same):
+            return self._scan_all(directory, known)
+        files = dict(known.files)
+        for name in names:
+            files.pop(name, None)
+            files |= _list_files([self._directory / name])
+        domains = {*map(_domain_of, names), *known.doubtful}
+        scan = self._stamp(directory, files, domains, known.stamps, told=True)
+        return _doubt_unwritten(scan, known, map(_domain_of, names))
+
+    def _scan_all(self, directory: _Identity, known: _Scan | None) -> _Scan:
+        """Look at every file; if the directory has changed and none has, doubt them all."""
+        descriptor = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:  # relative to the directory, the name of a file is resolved in half the time
+            with os.scandir(descriptor) as entries:
+                files = dict(_list_files(entries))
+        finally:
+            os.close(descriptor)
+        domains = {*map(_domain_of, files)}
+        scan = self._stamp(directory, files, domains, {}, told=False)
+        if known is None or known.directory == directory or known.files != files:
+            return scan
+        return _doubt_unwritten(scan, known, domains)
+
+    def _stamp(
+        self,
+        directory: _Identity,
+        files: Mapping[str, _Identity],
+        domains: Collection[str],
+        others: Stamps,
+        *,
+        told: bool,
+    ) -> _Scan:
+        """Stamp domains anew; the stamps of others are what they were."""
+        now, stamps = self._now(), dict(others)
+        doubtful = set()
+        for domain in domains:
+            file = files.get(f"{domain}{_SUFFIX}")
+            if f"{domain}{_NEW}" in files or (file is not None and not _is_final(file, now)):
+                doubtful.add(domain)
+                stamps[domain] = object()
+            elif file is not None:
+                stamps[domain] = file
+            else:
+                stamps.pop(domain, None)
+        return _Scan(directory, _is_final(directory, now), files, stamps, doubtful, told)
 
     def _has_room(self) -> bool:
         """Whether libvirt can write its files."""
@@ -110,7 +177,22 @@ class DomainFiles:
         return free.f_bavail * free.f_frsize >= _SPARE and (free.f_favail > 0 or not free.f_files)
 
 
-def _list_files(entries: Iterable[os.DirEntry[str]]) -> Iterator[tuple[str, _Identity]]:
+def _doubt_unwritten(scan: _Scan, known: _Scan, domains: Iterable[str]) -> _Scan:
+    """Doubt those whose file is what it was: libvirt may have failed to write what it did."""
+    files = {each: f"{each}{_SUFFIX}" for each in domains}
+    unwritten = {
+        each: object()
+        for each, file in files.items()
+        if file in scan.files and scan.files[file] == known.files.get(file)
+    }
+    return replace(scan, stamps={**scan.stamps, **unwritten}) if unwritten else scan
+
+
+def _domain_of(file: str) -> str:
+    return file.removesuffix(_NEW).removesuffix(_SUFFIX)
+
+
+def _list_files(entries: Iterable[os.DirEntry[str] | Path]) -> Iterator[tuple[str, _Identity]]:
     """Read which file each domain has, or is about to have."""
     for entry in entries:
         if entry.name.endswith(_SUFFIXES) and entry.is_file():
