@@ -157,12 +157,16 @@ class Lab:
         source.write_text(text)
         self.output(f"install -D -m 644 /share/put {shlex.quote(path)}")
 
-    def copy(self, source: Path, path: str) -> None:
-        """Copy a file or a folder with all that is in it to `path` in the guest."""
+    def copy(self, source: Path, path: str, *, timeout: float = 600.0) -> None:
+        """Copy a file or a folder with all that is in it to `path` in the guest.
+
+        A thousand files take the emulated machine minutes while the real one is busy.
+        """
         target = PurePosixPath(path)
         archive = self._channel.pack(source, target.name)
         parent = shlex.quote(str(target.parent))
-        self.output(f"mkdir -p {parent} && tar -x -f {archive} -C {parent} && rm {archive}")
+        unpack = f"mkdir -p {parent} && tar -x -f {archive} -C {parent} && rm {archive}"
+        self.output(unpack, timeout=timeout)
 
     def write(self, path: str, value: str | int, *, timeout: float = 120.0) -> None:
         """Write a value into a file of sysfs.
