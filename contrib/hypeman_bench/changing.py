@@ -47,16 +47,18 @@ class Changes:
         self.operations = {
             "register": lambda: service.register(GPU, "gpu", {}, OPERATOR),
             "bind": lambda: service.bind("gpu", "device", OPERATOR),
-            "unbind": lambda: service.unbind("gpu", "device", OPERATOR),
             "attach": lambda: service.attach("gpu", "vm-0", "device", OPERATOR),
             "detach": lambda: service.detach("gpu", OPERATOR),
+            "attach, running": lambda: service.attach("gpu", "running", "device", OPERATOR),
+            "detach, running": lambda: service.detach("gpu", OPERATOR),
+            "unbind": lambda: service.unbind("gpu", "device", OPERATOR),
             "unregister": lambda: service.unregister("gpu", OPERATOR),
         }
         self.seconds: dict[str, list[float]] = defaultdict(list)
         self.calls: dict[str, int] = {}
 
     def run_once(self) -> None:
-        """Run each operation once."""
+        """Run each operation once, in the order of a device's life."""
         for name, operate in self.operations.items():
             before = self._host.calls.total()
             began = time.perf_counter()
@@ -67,7 +69,7 @@ class Changes:
 
 @contextmanager
 def changes_among(domains: int, directory: Path) -> Iterator[Changes]:
-    """Run a service on a host with so many shut-off domains."""
+    """Run a service on a host with so many domains, all but one of them shut off."""
     from hypeman_libvirt.host.cache.domain_files import DomainDirectories  # noqa: PLC0415
     from hypeman_libvirt.host.libvirt_host import open_host  # noqa: PLC0415
     from tests.world import world_on  # noqa: PLC0415
@@ -75,7 +77,8 @@ def changes_among(domains: int, directory: Path) -> Iterator[Changes]:
     directory.mkdir()
     host = FakeHost()
     host.add_pci(GPU, product="27b8", driver="nvidia", group=1)
-    for number in range(domains):
+    host.add_domain("running", running=True)
+    for number in range(domains - 1):
         host.add_domain(f"vm-{number}")
     files = host.keep_files(directory / "libvirt", long_ago=False)
     host.before_call = lambda _: time.sleep(CALL)

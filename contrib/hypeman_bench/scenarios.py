@@ -131,7 +131,8 @@ def _domains() -> list[Scenario]:
 def _changes() -> list[Scenario]:
     """List what a change costs on the host itself, where libvirt's files can be seen."""
     lines = []
-    for name in ("register", "bind", "unbind", "attach", "detach", "unregister"):
+    to_running = ("attach, running", "detach, running")
+    for name in ("register", "bind", "attach", "detach", *to_running, "unbind", "unregister"):
         time_ratio = Scenario(
             f"{name} at 1000 domains against 10", "x", _time_of(name), 1.3, "most"
         )
