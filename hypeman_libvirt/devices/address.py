@@ -78,7 +78,7 @@ class MdevUuid:
     text: str
 
     def __post_init__(self) -> None:
-        """Take no other way to write a UUID, so that one device has one id.
+        """Accept the canonical form of a UUID alone, so that one device has one id.
 
         Raises:
             ValueError: The text is not a UUID in lower case with dashes.

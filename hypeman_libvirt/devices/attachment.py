@@ -28,7 +28,7 @@ _POLL: Final = 0.5
 
 
 class Attachment:
-    """Gives registered devices to domains, and takes them out again."""
+    """Attaches registered devices to domains, and detaches them."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class Attachment:
         on_change: OnChange,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Build it on its world.
+        """Take what the use cases need.
 
         Args:
             host: Where the devices and the domains are.
@@ -69,7 +69,7 @@ class Attachment:
     def attach(
         self, reference: str, instance: str, scope: Scope, caller: Caller, *, force: bool = False
     ) -> Device:
-        """Give the device to a domain: live and persistent if it runs, else persistent.
+        """Attach the device to a domain: live and persistent if it runs, else persistent.
 
         A domain that has a part of it already gets the rest.
 
@@ -91,7 +91,7 @@ class Attachment:
         return self._transactions.run({*keys, f"domain {uuid}"}, attach)
 
     def detach(self, reference: str, caller: Caller) -> Device:
-        """Take the device out of the domain that holds it, and its group with it.
+        """Detach the device, and its group with it, from the domain that holds it.
 
         Raises:
             NotAttachedError: No domain holds it.
@@ -160,7 +160,7 @@ class Attachment:
         return held
 
     def _take_out(self, transaction: Transaction, snapshot: Snapshot, domain: Domain) -> None:
-        """Undo an attach: take out what came in, which only the domain itself can say."""
+        """Undo an attach: detach what the domain has now and did not have before."""
         taking = {node.address for node in snapshot.taking}
         had = {each.device for each in snapshot.all_assignments() if _is_in(each, domain)}
         try:

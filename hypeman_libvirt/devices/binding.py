@@ -37,7 +37,7 @@ class Drivers:
         self._registry = registry
 
     def bind(self, nodes: Iterable[NodeDevice], transaction: Transaction) -> None:
-        """Give each device that is not on a vfio driver to vfio-pci, in order.
+        """Bind each device that is not on a vfio driver to vfio-pci, in order.
 
         Raises:
             VfioUnavailableError: vfio-pci did not take one.
@@ -51,7 +51,7 @@ class Drivers:
                 self._demand_vfio(node.address)
 
     def unbind(self, nodes: Iterable[NodeDevice], transaction: Transaction) -> None:
-        """Give each device that is on a vfio driver back to the host, in order.
+        """Unbind each device that is on a vfio driver, in order, for its host driver.
 
         A device that is known to have had no driver stays without one.
 
@@ -85,7 +85,7 @@ class Drivers:
         _attempt("give back", address, lambda: transaction.changes.unbind(address))
 
     def _host_driver(self, address: PciAddress) -> str | None:
-        """Return the driver that the device is known to have had."""
+        """Return the host driver that is stored for the device; None without one."""
         key = self._host.key()
         noted = self._registry.host_driver(key, address)
         if noted is not None:
@@ -165,7 +165,7 @@ class Binding:
         transactions: Transactions,
         on_change: OnChange,
     ) -> None:
-        """Build it on its world.
+        """Take what the use cases need.
 
         Args:
             host: Where the devices are.
@@ -183,7 +183,7 @@ class Binding:
         self._on_change = on_change
 
     def bind(self, reference: str, scope: Scope, caller: Caller, *, force: bool = False) -> Device:
-        """Take the device from its host driver and give it to vfio-pci.
+        """Bind the device to vfio-pci, in place of its host driver.
 
         Raises:
             DeviceError: A check refuses, or vfio-pci did not take it; nothing has changed then.
@@ -198,7 +198,7 @@ class Binding:
         return self._transactions.run(keys, bind)
 
     def unbind(self, reference: str, scope: Scope, caller: Caller) -> Device:
-        """Take the device from vfio-pci and give it back to its host driver.
+        """Unbind the device from vfio-pci, and give it back to its host driver.
 
         Raises:
             InUseError: A domain holds it, or a member of its IOMMU group.

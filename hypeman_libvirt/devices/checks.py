@@ -1,4 +1,4 @@
-"""The questions before passthrough: one function each, for preflight and for every refusal.
+"""The checks before an operation: one function each, for preflight and for every refusal.
 
 A check returns its result, or raises the error that bind and attach would answer with. So
 preflight and the operations can never disagree.
@@ -294,7 +294,7 @@ CHECKS: Final[Mapping[Purpose, Sequence[Named]]] = {
 
 
 def guard(snapshot: Snapshot, *, force: bool = False) -> None:
-    """Raise what stands against the operation; ``force`` overrides ``critical`` alone.
+    """Raise the first error of the operation's checks; ``force`` overrides ``critical`` alone.
 
     Raises:
         DeviceError: That of the first check that fails.
@@ -308,7 +308,7 @@ def guard(snapshot: Snapshot, *, force: bool = False) -> None:
 
 
 def inspect(snapshot: Snapshot) -> Preflight:
-    """Ask every question. Those about a device that is not there are left out."""
+    """Run every check of the operation. Those about a device that is not there are left out."""
     asked = CHECKS[snapshot.purpose]
     if snapshot.node is None:
         asked = asked[:1]
@@ -326,7 +326,7 @@ def in_use(assignment: Assignment) -> InUseError:
 
 
 def _answer(check_id: str, check: Callable[[Snapshot], Check], snapshot: Snapshot) -> Check:
-    """Ask one question; what would stop an operation is no obstacle to one that is done already."""
+    """Run one check; an error is a warning only where the operation is done already."""
     try:
         return check(snapshot)
     except DeviceError as error:

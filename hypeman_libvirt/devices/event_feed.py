@@ -272,7 +272,7 @@ class EventFeed:
                     self._drop(events)
 
     def _drop(self, events: queue.Queue[Event | None]) -> None:
-        """Forget a listener; what it has not read yet is dropped so that it sees the end."""
+        """Remove a listener; what it has not read yet is dropped so that it sees the end."""
         self._listeners.remove(events)
         with events.mutex:
             events.queue.clear()

@@ -16,7 +16,7 @@ from hypeman_libvirt.devices.transaction import Transaction, Transactions
 
 
 class Labels:
-    """Changes what people call a device; nothing moves."""
+    """Changes names and tags of registered devices."""
 
     def __init__(
         self,
@@ -27,7 +27,7 @@ class Labels:
         transactions: Transactions,
         on_change: OnChange,
     ) -> None:
-        """Build it on its world.
+        """Take what the use cases need.
 
         Args:
             host: Whose domains note which devices they have.

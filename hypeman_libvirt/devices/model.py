@@ -153,7 +153,7 @@ class GroupReport:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One question that preflight asked.
+    """The result of one check of preflight.
 
     Attributes:
         id: ``iommu``, ``vfio``, ``endpoint``, ``group``, ``critical``, ``identity``, ``in_use``,

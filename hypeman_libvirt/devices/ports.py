@@ -92,16 +92,16 @@ class HostChanges(Protocol):
     """
 
     def bind(self, address: PciAddress) -> None:
-        """Take the device from its host driver and give it to vfio-pci."""
+        """Bind the device to vfio-pci, in place of its host driver."""
 
     def unbind(self, address: PciAddress) -> None:
-        """Take the device from vfio-pci and let the host driver probe it.
+        """Unbind the device from vfio-pci and let the host driver probe it.
 
         On a device that is on its host driver this unbinds and probes it again: never do that.
         """
 
     def attach(self, domain: Domain, devices: Sequence[HostDeviceId]) -> None:
-        """Give the domain those devices that it lacks: live and persistent, as the domain is.
+        """Attach those devices that the domain lacks: live and persistent, as the domain is.
 
         ``managed='yes'``. Several PCI functions become functions of one guest slot. If one fails,
         those that this call has given are taken out again before the error leaves.
@@ -111,7 +111,7 @@ class HostChanges(Protocol):
         """
 
     def detach(self, domain: Domain, devices: Sequence[HostDeviceId]) -> None:
-        """Ask for the devices back, both from the live domain and from its definition.
+        """Detach the devices, both from the live domain and from its definition.
 
         Returns once libvirt took the request; the guest may not have let go yet. If one fails,
         the very elements that this call has taken are put back before the error leaves.
@@ -232,7 +232,7 @@ class Registry(HostDrivers, Protocol):
         """
 
     def remove(self, host: str, registration_id: str) -> bool:
-        """Forget a registration; False when there was none."""
+        """Remove a registration; False when there was none."""
 
     def relabel(self, registration: Registration) -> bool:
         """Store another name and other tags of a registration; False when there is none.

@@ -1,4 +1,4 @@
-"""Would passthrough work? Every check asked, nothing changed."""
+"""Would passthrough work? Every check is run, nothing is changed."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from hypeman_libvirt.devices.transaction import Transaction, Transactions
 
 _log: Final = logging.getLogger(__name__)
 _LOST_REPLY: Final = timedelta(minutes=1)
-"""How long a client that repeats a request is believed to have missed the answer."""
+"""How long after a registration the same request counts as a retry of it."""
 
 
 class Registrations:
@@ -40,7 +40,7 @@ class Registrations:
         new_id: NewId,
         on_change: OnChange,
     ) -> None:
-        """Build it on its world.
+        """Take what the use cases need.
 
         Args:
             host: Where the devices are.
@@ -71,7 +71,7 @@ class Registrations:
         caller: Caller,
         bind: Scope | None = None,
     ) -> Device:
-        """Give a PCI device of the host an id and a name; with ``bind``, to vfio-pci as well.
+        """Register a PCI device of the host; with ``bind``, bind it to vfio-pci as well.
 
         The checks come in hypeman's order, so that the same bad request gets the same code.
 
@@ -102,7 +102,7 @@ class Registrations:
         return self._binding.bind(earlier.id, bind, caller) if bind else self._answer(earlier)
 
     def unregister(self, reference: str, caller: Caller, unbind: Scope | None = None) -> None:
-        """Forget a device; with ``unbind``, give it back to its host driver as well.
+        """Unregister a device; with ``unbind``, give it back to its host driver as well.
 
         Everything is checked before anything moves.
 
@@ -142,7 +142,7 @@ class Registrations:
         return device
 
     def _answer(self, registration: Registration) -> Device:
-        """Read what the answer says: before the registration is stored, so that it can be given."""
+        """Read the answer before the registration is stored: a failed read must store nothing."""
         address = registration.pci_address
         assignments = self._host.read_assignments([address])
         assignment = rules.first_assignment(assignments, address)
@@ -200,7 +200,7 @@ class Registrations:
         )
 
     def _answered_before(self, new: Registration) -> Registration | None:
-        """The registration that a first, unseen answer of this very request has made."""
+        """Return the registration that an earlier try of the same request has made."""
         earlier = self._registry.find_by_address(new.host, new.pci_address)
         if earlier is None or earlier.name != new.name or earlier.created_by != new.created_by:
             return None

@@ -21,7 +21,7 @@ from hypeman_libvirt.devices.ports import AssignmentsByDevice
 MAX_NAME: Final = 128
 MAX_TAGS: Final = 50
 RESERVED_NAMES: Final = frozenset({"available", "events", "preflight"})
-"""Words that stand where a device's name stands in a path."""
+"""Names that the API's own paths have in the place of a device's."""
 
 _NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 _OF_LIBVIRT: Final = re.compile(r"(pci|mdev)_.*", re.IGNORECASE)

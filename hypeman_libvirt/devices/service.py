@@ -31,7 +31,7 @@ class DeviceService:
         preflight: Says beforehand what would happen.
         event_feed: Publishes what happened.
         register: Gives a device an id and a name; see Registrations, as for the next.
-        unregister: Forgets a device.
+        unregister: Unregisters a device.
         relabel: Gives it another name or other tags; see Labels.
         bind: Gives a device to vfio-pci; see Binding, as for the next.
         unbind: Gives it back to its host driver.
@@ -58,7 +58,7 @@ class DeviceService:
         follower: Follower,
         on_close: Callable[[], None],
     ) -> None:
-        """Put the use cases side by side."""
+        """Take the use cases."""
         self.inventory = inventory
         self.preflight = preflight
         self.event_feed = event_feed

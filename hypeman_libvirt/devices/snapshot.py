@@ -21,7 +21,7 @@ Purpose: TypeAlias = Literal["bind", "unbind", "attach", "detach", "unregister"]
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A device and what stands for and against an operation on it.
+    """A device and all that the checks of an operation on it need.
 
     Attributes:
         purpose: The operation.

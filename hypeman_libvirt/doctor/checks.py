@@ -1,4 +1,4 @@
-"""The doctor's questions: one function each, over facts; none reads anything itself."""
+"""The doctor's checks: one function each, over facts; none reads anything itself."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ENOUGH: Final = 2024
 
 
 def diagnose(facts: Facts) -> Sequence[Finding]:
-    """Ask every question that these facts answer, the most fundamental ones first."""
+    """Run every check that these facts allow, the most fundamental ones first."""
     return [
         *check_service(facts),
         check_clock(facts),

@@ -17,12 +17,12 @@ Socket: TypeAlias = Literal["answers", "silent", "denied", "missing"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The answer to one question.
+    """The result of one check.
 
     Attributes:
-        id: Of the question, in one word.
+        id: Of the check, in one word.
         severity: How bad it is.
-        message: The answer, for people.
+        message: The result, for people.
         cure: What mends it, a command where there is one; None where nothing is wrong.
     """
 

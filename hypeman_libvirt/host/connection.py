@@ -54,7 +54,7 @@ _PATIENCE: Final = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Announcement:
-    """Something has changed, says libvirt.
+    """A change that libvirt announces.
 
     Attributes:
         kind: ``connection`` for one that was opened or lost: anything may have changed.
@@ -358,7 +358,7 @@ class Connection:
                 self._drop(self._current)
 
     def _drop(self, session: Session) -> None:
-        """Let go of a dead connection without closing it."""
+        """Drop a dead connection without closing it."""
         self.losses += 1
         self._current = self._lost = None
         session.let_go()

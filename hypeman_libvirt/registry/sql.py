@@ -196,7 +196,7 @@ class SqlRegistry:
             raise
 
     def remove(self, host: str, registration_id: str) -> bool:
-        """Forget a registration; False when there was none."""
+        """Remove a registration; False when there was none."""
         with self._write() as connection:
             values = {"of_host": host, "of_id": registration_id}
             return connection.execute(_REMOVE, values).rowcount > 0

@@ -171,7 +171,7 @@ def _mount(app: App, routes: Sequence[Route], guard: Guard, prefix: str) -> None
 def _answer_elsewhere(
     req: falcon.Request, resp: falcon.Response, error: Exception, _params: object
 ) -> None:
-    """Answer what no guarded path has seen: a path or a method that does not exist."""
+    """Answer for a path or a method that does not exist."""
     name_request(req, resp)
     if isinstance(error, falcon.HTTPNotFound) and req.path.split("/")[1] in _HYPEMANS:
         answer(req, resp, NotFoundError(_DEVICE_API_ALONE, hint=_ATTACH))

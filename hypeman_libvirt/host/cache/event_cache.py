@@ -50,7 +50,7 @@ class EventCache(Generic[V]):
             self._invalid[name] = self._count
 
     def values(self) -> Mapping[str, V]:
-        """Return what is true; the very same object as before if nothing was invalid.
+        """Return all values; the very same object as before if none was invalid.
 
         Raises: what the readers raise. Then everything stays as it was, and invalid.
         """

@@ -1,4 +1,4 @@
-"""What people sit at: the display that the firmware chose, and keyboards."""
+"""The console of this host: the display that the firmware chose, and keyboards."""
 
 from __future__ import annotations
 

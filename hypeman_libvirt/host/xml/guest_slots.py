@@ -1,4 +1,4 @@
-"""Where in a guest a device can go.
+"""Slots of a guest that a device can be attached to.
 
 Source: libvirt's docs/pci-hotplug.rst.
 """
