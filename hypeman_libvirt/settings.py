@@ -185,7 +185,7 @@ class Settings(BaseSettings):
         default=3.0,
         gt=0,
         allow_inf_nan=False,
-        description="Seconds between two looks at the drivers while somebody follows events.",
+        description="Seconds between two polls of the drivers while a client follows events.",
     )
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""Which files of a directory were changed, as the kernel tells: inotify, without waiting.
+"""Which files of a directory were changed, as the kernel reports: inotify, without waiting.
 
 The kernel queues an event within the system call that makes the change. So whatever was changed by
 a call that has returned is in the queue by then, or the queue says that it has overflowed.
@@ -30,7 +30,7 @@ inode; None if that is not known."""
 
 
 class DirectoryWatch:
-    """Tells which entries of one directory were changed. Not safe between threads.
+    """Reports which entries of one directory were changed. Not safe between threads.
 
     A process that was forked watches anew: its queue is its parent's, who empties it.
     """
@@ -89,7 +89,7 @@ class DirectoryWatch:
 
 
 def _read_names(queue: int) -> Iterator[str | None]:
-    """Empty the queue; None stands for what nobody will tell any more."""
+    """Empty the queue; None stands for events that were lost."""
     while True:
         try:
             events = os.read(queue, _BUFFER)

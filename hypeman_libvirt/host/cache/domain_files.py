@@ -51,7 +51,7 @@ class _Scan:
         files: By file, what every change of a domain changes.
         stamps: By domain; what is like nothing else if a change may not be seen.
         doubtful: Domains of which a change may not be seen.
-        told: The kernel has told of the change that made the directory what it is.
+        reported: The kernel has reported the change that made the directory what it is.
     """
 
     directory: _Identity
@@ -59,14 +59,14 @@ class _Scan:
     files: Mapping[str, _Identity]
     stamps: Stamps
     doubtful: Collection[str]
-    told: bool
+    reported: bool
 
 
 class DomainFiles:
     """One directory with ``NAME.xml`` for each domain. Safe between threads.
 
-    The time of the directory says whether anything has changed. What that was, the kernel tells;
-    where it does not, all files are looked at.
+    The time of the directory says whether anything has changed. The kernel reports what that was;
+    where it does not, all files are read.
     """
 
     def __init__(
@@ -95,13 +95,13 @@ class DomainFiles:
         """
         try:
             known = self._known
-            if known is not None and self._is_same(known) and self._has_room():
+            if known is not None and self._is_same(known) and self._has_space():
                 return known.stamps
             with self._lock:
                 known, self._known = self._known, None
                 if known is None or not self._is_same(known):
                     known = self._read_again(known)
-                if self._has_room():
+                if self._has_space():
                     self._known = known
                     return known.stamps
         except OSError:
@@ -114,14 +114,14 @@ class DomainFiles:
     def _read_again(self, known: _Scan | None) -> _Scan:
         """Read what was changed, or everything.
 
-        What the kernel tells is asked for before any file is looked at, so that what is changed
-        meanwhile is told the next time. It is not taken to be complete where it leaves a change
+        The kernel is asked before any file is read, so that it reports the next time what is
+        changed meanwhile. Its report is not taken to be complete where it leaves a change
         of the directory unexplained, as of a directory of another machine.
         """
         directory = _identity(self._directory.stat())
         changed = self._read_changes(directory[:2])
         same = known is not None and known.directory == directory
-        if known is None or changed is None or not (changed or (same and known.told)):
+        if known is None or changed is None or not (changed or (same and known.reported)):
             return self._scan_all(directory, known)
         names = [each for each in changed if each.endswith(_SUFFIXES)]
         if not (names or same):
@@ -131,11 +131,11 @@ class DomainFiles:
             files.pop(name, None)
             files |= _list_files([self._directory / name])
         domains = {*map(_domain_of, names), *known.doubtful}
-        scan = self._stamp(directory, files, domains, known.stamps, told=True)
+        scan = self._stamp(directory, files, domains, known.stamps, reported=True)
         return _doubt_unwritten(scan, known, map(_domain_of, names))
 
     def _scan_all(self, directory: _Identity, known: _Scan | None) -> _Scan:
-        """Look at every file; if the directory has changed and none has, doubt them all."""
+        """Read every file; if the directory has changed and none has, doubt them all."""
         descriptor = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:  # relative to the directory, the name of a file is resolved in half the time
             with os.scandir(descriptor) as entries:
@@ -143,7 +143,7 @@ class DomainFiles:
         finally:
             os.close(descriptor)
         domains = {*map(_domain_of, files)}
-        scan = self._stamp(directory, files, domains, {}, told=False)
+        scan = self._stamp(directory, files, domains, {}, reported=False)
         if known is None or known.directory == directory or known.files != files:
             return scan
         return _doubt_unwritten(scan, known, domains)
@@ -155,7 +155,7 @@ class DomainFiles:
         domains: Collection[str],
         others: Stamps,
         *,
-        told: bool,
+        reported: bool,
     ) -> _Scan:
         """Stamp domains anew; the stamps of others are what they were."""
         now, stamps = self._now(), dict(others)
@@ -169,9 +169,9 @@ class DomainFiles:
                 stamps[domain] = file
             else:
                 stamps.pop(domain, None)
-        return _Scan(directory, _is_final(directory, now), files, stamps, doubtful, told)
+        return _Scan(directory, _is_final(directory, now), files, stamps, doubtful, reported)
 
-    def _has_room(self) -> bool:
+    def _has_space(self) -> bool:
         """Whether libvirt can write its files."""
         free = os.statvfs(self._directory)
         return free.f_bavail * free.f_frsize >= _SPARE and (free.f_favail > 0 or not free.f_files)
