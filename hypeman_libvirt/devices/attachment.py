@@ -5,18 +5,21 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from typing import Final
 
 from hypeman_libvirt.devices import checks, rules
 from hypeman_libvirt.devices.address import HostDeviceId, PciAddress
 from hypeman_libvirt.devices.binding import Drivers, demand_locks
-from hypeman_libvirt.devices.domain import Assignment, Domain, MetadataEntry
+from hypeman_libvirt.devices.domain import Assignment, Domain
 from hypeman_libvirt.devices.errors import (
     DeviceError,
     GuestDidNotReleaseError,
     LibvirtFailedError,
 )
 from hypeman_libvirt.devices.model import Caller, Change, Device, Registration, Scope
+from hypeman_libvirt.devices.node_device import NodeDevice
+from hypeman_libvirt.devices.notes import Notes
 from hypeman_libvirt.devices.ports import Host, OnChange, Registry, RemovalWatch
 from hypeman_libvirt.devices.references import References
 from hypeman_libvirt.devices.snapshot import Snapshot, SnapshotReader
@@ -132,7 +135,8 @@ class Attachment:
         self._notes.add(transaction, registration, domain, devices, bound)
         self._drivers.bind(siblings, transaction)
         held = self._give(transaction, snapshot, domain, devices)
-        after = self._read_back(registration, snapshot, domain, held)
+        node = self._host.node_device(registration.pci_address)
+        after = self._read_back(registration, snapshot, domain, held, node)
         self._on_change(Change("attach", caller, before, after, force and bool(snapshot.uses)))
         return after
 
@@ -162,12 +166,17 @@ class Attachment:
     def _take_out(self, transaction: Transaction, snapshot: Snapshot, domain: Domain) -> None:
         """Undo an attach: detach what the domain has now and did not have before."""
         taking = {node.address for node in snapshot.taking}
-        had = {each.device for each in snapshot.all_assignments() if _is_in(each, domain)}
+        had = {each.device: each for each in snapshot.all_assignments() if _is_in(each, domain)}
         try:
-            held = self._host.read_domain_assignments(domain)
-            came_in = [each for each in held if each.device in taking - had]
+            held = [
+                each
+                for each in self._host.read_domain_assignments(domain)
+                if each.direct and each.device in taking
+            ]
+            came_in = [each for each in held if each.device not in had]
             if came_in:
                 self._unplug(transaction, came_in)
+            self._take_out_rest(transaction, [(had.get(each.device, each), each) for each in held])
         except DeviceError:
             _log.exception(
                 "could not take %s out of %s again",
@@ -175,6 +184,19 @@ class Attachment:
                 domain.name,
                 extra={"pci_address": str(snapshot.address), "domain": domain.name},
             )
+
+    def _take_out_rest(
+        self, transaction: Transaction, changed: Sequence[tuple[Assignment, Assignment]]
+    ) -> None:
+        """Take out of a definition or a running domain what was in the other one before."""
+        defined = [now for then, now in changed if now.persistent and not then.persistent]
+        plugged = [now for then, now in changed if now.live and not then.live]
+        if defined:
+            only = replace(defined[0].domain, active=False)
+            transaction.changes.detach(only, [each.device for each in defined])
+        if plugged:
+            only = replace(plugged[0].domain, persistent=False)
+            transaction.changes.detach(only, [each.device for each in plugged])
 
     def _detach(
         self,
@@ -192,7 +214,8 @@ class Attachment:
         self._give_back(transaction, devices, {each for entry in leaving for each in entry.bound})
         self._notes.remove(transaction, domain, [each for each in entries if each not in leaving])
         before = Device(registration, snapshot.node, snapshot.assignment, snapshot.verdict)
-        after = self._read_back(registration, snapshot, domain, held)
+        node = self._node_after_detach(registration.pci_address) or snapshot.node
+        after = self._read_back(registration, snapshot, domain, held, node)
         self._on_change(Change("detach", caller, before, after))
         return after
 
@@ -215,11 +238,22 @@ class Attachment:
         """
         give_up = self._monotonic() + self._release_timeout
         while True:
-            assignments = self._host.read_domain_assignments(domain)
+            left = give_up - self._monotonic()
+            try:
+                assignments = self._host.read_domain_assignments(domain)
+            except DeviceError:
+                if left <= 0:
+                    _log.exception(
+                        "nobody knows whether %s has let go",
+                        domain.name,
+                        extra={"domain": domain.name},
+                    )
+                    raise
+                watch.wait(min(left, _POLL))
+                continue
             held = [each.device for each in assignments if each.device in devices]
             if not held:
                 return assignments
-            left = give_up - self._monotonic()
             if left <= 0:
                 raise _not_released(domain, held, f"within {self._release_timeout:g} s")
             if watch.wait(min(left, _POLL)) == "failed":
@@ -237,9 +271,38 @@ class Attachment:
         driver cannot take it. The detach itself has succeeded, so a failure here is logged.
         """
         for address in (each for each in devices if isinstance(each, PciAddress)):
-            node = self._host.node_device(address)
+            node = self._node_after_detach(address)
             if node and (node.driver is None or (address in bound and rules.on_vfio(node.driver))):
                 self._drivers.give_back(address, transaction)
+                self._log_lost_driver(address)
+
+    def _log_lost_driver(self, address: PciAddress) -> None:
+        node = self._node_after_detach(address)
+        if node is not None and node.driver is None:
+            _log.error(
+                "%s has no driver after it was detached: no host driver took it",
+                address,
+                extra={"pci_address": str(address)},
+            )
+
+    def _node_after_detach(self, address: PciAddress) -> NodeDevice | None:
+        """Read a device; a detach that has succeeded does not fail for that it cannot be read."""
+        try:
+            node = self._host.node_device(address)
+        except DeviceError:
+            _log.exception(
+                "%s cannot be read after it was detached",
+                address,
+                extra={"pci_address": str(address)},
+            )
+            return None
+        if node is None:
+            _log.error(
+                "libvirt has no %s after it was detached, so it is not given back",
+                address,
+                extra={"pci_address": str(address)},
+            )
+        return node
 
     def _read_back(
         self,
@@ -247,6 +310,7 @@ class Attachment:
         snapshot: Snapshot,
         domain: Domain,
         held: Sequence[Assignment],
+        node: NodeDevice | None,
     ) -> Device:
         """Return the device as it is after the change: only the one domain can have changed."""
         address = registration.pci_address
@@ -258,104 +322,7 @@ class Attachment:
         own = [each for each in held if each.device == address]
         first = sorted([*own, *others], key=lambda each: (not each.live, not each.domain.active))
         assignment = rules.first_assignment({address: first}, address)
-        node = self._host.node_device(address)
         return Device(registration, node, assignment, snapshot.verdict)
-
-
-class Notes:
-    """Our metadata of domains: which registered devices each holds, and what attach bound."""
-
-    def __init__(self, host: Host, registry: Registry) -> None:
-        """Read from this host, and name devices as this registry does."""
-        self._host = host
-        self._registry = registry
-
-    def add(
-        self,
-        transaction: Transaction,
-        registration: Registration,
-        domain: Domain,
-        devices: Sequence[PciAddress],
-        bound: Sequence[PciAddress],
-    ) -> None:
-        """Note the devices before the domain gets them, so that nothing is there without a note.
-
-        What an earlier attach has bound, whose end was not seen, stays noted.
-        """
-        before = self._host.read_metadata(domain)
-        entries = self._entries(before, registration, devices, bound)
-        transaction.undo.callback(self._restore, transaction, domain, before, devices)
-        transaction.changes.write_metadata(domain, entries)
-
-    def complete(
-        self,
-        transaction: Transaction,
-        registration: Registration,
-        domain: Domain,
-        devices: Sequence[PciAddress],
-    ) -> None:
-        """Note what the domain has without a note, such as after an attach with a lost reply."""
-        try:
-            before = self._host.read_metadata(domain)
-            entries = self._entries(before, registration, devices, ())
-            if {entry.id for entry in before} != {entry.id for entry in entries}:
-                transaction.changes.write_metadata(domain, entries)
-        except DeviceError:
-            _log.exception(
-                "metadata of domain %s lacks devices that it has",
-                domain.name,
-                extra={"domain": domain.name},
-            )
-
-    def _entries(
-        self,
-        before: Sequence[MetadataEntry],
-        registration: Registration,
-        devices: Sequence[PciAddress],
-        bound: Sequence[PciAddress],
-    ) -> Sequence[MetadataEntry]:
-        earlier = [each for entry in before if entry.device in devices for each in entry.bound]
-        entries = [entry for entry in before if entry.device not in devices]
-        for address in devices:
-            known = self._registry.find_by_address(registration.host, address)
-            if known is not None:
-                own = address == registration.pci_address
-                noted = tuple(dict.fromkeys([*earlier, *bound])) if own else ()
-                entries.append(MetadataEntry(known.id, known.name, address, noted))
-        return entries
-
-    def remove(
-        self, transaction: Transaction, domain: Domain, entries: Sequence[MetadataEntry]
-    ) -> None:
-        """Leave only these entries; the detach itself has succeeded, so a failure is logged."""
-        try:
-            transaction.changes.write_metadata(domain, entries)
-        except DeviceError:
-            if self._host.find_domain(domain.uuid) is not None:
-                _log.exception(
-                    "metadata of domain %s still names a detached device",
-                    domain.name,
-                    extra={"domain": domain.name},
-                )
-
-    def _restore(
-        self,
-        transaction: Transaction,
-        domain: Domain,
-        entries: Sequence[MetadataEntry],
-        devices: Collection[HostDeviceId],
-    ) -> None:
-        """Undo a note, unless the domain has a device that could not be taken out again."""
-        try:
-            held = self._host.read_domain_assignments(domain)
-            if not any(each.device in devices for each in held):
-                transaction.changes.write_metadata(domain, entries)
-        except DeviceError:
-            _log.exception(
-                "metadata of domain %s still names devices of a failed attach",
-                domain.name,
-                extra={"domain": domain.name},
-            )
 
 
 def _is_in(assignment: Assignment, domain: Domain) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Final
 
 from hypeman_libvirt.devices import checks, rules
@@ -46,7 +47,8 @@ class Drivers:
             if not rules.on_vfio(node.driver):
                 if node.driver is not None:
                     self._registry.note_host_driver(self._host.key(), node.address, node.driver)
-                transaction.undo.callback(self._give_back, node, transaction)
+                undo = partial(self._give_back, node, transaction)
+                transaction.undo.callback(_attempt, "give back", node.address, undo)
                 transaction.changes.bind(node.address)
                 self._demand_vfio(node.address)
 
@@ -61,7 +63,8 @@ class Drivers:
         for node in nodes:
             if rules.on_vfio(node.driver):
                 expected = self._host_driver(node.address)
-                transaction.undo.callback(self._take_again, node.address, transaction)
+                undo = partial(self._take_again, node.address, transaction)
+                transaction.undo.callback(_attempt, "bind again", node.address, undo)
                 transaction.changes.unbind(node.address)
                 self._demand_host_driver(node.address, expected)
 
@@ -150,7 +153,7 @@ class Drivers:
     def _take_again(self, address: PciAddress, transaction: Transaction) -> None:
         """Undo an unbind."""
         if not rules.on_vfio(self._driver(address)):
-            _attempt("bind again", address, lambda: transaction.changes.bind(address))
+            transaction.changes.bind(address)
 
 
 class Binding:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Final
@@ -12,6 +13,7 @@ from hypeman_libvirt.devices.address import PciAddress
 from hypeman_libvirt.devices.domain import Domain, MetadataEntry
 from hypeman_libvirt.devices.errors import (
     DeviceError,
+    InUseError,
     LibvirtUnavailableError,
     NoFreeSlotError,
     NotAttachedError,
@@ -30,6 +32,7 @@ from hypeman_libvirt.host.xml.domain import (
 )
 from hypeman_libvirt.host.xml.guest_slots import build_functions, list_hot_slots
 
+_log: Final = logging.getLogger(__name__)
 _LIVE: Final = libvirt.VIR_DOMAIN_AFFECT_LIVE
 _CONFIG: Final = libvirt.VIR_DOMAIN_AFFECT_CONFIG
 _HOTPLUG_MEANINGS: Final[Meanings] = {
@@ -141,17 +144,18 @@ class Domains:
 
     def _take_from_definition(self, domain: Domain, addresses: Collection[PciAddress]) -> None:
         """Undo an attach as far as libvirt lets us; what it refused is in the log."""
-        with suppress(DeviceError), ExitStack() as undo:
+        with _logged("the definition", domain), ExitStack() as undo:
             self._detach_from_definition(domain, addresses, undo)
             undo.pop_all()
 
     def _take_from_guest(self, domain: Domain, address: PciAddress) -> None:
-        with suppress(DeviceError):
+        with _logged("the running domain", domain), suppress(NotAttachedError):
             self._detach_device(domain, build_hostdev(address), _LIVE)
 
     def _give_again(self, domain: Domain, xml: str, flags: int) -> None:
         """Undo a detach with the very element; a guest that did not let go still has it."""
-        with suppress(DeviceError):
+        what = "the running domain" if flags == _LIVE else "the definition"
+        with _logged(what, domain), suppress(InUseError):
             self._attach_device(domain, xml, flags)
 
     def _attach_device(self, domain: Domain, xml: str, flags: int) -> None:
@@ -173,6 +177,20 @@ class Domains:
         flags = 0 if live else libvirt.VIR_DOMAIN_XML_INACTIVE
         xml = self._connection.read("XMLDesc", lambda c: _look_up(c, domain).XMLDesc(flags))
         return DomainXml(xml)
+
+
+@contextmanager
+def _logged(what: str, domain: Domain) -> Iterator[None]:
+    """Let an undo end where libvirt lets it; the error that made it necessary is reported."""
+    try:
+        yield
+    except DeviceError:
+        _log.exception(
+            "%s of %s is not as it was before a failed change",
+            what,
+            domain.name,
+            extra={"domain": domain.name},
+        )
 
 
 @contextmanager
