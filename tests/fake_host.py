@@ -42,10 +42,13 @@ from tests.fake_xml import (
     held,
     hostdev_element,
     hostdevs,
+    is_managed,
     leaf,
     on_vfio,
     parse,
     parse_domain,
+    passed_through,
+    references,
     shares_slot,
     show,
     source_of,
@@ -271,7 +274,8 @@ class FakeHost(Machine):
         live = deepcopy(guest.config)
         assert live is not None
         with self.pci_work:
-            guest.detached_by_libvirt = self._prepare(hostdevs(live))
+            self._refuse_if_gone(references(live))
+            guest.detached_by_libvirt = self._prepare(passed_through(live))
         with self.lock:
             self._next_domain_id += 1
             live.set("id", str(self._next_domain_id))
@@ -323,7 +327,7 @@ class FakeHost(Machine):
         self.check_affected(guest, live, config)
         address = source_of(parse(xml))
         for affected, definition in ((config, guest.config), (live, guest.live)):
-            if affected and address not in held(definition):
+            if affected and address not in map(source_of, hostdevs(definition)):
                 raise failure(DEVICE_MISSING, FROM_QEMU, f"device not found: {address}")
         if live and shares_slot(guest.live, address):
             raise failure(OPERATION_FAILED, FROM_QEMU, "cannot hot unplug a multifunction device")
@@ -366,12 +370,23 @@ class FakeHost(Machine):
                     self._detach_for_domain(device, hostdev)
                     detached.append(device)
             for hostdev in wanted:
-                self._refuse_if_not_viable(self.pci(source_of(hostdev)))
+                self._refuse_if_not_viable(self._find_for_domain(source_of(hostdev)))
         except libvirtError:
             for device in detached:
                 self._reattach(device)
             raise
         return {device.address for device in detached}
+
+    def _refuse_if_gone(self, wanted: Iterable[str]) -> None:
+        """Start no domain on a disk or a mediated device that is not there, or is another's."""
+        for each in wanted:
+            if each in self.mdevs.keys() | self.gone_mdevs:
+                if each not in self.mdevs:
+                    raise failure(DEVICE_MISSING, FROM_HOSTDEV, f"no mediated device {each}")
+                if any(each in references(guest.live) for guest in self.guests.values()):
+                    raise failure(OPERATION_INVALID, FROM_HOSTDEV, f"{each} is in use")
+            elif not self.is_there(each):
+                raise failure(SYSTEM, FROM_QEMU, f"cannot access {each}")
 
     def _find_for_domain(self, address: str) -> Pci:
         if not self.iommu:
@@ -385,7 +400,7 @@ class FakeHost(Machine):
         return device
 
     def _detach_for_domain(self, device: Pci, hostdev: Element) -> None:
-        if hostdev.get("managed") != "yes":
+        if not is_managed(hostdev):
             raise failure(
                 OPERATION_INVALID,
                 FROM_HOSTDEV,

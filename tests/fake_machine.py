@@ -101,7 +101,9 @@ class Machine(Faults):
     """Node devices and drivers, without libvirt's rules about domains.
 
     ``pools`` are its storage pools; None is one that is stopped between the list and the read.
-    ``volumes`` are paths by the names of pool and volume.
+    ``volumes`` are paths by the names of pool and volume. ``lying_on`` says on which function what
+    domains refer to lies, ``mdevs`` likewise of mediated devices: they end with the parent's
+    driver and stay in ``gone_mdevs``.
     """
 
     def __init__(self, *, iommu: bool) -> None:
@@ -113,6 +115,9 @@ class Machine(Faults):
         self.pools: list[Pool | None] = []
         self.volumes: dict[tuple[str, str], str] = {}
         self.nodes: dict[str, Node] = {}
+        self.lying_on: dict[str, str] = {}
+        self.mdevs: dict[str, str] = {}
+        self.gone_mdevs: set[str] = set()
         self.listeners: list[Notify] = []
         self.add_node("<device><name>computer</name><capability type='system'/></device>")
 
@@ -255,11 +260,29 @@ class Machine(Faults):
     def _has_virtual_functions(self, device: Pci) -> bool:
         return any(other.physical_function == device.address for other in self.functions())
 
+    def is_there(self, reference: str) -> bool:
+        """Whether what a domain refers to is there: while its function is on the host's driver."""
+        address = self.mdevs.get(reference) or self.lying_on.get(reference)
+        if address is None:
+            return reference not in self.gone_mdevs
+        return any(each.address == address and each.driver for each in self.functions()) and (
+            not on_vfio(self.driver(address))
+        )
+
     def _lose_driver(self, device: Pci) -> None:
         if device.driver is not None and not on_vfio(device.driver):
             device.unbinds += 1
             self._show_children(device, present=False)
+            self._end_mdevs(device)
+            for function in list(self.functions()):
+                if function.physical_function == device.address:
+                    self.vanish(function.name)
         device.driver = None
+
+    def _end_mdevs(self, device: Pci) -> None:
+        ended = {each for each, parent in self.mdevs.items() if parent == device.address}
+        self.gone_mdevs |= ended
+        self.mdevs = {each: parent for each, parent in self.mdevs.items() if each not in ended}
 
     def _show_children(self, device: Pci, *, present: bool) -> None:
         for node in list(self.nodes.values()):
@@ -270,8 +293,8 @@ class Machine(Faults):
     def _detach(self, device: Pci) -> None:
         if on_vfio(device.driver):
             return
-        self._lose_driver(device)
         refused = device.refused_by_vfio or device.is_bridge or self._has_virtual_functions(device)
+        self._lose_driver(device)
         device.driver = None if refused else device.vfio_driver
 
     def _reattach(self, device: Pci) -> None:

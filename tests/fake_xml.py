@@ -77,8 +77,34 @@ def source_of(hostdev: Element) -> str:
     return address_of(address)
 
 
+def passed_through(definition: Element | None) -> list[Element]:
+    """Return every element that takes a PCI function to VFIO: a disk of type nvme does, too."""
+    if definition is None:
+        return []
+    return [*hostdevs(definition), *definition.iterfind("devices/disk[@type='nvme']")]
+
+
 def held(definition: Element | None) -> set[str]:
-    return {source_of(hostdev) for hostdev in hostdevs(definition)}
+    return {source_of(each) for each in passed_through(definition)}
+
+
+def is_managed(element: Element) -> bool:
+    source = element.find("source[@managed]")
+    return (element if source is None else source).get("managed") == "yes"
+
+
+def references(definition: Element | None) -> set[str]:
+    """Return what the domain lives on without having it itself, in the words of its XML."""
+    if definition is None:
+        return set()
+    found = [
+        *definition.xpath("devices/disk[@type='block']/source/@dev"),
+        *definition.xpath("devices/hostdev[@type='mdev']/source/address/@uuid"),
+    ]
+    places = definition.iterfind("devices/hostdev[@type='usb']/source/address")
+    return {str(each) for each in found} | {
+        f"usb {each.get('bus')}:{each.get('device')}" for each in places
+    }
 
 
 def parse_domain(xml: str) -> Element:

@@ -101,6 +101,7 @@ def test_a_path_that_leads_nowhere_may_be_on_any_disk_while_the_domain_runs(
 
 
 def test_a_disk_of_type_nvme_is_the_device_itself(fake_host: FakeHost, host: LibvirtHost) -> None:
+    fake_host.add_pci(str(NVME), driver="nvme", class_code="010802", group=13)
     start(
         fake_host,
         "<disk type='nvme'><source type='pci' managed='yes' namespace='1'><address domain='0'"

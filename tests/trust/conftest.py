@@ -14,7 +14,7 @@ from tests.world import World, world_on
 if TYPE_CHECKING:
     from hypeman_libvirt.host.libvirt_host import LibvirtHost
 
-ON_REQUEST = {"trust", "soak"}
+ON_REQUEST = {"model", "trust", "soak"}
 Figures = Callable[[str, object], None]
 _FIGURES = pytest.StashKey[list[str]]()
 
