@@ -120,7 +120,8 @@ class AssignmentIndex:
 def _changed(now: Stamps, before: Stamps) -> Collection[str]:
     if now is before:
         return ()
-    changed = [name for name, stamp in now.items() if before.get(name) != stamp]
+    suspects = [name for name, stamp in now.items() if before.get(name) is not stamp]
+    changed = [name for name in suspects if before.get(name) != now[name]]
     return [*changed, *(before.keys() - now.keys())]
 
 
