@@ -88,6 +88,23 @@ def _clone_and_run(where: str, user: str, *order: str) -> Callable[[Machine, str
     return tell
 
 
+def _ci(machine: Machine, check: str) -> Iterator[Step]:
+    here = f"/srv/{_NAME}"
+    yield _step(machine, "git clone into /srv", _clone("/srv"))
+    without = "apt-get -qq -y purge --auto-remove python3 && ! command -v python3"
+    yield _step(machine, "(without Python)", without)
+    yield _step(machine, script := check.replace("contrib/check", ".ci/run"), script, path=here)
+    log = ".tox/log/*-mock.txt"
+    everything = "command -v node npm systemd-analyze && test -x .tox/tools/usr/bin/promtool"
+    yield _step(machine, "it has brought what its tests need", everything, path=here)
+    yield _step(
+        machine,
+        "no test was left out for want of it",
+        f"! grep -E 'SKIP.*(promtool|Node|polkit|systemd-analyze)' {log}",
+        path=here,
+    )
+
+
 def _try_next(machine: Machine, _check: str) -> Iterator[Step]:
     here = f"/root/{_NAME}"
     yield _step(machine, "git clone into /root", _clone("/root"))
@@ -213,6 +230,7 @@ ALL: Final = (
         "the other order",
         _clone_and_run(f"/home/{USER}", USER, *_CHECK_FIRST),
     ),
+    Story("ci", ".ci/run, where there is not even Python", _ci),
     Story("next", "what quickstart and README say to do next", _try_next),
     Story("package", "the Debian package, in a booted container", _package),
 )
