@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 from typing import Final
 
 import pytest
+from packaging.requirements import Requirement
 
 from hypeman_libvirt.settings import Settings
 
@@ -15,8 +17,10 @@ CONTRIB: Final = Path(__file__).parent.parent.parent / "contrib"
 DEBIAN: Final = CONTRIB / "packaging" / "debian"
 SHELL_SCRIPTS: Final = [
     CONTRIB / "packaging" / "build-deb",
+    CONTRIB / "packaging" / "lock",
     *(DEBIAN / f"hypeman-libvirt.{kind}" for kind in ("postinst", "prerm", "postrm", "sh")),
 ]
+DEBIANS_NAMES: Final = {"libvirt-python": "python3-libvirt", "pyyaml": "python3-yaml"}
 ONLY_TO_BUILD: Final = {"python3-dev", "python3-pip", "python3-venv"}
 
 
@@ -37,6 +41,44 @@ def test_a_library_that_is_there_when_building_is_there_when_running() -> None:
     depends = list_python_packages("Depends")
     assert depends == list_python_packages("Build-Depends") - ONLY_TO_BUILD
     assert "python3-libvirt" in depends
+
+
+def read_bundled() -> dict[str, tuple[str, int]]:
+    """Return version and number of hashes of each library that the package bundles."""
+    text = (CONTRIB / "packaging" / "bundled.txt").read_text().replace("\\\n", "")
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    pinned = [re.fullmatch(r"([\w-]+)==([\w.]+)(?: ;[^-]+)?(.*)", line) for line in lines]
+    return {
+        each[1]: (each[2], len(re.findall(r"--hash=sha256:[0-9a-f]{64}", each[3])))
+        for each in pinned
+        if each
+    }
+
+
+def test_what_is_bundled_is_pinned_with_hashes() -> None:
+    text = (CONTRIB / "packaging" / "bundled.txt").read_text()
+    bundled = read_bundled()
+    assert len(bundled) == len(re.findall(r"^[^\s#]", text, re.MULTILINE)) > 0
+    assert all(hashes for _, hashes in bundled.values())
+    assert "--require-hashes -r contrib/packaging/bundled.txt" in (DEBIAN / "rules").read_text()
+
+
+def test_each_dependency_is_bundled_within_its_bounds_or_debians() -> None:
+    """If this fails, run contrib/packaging/lock, or name the library in debian/control."""
+    project = tomllib.loads((CONTRIB.parent / "pyproject.toml").read_text())["project"]
+    bundled, debians = read_bundled(), list_python_packages("Depends")
+    for each in map(Requirement, project["dependencies"]):
+        if DEBIANS_NAMES.get(each.name, f"python3-{each.name}") in debians:
+            assert each.name not in bundled
+        else:
+            assert bundled[each.name][0] in each.specifier
+
+
+def test_what_debian_has_is_left_out_of_the_bundle() -> None:
+    lock = (CONTRIB / "packaging" / "lock").read_text()
+    left_out = lock.partition("for name in ")[2].partition(";")[0].split()
+    named = {DEBIANS_NAMES.get(each, f"python3-{each}") for each in left_out}
+    assert named == list_python_packages("Depends")
 
 
 def test_only_purge_deletes_the_registry_and_the_secret() -> None:
