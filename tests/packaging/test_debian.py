@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import tomllib
@@ -128,3 +129,26 @@ def test_nginx_waits_longer_than_an_operation_may_take() -> None:
         r"proxy_read_timeout (\d+)s", (CONTRIB / "proxy" / "nginx.conf").read_text()
     )
     assert float(seconds) > Settings().operation_timeout
+
+
+def test_build_deb_prints_a_line_that_installs_what_it_lacks(tmp_path: Path) -> None:
+    checks = tmp_path / "dpkg-checkbuilddeps"
+    checks.write_text(
+        "#!/bin/sh\n"
+        "echo 'dpkg-checkbuilddeps: warning: cannot determine CC system type' >&2\n"
+        "echo 'dpkg-checkbuilddeps: error: Unmet build dependencies: build-essential:native "
+        "python3-libvirt (>= 9.0)' >&2\n"
+        "exit 1\n"
+    )
+    checks.chmod(0o755)
+    done = subprocess.run(  # noqa: S603  # our own script
+        [CONTRIB / "packaging" / "build-deb"],
+        env={"PATH": f"{tmp_path}:{os.defpath}", "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    line = "    apt-get install --no-install-recommends build-essential python3-libvirt"
+    assert done.stderr.splitlines()[-1] == line
+    assert list(tmp_path.iterdir()) == [checks]
