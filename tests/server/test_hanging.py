@@ -100,9 +100,11 @@ def test_reads_are_answered_while_as_many_changes_and_followers_wait_as_may(
     world: World, clients: Clients, fake_host: FakeHost
 ) -> None:
     names = [f"gpu-{number}" for number in range(world.settings.operations + 1)]
-    for number, name in enumerate(names):
-        device = fake_host.add_pci(f"0000:b{number}:00.0", driver="nvidia", group=100 + number)
-        world.service.register(str(device.address), name, {}, OPERATOR)
+    addresses = [f"0000:b{number}:00.0" for number in range(len(names))]
+    for number, address in enumerate(addresses):
+        fake_host.add_pci(address, driver="nvidia", group=100 + number)
+    for name, address in zip(names, addresses, strict=True):
+        world.service.register(address, name, {}, OPERATOR)
     followers = [
         clients.send("GET", "/devices/events") for _ in range(world.settings.event_listeners)
     ]
