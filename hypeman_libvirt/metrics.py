@@ -186,7 +186,7 @@ def _kind(device: Device) -> tuple[str, ...]:
     hardware = device.node or device.registration
     driver = "none"
     if device.node is not None and device.node.driver is not None:
-        driver = "vfio" if rules.on_vfio(device.node.driver) else "host"
+        driver = "vfio" if rules.is_on_vfio(device.node) else "host"
     return (
         rules.class_type(hardware.class_code),
         rules.device_state(device),

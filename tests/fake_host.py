@@ -57,6 +57,9 @@ from tests.fake_xml import (
 
 RUNNING: Final = 1
 SHUTOFF: Final = 5
+KNOWS_PROVIDERS: Final = 9_007_000
+"""The libvirt that knows VFIO providers other than vfio-pci; an older one takes devices from them
+for a managed hostdev, and both cannot bring them back."""
 _PCIE_ROOT: Final = "devices/controller[@model='pcie-root']"
 
 
@@ -366,7 +369,7 @@ class FakeHost(Machine):
             for hostdev in wanted:
                 device = self._find_for_domain(source_of(hostdev))
                 self._refuse_if_in_use(device)
-                if not on_vfio(device.driver):
+                if not self._is_ready(device, hostdev):
                     self._detach_for_domain(device, hostdev)
                     detached.append(device)
             for hostdev in wanted:
@@ -399,6 +402,11 @@ class FakeHost(Machine):
             raise failure(INTERNAL, FROM_QEMU, f"{address} is a non-endpoint device")
         return device
 
+    def _is_ready(self, device: Pci, hostdev: Element) -> bool:
+        """Whether libvirt takes a device as it is: from 9.7 on, unmanaged, also on a provider."""
+        leaves = self.libvirt >= KNOWS_PROVIDERS and hostdev.get("managed") != "yes"
+        return device.driver == "vfio-pci" or (leaves and device.is_left_on_provider)
+
     def _detach_for_domain(self, device: Pci, hostdev: Element) -> None:
         if not is_managed(hostdev):
             raise failure(
@@ -406,14 +414,19 @@ class FakeHost(Machine):
                 FROM_HOSTDEV,
                 f"Unmanaged PCI device {device.address} is not on VFIO",
             )
+        if device.is_left_on_provider:
+            device.host_driver = "vfio-pci" if self.libvirt >= KNOWS_PROVIDERS else None
+            device.vfio_driver = "vfio-pci"
+            self._lose_driver(device)
         self._detach(device)
 
     def _refuse_if_not_viable(self, device: Pci) -> None:
         for other in self.functions():
             same = other.group == device.group and device.group is not None
-            if same and not other.is_bridge and not on_vfio(other.driver or "vfio-pci"):
+            free = on_vfio(other.driver or "vfio-pci") or other.is_left_on_provider
+            if same and not other.is_bridge and not free:
                 raise failure(INTERNAL, FROM_QEMU, f"group {device.group} is not viable")
-        if not on_vfio(device.driver):
+        if not (on_vfio(device.driver) or device.is_left_on_provider):
             raise failure(INTERNAL, FROM_QEMU, "failed to open the VFIO device")
 
     def _release(self, guest: Guest, addresses: Iterable[str]) -> None:

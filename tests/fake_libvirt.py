@@ -253,8 +253,8 @@ class virConnect:
             return host.uri
 
     def getLibVersion(self) -> int:
-        with self._call("getLibVersion"):
-            return getVersion()
+        with self._call("getLibVersion") as host:
+            return host.libvirt
 
     def getCapabilities(self) -> str:
         with self._call("getCapabilities") as host:

@@ -69,6 +69,7 @@ class Pci(Node):
     driver: str | None = None
     host_driver: str | None = None
     vfio_driver: str = "vfio-pci"
+    is_vfio_provider: bool = False  # its host driver gives it to guests itself
     refused_by_vfio: bool = False
     refused_by_host_driver: bool = False
     conventional: bool = False
@@ -82,6 +83,13 @@ class Pci(Node):
         group = None if capability is None else capability.find("iommuGroup")
         if capability is not None and group is not None:
             capability.remove(group)
+
+    @property
+    def is_left_on_provider(self) -> bool:
+        """Whether its driver of now is a VFIO provider other than vfio-pci."""
+        if self.driver in {None, "vfio-pci"}:
+            return False
+        return on_vfio(self.driver) or (self.is_vfio_provider and self.driver == self.host_driver)
 
     @property
     def is_bridge(self) -> bool:
@@ -109,6 +117,7 @@ class Machine(Faults):
     def __init__(self, *, iommu: bool) -> None:
         super().__init__()
         self.iommu = iommu
+        self.libvirt = 9_000_000
         self.arch, self.cpus, self.memory = "x86_64", 64, 262144  # memory in MiB
         self.hypervisors = ["qemu", "kvm"]
         self.networks: dict[str, str] = {}
@@ -199,6 +208,10 @@ class Machine(Faults):
     def set_driver(self, address: str, driver: str | None) -> None:
         """Change the driver as someone does in sysfs: libvirt announces nothing."""
         self.pci(address).driver = driver
+
+    def provides_vfio(self, address: str) -> None:
+        """Let the function's host driver be its own VFIO provider, as NVIDIA's is of vGPUs."""
+        self.pci(address).is_vfio_provider = True
 
     def is_conventional(self, address: str) -> None:
         """Let the function be conventional PCI: libvirt finds no root port for it by itself."""

@@ -149,11 +149,12 @@ class Attachment:
     ) -> Sequence[Assignment]:
         """Attach, and once more to a domain that was started or stopped meanwhile."""
         transaction.undo.callback(self._take_out, transaction, snapshot, domain)
-        transaction.changes.attach(domain, devices)
+        unmanaged = [node.address for node in snapshot.providers]
+        transaction.changes.attach(domain, devices, unmanaged)
         held = self._host.read_domain_assignments(domain)
         changed = next((each.domain for each in held if each.domain.active != domain.active), None)
         if changed is not None:
-            transaction.changes.attach(changed, devices)
+            transaction.changes.attach(changed, devices, unmanaged)
             held = self._host.read_domain_assignments(domain)
         for device in devices:
             if device not in {each.device for each in held}:

@@ -44,7 +44,7 @@ class Drivers:
             VfioUnavailableError: vfio-pci did not take one.
         """
         for node in nodes:
-            if not rules.on_vfio(node.driver):
+            if not rules.is_on_vfio(node):
                 if node.driver is not None:
                     self._registry.note_host_driver(self._host.key(), node.address, node.driver)
                 undo = partial(self._give_back, node, transaction)

@@ -164,6 +164,8 @@ def check_vfio(snapshot: Snapshot) -> Check:
         raise VfioUnavailableError(
             "libvirt reports no VFIO on this host", hint="load vfio-pci: modprobe vfio-pci"
         )
+    if snapshot.providers:
+        return _check_providers(snapshot)
     known = (
         "the host has VFIO" if snapshot.has_vfio else "libvirt does not say that VFIO is missing"
     )
@@ -358,6 +360,18 @@ def _refuse_without_token(snapshot: Snapshot, node: NodeDevice) -> None:
             f"{physical.driver} itself: such a function opens with a token only",
             hint=f"give {physical.address} back to its host driver first",
         )
+
+
+def _check_providers(snapshot: Snapshot) -> Check:
+    """Leave a device on its driver where that gives it to guests, by a libvirt that does so."""
+    found = ", ".join(f"{node.address} is on {node.driver}" for node in snapshot.providers)
+    if snapshot.libvirt is not None and not rules.keeps_providers(snapshot.libvirt):
+        raise NotSupportedError(
+            f"{found}, which gives it to guests itself, and libvirt {snapshot.libvirt} cannot "
+            "leave it there",
+            hint="needs libvirt 9.7.0 or newer on the host",
+        )
+    return Check("vfio", "ok", f"{found}, which gives it to guests itself: it stays there")
 
 
 def _is_wanted(snapshot: Snapshot, function: PciAddress) -> bool:

@@ -41,6 +41,7 @@ class DeviceSnapshot:
         present: libvirt lists it.
         driver: Bound now.
         attached_to: Instance that holds it.
+        is_vfio_provider: The driver, other than vfio-pci, gives it to guests itself.
     """
 
     device_id: str | None
@@ -48,12 +49,13 @@ class DeviceSnapshot:
     present: bool
     driver: str | None
     attached_to: str | None
+    is_vfio_provider: bool = False
 
 
 def take_snapshot(inventory: Inventory, host: HostView) -> Mapping[PciAddress, DeviceSnapshot]:
     """Read every endpoint of the host and every registered device."""
     seen = {
-        node.address: DeviceSnapshot(None, None, True, node.driver, None)
+        node.address: DeviceSnapshot(None, None, True, node.driver, None, node.is_vfio_provider)
         for node in host.list_node_devices()
         if rules.is_endpoint(node)
     }
@@ -65,6 +67,7 @@ def take_snapshot(inventory: Inventory, host: HostView) -> Mapping[PciAddress, D
             present=node is not None,
             driver=node.driver if node else None,
             attached_to=device.assignment.domain.instance if device.assignment else None,
+            is_vfio_provider=node is not None and node.is_vfio_provider,
         )
     return seen
 
@@ -105,7 +108,7 @@ def _new(then: str | None, now: str | None) -> bool:
 
 
 def _bound(seen: DeviceSnapshot) -> bool:
-    return rules.on_vfio(seen.driver)
+    return rules.on_vfio(seen.driver) or seen.is_vfio_provider
 
 
 class EventFeed:

@@ -138,7 +138,11 @@ class Inventory:
         """
         node = self.node_device(self._references.find(reference).pci_address)
         rules.check_assignable(node)
-        return self._view.hostdev_xml([each.address for each in self.in_scope(node, scope)])
+        taking = self.in_scope(node, scope)
+        return self._view.hostdev_xml(
+            [each.address for each in taking],
+            [each.address for each in taking if rules.is_vfio_provider(each)],
+        )
 
     def _registered(self) -> Mapping[PciAddress, Registration]:
         listed = self._registry.list_registrations(self._view.key(), {})

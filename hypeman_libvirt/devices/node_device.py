@@ -66,6 +66,8 @@ class NodeDevice:
         device_serial: PCIe Device Serial Number; None where it cannot be read.
         incarnation: Differs after each boot and each time the kernel finds the device anew; None
             where the service is not on the host.
+        is_vfio_provider: The driver is not vfio-pci and gives the device to guests itself; False
+            where the service is not on the host, too.
 
     Source: https://libvirt.org/formatnode.html
     """
@@ -94,6 +96,7 @@ class NodeDevice:
     subsystem: str | None = None
     device_serial: str | None = None
     incarnation: str | None = None
+    is_vfio_provider: bool = False
 
 
 @dataclass(frozen=True, slots=True)

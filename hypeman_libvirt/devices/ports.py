@@ -63,8 +63,13 @@ class HostView(Protocol):
     def has_vfio(self) -> bool | None:
         """Whether the hypervisor can pass PCI devices through; None where it does not say."""
 
-    def hostdev_xml(self, addresses: Sequence[PciAddress]) -> str:
-        """Return the element for ``virsh attach-device``, or several in one document."""
+    def hostdev_xml(
+        self, addresses: Sequence[PciAddress], unmanaged: Collection[PciAddress] = ()
+    ) -> str:
+        """Return the element for ``virsh attach-device``, or several in one document.
+
+        ``managed='no'`` for those that stay on their driver, ``managed='yes'`` for all others.
+        """
 
     def subscribe(self, wake: Callable[[], None]) -> None:
         """Have ``wake`` called, from any thread, after each change that libvirt announces."""
@@ -100,11 +105,17 @@ class HostChanges(Protocol):
         On a device that is on its host driver this unbinds and probes it again: never do that.
         """
 
-    def attach(self, domain: Domain, devices: Sequence[HostDeviceId]) -> None:
+    def attach(
+        self,
+        domain: Domain,
+        devices: Sequence[HostDeviceId],
+        unmanaged: Collection[HostDeviceId] = (),
+    ) -> None:
         """Attach those devices that the domain lacks: live and persistent, as the domain is.
 
-        ``managed='yes'``. Several PCI functions become functions of one guest slot. If one fails,
-        those that this call has given are taken out again before the error leaves.
+        ``managed='no'`` for those that stay on their driver, ``managed='yes'`` for all others.
+        Several PCI functions become functions of one guest slot. If one fails, those that this
+        call has given are taken out again before the error leaves.
 
         Raises:
             NoFreeSlotError: The domain has no free PCI slot.
@@ -132,6 +143,9 @@ class Host(Protocol):
 
     def key(self) -> str:
         """Return the UUID of the host, else the URI: what registrations are keyed by."""
+
+    def version(self) -> str:
+        """Return libvirt's version, such as ``9.0.0``."""
 
     def ping(self) -> None:
         """Raise if libvirt does not answer."""

@@ -96,5 +96,5 @@ def _registration(host: Host, node: NodeDevice, entry: MetadataEntry, clock: Clo
         serial=node.serial,
         fingerprint=fingerprint_all(host.read_node_devices()).get(node.address),
         iommu_group=node.iommu_group,
-        host_driver=node.driver if rules.on_host_driver(node) else None,
+        host_driver=rules.host_driver(node),
     )

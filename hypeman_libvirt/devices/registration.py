@@ -195,7 +195,7 @@ class Registrations:
             serial=node.serial,
             fingerprint=fingerprint_all(self._host.read_node_devices()).get(node.address),
             iommu_group=node.iommu_group,
-            host_driver=node.driver if rules.on_host_driver(node) else None,
+            host_driver=rules.host_driver(node),
             tags=dict(tags),
         )
 

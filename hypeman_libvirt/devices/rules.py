@@ -37,6 +37,10 @@ _HARMLESS_DRIVERS: Final = frozenset({"pcieport", "pci-stub", "shpchp"})
 Source: the kernel's ``driver_managed_dma``, in drivers/pci and Documentation/driver-api/vfio.rst.
 """
 
+VFIO_PCI: Final = "vfio-pci"
+KEEPS_PROVIDERS: Final = (9, 7, 0)
+"""The first libvirt that knows a VFIO provider other than vfio-pci."""
+
 IOMMU_HINT: Final = (
     "turn on VT-d or AMD-Vi in the firmware and add intel_iommu=on to the kernel command line "
     "(AMD needs no option), then reboot"
@@ -61,12 +65,42 @@ def on_vfio(driver: str | None) -> bool:
 
     Source: the kernel, drivers/vfio/pci.
     """
-    return driver is not None and driver.replace("_", "-").endswith("vfio-pci")
+    return driver is not None and driver.replace("_", "-").endswith(VFIO_PCI)
+
+
+def is_vfio_provider(node: NodeDevice) -> bool:
+    """Whether its driver, other than vfio-pci, gives it to guests: it must stay on that driver.
+
+    A remote host's are known by their name alone, so that NVIDIA's is not.
+    """
+    by_name = on_vfio(node.driver) and node.driver != VFIO_PCI
+    return node.is_vfio_provider or by_name
+
+
+def is_on_vfio(node: NodeDevice) -> bool:
+    """Whether a guest can have the device as it is: on vfio-pci, or on a provider of its own."""
+    return on_vfio(node.driver) or node.is_vfio_provider
 
 
 def on_host_driver(node: NodeDevice) -> bool:
     """Whether the host itself drives the device."""
-    return node.driver is not None and not on_vfio(node.driver)
+    return node.driver is not None and not is_on_vfio(node)
+
+
+def host_driver(node: NodeDevice) -> str | None:
+    """Return the driver to which the device belongs; None where it has none, or a vfio one."""
+    return None if on_vfio(node.driver) else node.driver
+
+
+def keeps_providers(libvirt: str) -> bool:
+    """Whether a libvirt leaves devices on drivers that are their own VFIO providers.
+
+    Args:
+        libvirt: Its version, such as ``9.0.0``.
+
+    Source: libvirt 9.7.0, virPCIDeviceGetCurrentDriverNameAndType(), which looks for ``vfio-dev``.
+    """
+    return tuple(map(int, libvirt.split("."))) >= KEEPS_PROVIDERS
 
 
 def is_endpoint(node: NodeDevice) -> bool:

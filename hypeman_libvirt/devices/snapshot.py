@@ -38,6 +38,7 @@ class Snapshot:
         physical_functions: Of virtual functions in ``taking``, by address.
         registered_functions: Virtual functions of ``taking`` that are registered.
         verdict: Where the registered card is; None for a device that is not registered.
+        libvirt: Its version, such as ``9.0.0``; None where it decides over nothing.
     """
 
     purpose: Purpose
@@ -54,17 +55,23 @@ class Snapshot:
     physical_functions: Mapping[PciAddress, NodeDevice] = field(default_factory=dict)
     registered_functions: Mapping[PciAddress, Registration] = field(default_factory=dict)
     verdict: Verdict | None = None
+    libvirt: str | None = None
 
     @property
     def todo(self) -> Sequence[NodeDevice]:
         """Members that the operation has to move; none when everything is as it should be."""
         if self.purpose == "bind":
-            return [node for node in self.taking if not rules.on_vfio(node.driver)]
+            return [node for node in self.taking if not rules.is_on_vfio(node)]
         if self.purpose in {"unbind", "unregister"}:
             return [node for node in self.taking if rules.on_vfio(node.driver)]
         if self.purpose == "attach":
             return [node for node in self.taking if not self._has_it(node)]
         return self.taking
+
+    @property
+    def providers(self) -> Sequence[NodeDevice]:
+        """Members of the scope that stay on their driver, which gives them to guests itself."""
+        return [node for node in self.taking if rules.is_vfio_provider(node)]
 
     @property
     def is_done(self) -> bool:
@@ -172,6 +179,7 @@ class SnapshotReader:
             physical_functions=self._physical_functions(taking),
             registered_functions=self._registered(functions),
             verdict=self.verdict(registration, node) if registration else None,
+            libvirt=self._libvirt(taking) if purpose == "attach" else None,
         )
 
     def verdict(self, registration: Registration, node: NodeDevice | None) -> Verdict:
@@ -205,8 +213,11 @@ class SnapshotReader:
 
     def _usage(self, devices: Collection[HostDeviceId], endpoints: Sequence[NodeDevice]) -> Usage:
         """Read who has the devices; with a device on vfio the host itself does nothing."""
-        asked = [each for each in endpoints if not rules.on_vfio(each.driver)]
+        asked = [each for each in endpoints if not rules.is_on_vfio(each)]
         return self._host.read_usage(devices, asked)
+
+    def _libvirt(self, taking: Sequence[NodeDevice]) -> str | None:
+        return self._host.version() if any(map(rules.is_vfio_provider, taking)) else None
 
     def _is_registered(self, registration: Registration) -> bool:
         return self._registry.find(registration.host, registration.id) is not None

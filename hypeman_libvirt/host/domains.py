@@ -53,7 +53,12 @@ class Domains:
         """Ask over this connection."""
         self._connection = connection
 
-    def attach(self, domain: Domain, addresses: Sequence[PciAddress]) -> None:
+    def attach(
+        self,
+        domain: Domain,
+        addresses: Sequence[PciAddress],
+        unmanaged: Collection[PciAddress] = (),
+    ) -> None:
         """Give devices to the domain where it does not have them yet, all or none.
 
         The definition goes first, since taking it back asks no guest. libvirt hot-plugs function
@@ -61,9 +66,9 @@ class Domains:
         """
         with ExitStack() as undo:
             if domain.persistent:
-                self._attach_to_definition(domain, addresses, undo)
+                self._attach_to_definition(domain, addresses, unmanaged, undo)
             if domain.active:
-                self._attach_to_guest(domain, addresses, undo)
+                self._attach_to_guest(domain, addresses, unmanaged, undo)
             undo.pop_all()
 
     def detach(self, domain: Domain, addresses: Sequence[PciAddress]) -> None:
@@ -95,27 +100,39 @@ class Domains:
         )
 
     def _attach_to_definition(
-        self, domain: Domain, addresses: Sequence[PciAddress], undo: ExitStack
+        self,
+        domain: Domain,
+        addresses: Sequence[PciAddress],
+        unmanaged: Collection[PciAddress],
+        undo: ExitStack,
     ) -> None:
         definition = self._read_xml(domain, live=False)
         missing = [each for each in addresses if definition.find(each) is None]
         undo.callback(self._take_from_definition, domain, missing)
+        hostdevs = build_functions(missing, definition, unmanaged)
         try:
-            for xml in build_functions(missing, definition):
+            for xml in hostdevs:
                 self._attach_device(domain, xml, _CONFIG)
         except NotSupportedError:
-            self._define(definition.with_hostdevs(build_functions(missing, definition)))
+            self._define(definition.with_hostdevs(hostdevs))
 
     def _attach_to_guest(
-        self, domain: Domain, addresses: Sequence[PciAddress], undo: ExitStack
+        self,
+        domain: Domain,
+        addresses: Sequence[PciAddress],
+        unmanaged: Collection[PciAddress],
+        undo: ExitStack,
     ) -> None:
         live = self._read_xml(domain, live=True)
         slots = list_hot_slots(live)
         missing = [each for each in addresses if live.find(each) is None]
         try:
             for address in missing:
-                with _undone(undo, self._take_from_guest, domain, address):
-                    self._attach_device(domain, build_hostdev(address, next(slots, None)), _LIVE)
+                managed = address not in unmanaged
+                bare = build_hostdev(address, managed=managed)
+                placed = build_hostdev(address, next(slots, None), managed=managed)
+                with _undone(undo, self._take_from_guest, domain, bare):
+                    self._attach_device(domain, placed, _LIVE)
         except NotSupportedError:
             if not domain.persistent:
                 raise
@@ -148,9 +165,9 @@ class Domains:
             self._detach_from_definition(domain, addresses, undo)
             undo.pop_all()
 
-    def _take_from_guest(self, domain: Domain, address: PciAddress) -> None:
+    def _take_from_guest(self, domain: Domain, xml: str) -> None:
         with _logged("the running domain", domain), suppress(NotAttachedError):
-            self._detach_device(domain, build_hostdev(address), _LIVE)
+            self._detach_device(domain, xml, _LIVE)
 
     def _give_again(self, domain: Domain, xml: str, flags: int) -> None:
         """Undo a detach with the very element; a guest that did not let go still has it."""

@@ -186,9 +186,11 @@ class LibvirtHost:
         """Return our entries in the domain's metadata."""
         return self._metadata.read_metadata(domain)
 
-    def hostdev_xml(self, addresses: Sequence[PciAddress]) -> str:
+    def hostdev_xml(
+        self, addresses: Sequence[PciAddress], unmanaged: Collection[PciAddress] = ()
+    ) -> str:
         """Return a ``<hostdev>``, or ``<devices>`` of several; one card in a proposed slot."""
-        return join_devices(build_functions(addresses))
+        return join_devices(build_functions(addresses, unmanaged=unmanaged))
 
     def changes(self) -> AbstractContextManager[HostChanges]:
         """Open a connection of its own for changes, and close it again."""
@@ -247,10 +249,15 @@ class LibvirtChanges:
         self._domains = domains
         self._domain_cache = domain_cache
 
-    def attach(self, domain: Domain, devices: Sequence[HostDeviceId]) -> None:
+    def attach(
+        self,
+        domain: Domain,
+        devices: Sequence[HostDeviceId],
+        unmanaged: Collection[HostDeviceId] = (),
+    ) -> None:
         """Give the devices to the domain."""
         with self._changing(domain):
-            self._domains.attach(domain, _pci_functions(devices))
+            self._domains.attach(domain, _pci_functions(devices), _pci_functions(unmanaged))
 
     def detach(self, domain: Domain, devices: Sequence[HostDeviceId]) -> None:
         """Ask for the devices back."""
@@ -277,7 +284,7 @@ def _select(
     return {device: assignments[device] for device in devices if device in assignments}
 
 
-def _pci_functions(devices: Sequence[HostDeviceId]) -> Sequence[PciAddress]:
+def _pci_functions(devices: Collection[HostDeviceId]) -> Sequence[PciAddress]:
     addresses = [each for each in devices if isinstance(each, PciAddress)]
     if len(addresses) < len(devices):
         raise NotSupportedError("mediated devices cannot be attached or detached yet")
@@ -301,9 +308,9 @@ def open_host(
     connection = Connection(uri, observe, keepalive=FOR_READS)
     if is_test_driver(uri):
         return _open_demo(connection)
-    complete = LocalMarkings().complete if is_local(uri) else as_it_is
-    node_devices, reader = NodeDevices(connection, complete), DomainReader(connection)
     here = (local_host or LocalHost()) if is_local(uri) else None
+    complete = as_it_is if here is None else LocalMarkings(here.root).complete
+    node_devices, reader = NodeDevices(connection, complete), DomainReader(connection)
     new_trace = _trace_on(connection, node_devices, here)
     local = domain_directories(uri, os.environ) if is_local(uri) else None
     caches = None

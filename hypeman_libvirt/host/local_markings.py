@@ -1,4 +1,4 @@
-"""What the kernel of this host knows of a card's identity, and libvirt does not."""
+"""What the kernel of this host knows of a card and its driver, and libvirt does not."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from hypeman_libvirt.devices.node_device import NodeDevice
+from hypeman_libvirt.host.usage.sysfs import provides_vfio
 
 _EXTENDED: Final = 0x100
 """Where extended capabilities begin in config space."""
@@ -26,7 +27,7 @@ Source: fs/kernfs, commit 40430452fd5d.
 
 
 class LocalMarkings:
-    """Reads subsystem ids, serial number and incarnation from ``/sys``.
+    """Reads subsystem ids, serial number, incarnation and who provides VFIO from ``/sys``.
 
     What cannot be read is unknown. Config space beyond 64 bytes is root's.
     """
@@ -59,6 +60,7 @@ class LocalMarkings:
             subsystem=self._subsystem(node.path, incarnation),
             device_serial=serial,
             incarnation=incarnation,
+            is_vfio_provider=provides_vfio(self._root + node.path, node.driver),
         )
 
     def _is_here(self, node: NodeDevice) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -80,6 +80,10 @@ class TestDriverNodeDevices(NodeDevices):
         with self._lock:
             return self._drivers.get(address)
 
+    def is_vfio_provider(self, _address: PciAddress, _driver: str | None) -> bool:
+        """Know of none: the test driver's devices are in no sysfs."""
+        return False
+
     def addresses(self) -> None:
         """Return None: the test driver announces its node devices."""
 
@@ -132,9 +136,14 @@ class TestDriverDomains(Domains):
         super().__init__(connection)
         self._node_devices = node_devices
 
-    def attach(self, domain: Domain, addresses: Sequence[PciAddress]) -> None:
+    def attach(
+        self,
+        domain: Domain,
+        addresses: Sequence[PciAddress],
+        unmanaged: Collection[PciAddress] = (),
+    ) -> None:
         """Give devices to the domain, and to vfio-pci if it runs."""
-        super().attach(domain, addresses)
+        super().attach(domain, addresses, unmanaged)
         self._node_devices.follow_domains()
 
     def detach(self, domain: Domain, addresses: Sequence[PciAddress]) -> None:

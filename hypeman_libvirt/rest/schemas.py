@@ -136,7 +136,7 @@ class DeviceOut(BaseModel):
         return cls.model_validate(
             {
                 "id": registration.id,
-                "bound_to_vfio": device.node is not None and rules.on_vfio(device.node.driver),
+                "bound_to_vfio": device.node is not None and rules.is_on_vfio(device.node),
                 "created_at": registration.created_at.astimezone(UTC).replace(microsecond=0),
                 "device_id": hardware.device_id,
                 "iommu_group": group,

@@ -115,6 +115,34 @@ def test_hazard_6_only_what_libvirt_detached_goes_back(
     assert (fake_host.driver(L4), fake_host.driver(NIC)) == ("vfio-pci", "mlx5_core")
 
 
+VERSIONS = {"9.0": 9_000_000, "11.3": 11_003_000}
+
+
+@pytest.fixture(params=VERSIONS)
+def version(request: pytest.FixtureRequest, fake_host: FakeHost) -> str:
+    """A libvirt on a host whose GPU is on a driver that is its own VFIO provider."""
+    fake_host.libvirt = VERSIONS[request.param]
+    fake_host.provides_vfio(L4)
+    return str(request.param)
+
+
+def test_an_unmanaged_device_on_a_provider(fake_host: FakeHost, version: str) -> None:
+    guest = fake_host.add_domain("vm", hostdevs=[L4], managed=False)
+    if version == "9.0":
+        assert code_of(lambda: fake_host.virsh_start("vm"))[0] == 55
+    else:
+        fake_host.virsh_start("vm")
+    assert guest.active == (version == "11.3")
+    assert fake_host.driver(L4) == "nvidia"
+
+
+def test_a_managed_device_on_a_provider_loses_it(fake_host: FakeHost, version: str) -> None:
+    fake_host.add_domain("vm", hostdevs=[L4], running=True)
+    assert fake_host.driver(L4) == "vfio-pci"
+    fake_host.virsh_destroy("vm")
+    assert fake_host.driver(L4) == {"9.0": None, "11.3": "vfio-pci"}[version]
+
+
 def test_hazard_9_a_stale_entry_is_listed_and_cannot_be_read(
     fake_host: FakeHost, connection: fake_libvirt.virConnect
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Sequence
 
 import libvirt
 import pytest
@@ -125,6 +126,18 @@ def test_a_group_goes_into_a_definition_and_out_again(host: LibvirtHost) -> None
         assert {GPU, AUDIO} < set(host.list_assignments())
         changes.detach(training, [GPU, AUDIO])
     assert not {GPU, AUDIO} & set(host.list_assignments())
+
+
+@pytest.mark.parametrize(("unmanaged", "expected"), [((), [True, True]), ([GPU], [False, True])])
+def test_what_stays_on_its_driver_is_written_unmanaged(
+    host: LibvirtHost, unmanaged: Sequence[PciAddress], expected: list[bool]
+) -> None:
+    training = domain(host, "training")
+    with host.changes() as changes:
+        changes.attach(training, [GPU, AUDIO], unmanaged)
+        assignments = host.list_assignments()
+        assert [assignments[each][0].managed for each in (GPU, AUDIO)] == expected
+        changes.detach(training, [GPU, AUDIO])
 
 
 def test_attaching_and_detaching_twice_changes_nothing(host: LibvirtHost) -> None:

@@ -29,7 +29,7 @@ CODES: Final = {
     "in_use": {"in_use"},
     "sriov": {"sriov_active", "vfio_unavailable"},
     "group": {"iommu_group_conflict"},
-    "vfio": {"vfio_unavailable"},
+    "vfio": {"vfio_unavailable", "not_supported"},
 }
 """What an operation may answer that a check has stopped."""
 
@@ -57,11 +57,12 @@ class State:
     purpose: Literal["attach", "bind"]
     event: Literal["none", "vanished", "replaced"]
     iommu: bool
+    libvirt: int
 
 
 functions = st.builds(
     Function,
-    driver=st.sampled_from(["nvidia", "vfio-pci", None]),
+    driver=st.sampled_from(["nvidia", "vfio-pci", "mlx5_vfio_pci", None]),
     class_code=st.sampled_from(["030200", "040300", "020000", "060400"]),
     assignment=st.none()
     | st.tuples(
@@ -80,12 +81,14 @@ states = st.builds(
     purpose=st.sampled_from(["attach", "bind"]),
     event=st.sampled_from(["none", "none", "none", "vanished", "replaced"]),
     iommu=st.booleans() | st.just(True),
+    libvirt=st.sampled_from([9_000_000, 11_003_000]),
 )
 
 
 def build(state: State) -> FakeHost:
     """Make the host before anything is assigned on it: registered devices are endpoints."""
     host = FakeHost()
+    host.libvirt = state.libvirt
     for number, function in enumerate(state.functions):
         class_code = "030200" if number == 0 else function.class_code
         facts: PciFacts = {"class_code": class_code, "group": 41}

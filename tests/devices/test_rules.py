@@ -39,6 +39,33 @@ def test_other_drivers_are_not_vfio(driver: str | None) -> None:
     assert not rules.on_vfio(driver)
 
 
+@pytest.mark.parametrize(
+    ("driver", "in_sysfs", "provider", "ready"),
+    [
+        ("nvidia", True, True, True),
+        ("nvidia", False, False, False),
+        ("mlx5_vfio_pci", False, True, True),
+        ("vfio-pci", False, False, True),
+        (None, False, False, False),
+    ],
+)
+def test_a_provider_is_known_from_sysfs_or_by_its_name(
+    driver: str | None, in_sysfs: bool, provider: bool, ready: bool
+) -> None:
+    device = node(driver=driver, is_vfio_provider=in_sysfs)
+    assert rules.is_vfio_provider(device) == provider
+    assert rules.is_on_vfio(device) == ready
+    assert rules.is_obstacle(device) == (driver is not None and not ready)
+
+
+@pytest.mark.parametrize(
+    ("version", "keeps"),
+    [("9.0.0", False), ("9.6.9", False), ("9.7.0", True), ("10.0.0", True), ("11.3.0", True)],
+)
+def test_libvirt_leaves_devices_on_providers_since_9_7(version: str, keeps: bool) -> None:
+    assert rules.keeps_providers(version) == keeps
+
+
 def test_bridges_and_class_06_are_no_endpoints() -> None:
     assert not rules.is_endpoint(node(is_bridge=True))
     assert not rules.is_endpoint(node(class_code=0x060100))

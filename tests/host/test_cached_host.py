@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 
 from hypeman_libvirt.devices.address import PciAddress
 from hypeman_libvirt.devices.errors import LibvirtUnavailableError
+from hypeman_libvirt.devices.node_device import NodeDevice
 from hypeman_libvirt.host.assignments import DomainReader
 from hypeman_libvirt.host.cache.domains import DomainCache
 from hypeman_libvirt.host.cache.node_devices import NodeDeviceCache
@@ -32,6 +33,14 @@ class Kernel:
     def driver(self, address: PciAddress) -> str | None:
         found = [each for each in self.host.functions() if each.address == str(address)]
         return found[0].driver if found else None
+
+    def is_vfio_provider(self, address: PciAddress, driver: str | None) -> bool:
+        found = [each for each in self.host.functions() if each.address == str(address)]
+        return driver is not None and any(each.is_vfio_provider for each in found)
+
+    def complete(self, node: NodeDevice) -> NodeDevice:
+        provider = self.is_vfio_provider(node.address, node.driver)
+        return replace(node, is_vfio_provider=provider)
 
     def addresses(self) -> set[str]:
         return {each.address for each in self.host.functions()}
@@ -64,7 +73,9 @@ class CachedWorld:
         self._more = threading.Condition()
         connection = Connection(host.uri)
         self.connection = connection
-        self.nodes = NodeDeviceCache(connection, NodeDevices(connection), Kernel(host))
+        kernel = Kernel(host)
+        node_devices = NodeDevices(connection, kernel.complete)
+        self.nodes = NodeDeviceCache(connection, node_devices, kernel)
         self.domains = DomainCache(
             connection, DomainReader(connection), lambda: lambda _: None, self.files.read
         )
@@ -129,6 +140,17 @@ def test_a_driver_that_somebody_changed_in_sysfs_is_in_the_next_answer(
     cached.host.set_driver("0000:41:00.0", driver)
     drivers = {each.address: each.driver for each in cached.nodes.list_devices()}
     assert (drivers[L4], drivers[GPU]) == (driver, driver)
+
+
+def test_a_driver_that_provides_vfio_itself_is_in_the_next_answer(cached: CachedWorld) -> None:
+    cached.host.provides_vfio(str(L4))
+    found = cached.nodes.find(L4)
+    assert found is not None
+    assert found.is_vfio_provider
+    cached.host.provides_vfio(str(GPU))
+    providers = {each.address for each in cached.nodes.list_devices() if each.is_vfio_provider}
+    assert providers == {L4, GPU}
+    assert cached.asked(cached.nodes.list_devices) == 0
 
 
 def test_of_a_driver_that_changed_only_that_device_is_asked(cached: CachedWorld) -> None:

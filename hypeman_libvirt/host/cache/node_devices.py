@@ -14,6 +14,7 @@ from hypeman_libvirt.devices.node_device import NodeDevice
 from hypeman_libvirt.host.cache.event_cache import EventCache
 from hypeman_libvirt.host.connection import Announcement, Connection
 from hypeman_libvirt.host.node_devices import NodeDevices
+from hypeman_libvirt.host.usage.sysfs import provides_vfio
 
 _SYSFS: Final = Path("/sys/bus/pci/devices")
 
@@ -26,6 +27,9 @@ class DriverReader(Protocol):
 
     def driver(self, address: PciAddress) -> str | None:
         """Return the driver; None without one, and where there is no function."""
+
+    def is_vfio_provider(self, address: PciAddress, driver: str | None) -> bool:
+        """Whether the driver, other than vfio-pci, gives the function to guests itself."""
 
     def addresses(self) -> AbstractSet[str] | None:
         """Return every address that has a function; None if libvirt's announcements must do."""
@@ -47,6 +51,10 @@ class SysfsDrivers:
             return os.path.basename(os.readlink(f"{self._directory}/{address}/driver"))  # noqa: PTH115, PTH119 - a third of pathlib's time, and this is asked for each device
         except OSError:
             return None
+
+    def is_vfio_provider(self, address: PciAddress, driver: str | None) -> bool:
+        """Look into the function's directory."""
+        return provides_vfio(f"{self._directory}/{address}", driver)
 
     def addresses(self) -> AbstractSet[str]:
         """List the directory."""
@@ -96,7 +104,7 @@ class NodeDeviceCache:
             self._cache.invalidate()
             known = self._by_address()
         for node in known.values():
-            if node.driver != self._drivers.driver(node.address):
+            if self._is_driven_otherwise(node):
                 self._cache.invalidate(node.node_name)
         return list(self._by_address().values())
 
@@ -111,10 +119,15 @@ class NodeDeviceCache:
             self._cache.invalidate()
 
     def _has_moved(self, node: NodeDevice) -> bool:
-        if node.driver != self._drivers.driver(node.address):
+        if self._is_driven_otherwise(node):
             return True
         listed = self._drivers.addresses() if node.driver is None else None
         return listed is not None and str(node.address) not in listed
+
+    def _is_driven_otherwise(self, node: NodeDevice) -> bool:
+        driver = self._drivers.driver(node.address)
+        provider = self._drivers.is_vfio_provider(node.address, driver)
+        return (node.driver, node.is_vfio_provider) != (driver, provider)
 
     def _kernel_has(self, address: PciAddress) -> bool:
         """Whether the kernel has a function that libvirt has not announced, or not yet."""

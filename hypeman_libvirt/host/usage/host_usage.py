@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 
 from hypeman_libvirt.devices.node_device import HostUse, NodeDevice
-from hypeman_libvirt.devices.rules import on_vfio
+from hypeman_libvirt.devices.rules import is_on_vfio
 from hypeman_libvirt.host.usage.console import list_console_uses
 from hypeman_libvirt.host.usage.guest_usage import UntracedDevice, may_carry
 from hypeman_libvirt.host.usage.local_host import LocalHost, LocalHostSnapshot
@@ -50,7 +50,7 @@ class HostUsage:
 
         Raises: whatever ``list_tree`` raises.
         """
-        asked = [device for device in devices if not on_vfio(device.driver)]
+        asked = [device for device in devices if not is_on_vfio(device)]
         if not asked:
             return ()
         tree = self._list_tree()

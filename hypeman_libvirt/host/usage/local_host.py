@@ -57,6 +57,7 @@ class LocalHost:
         read_interfaces: Callable[[], Sequence[Interface]] = read_interfaces,
     ) -> None:
         """Take the place of ``/sys`` and ``/proc``, and who to ask for the interfaces."""
+        self.root = root
         self.files = LocalFiles(root)
         self._read_interfaces = read_interfaces
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from hypeman_libvirt.devices.address import PciAddress
 from hypeman_libvirt.devices.errors import InvalidPciAddressError
+from hypeman_libvirt.devices.rules import VFIO_PCI
 
 
 class LocalFiles:
@@ -53,6 +54,16 @@ class LocalFiles:
 
     def _below_root(self, path: str) -> Path:
         return self._root / path.lstrip("/")
+
+
+def provides_vfio(directory: str, driver: str | None) -> bool:
+    """Whether the driver of a PCI function, other than vfio-pci, gives it to guests itself.
+
+    Source: the kernel's drivers/vfio/vfio_main.c, vfio_alloc_device(), since 6.1.
+    """
+    if driver in {None, VFIO_PCI}:
+        return False
+    return os.path.isdir(f"{directory}/vfio-dev")  # noqa: PTH112 - asked for each device
 
 
 def list_endpoints(path: str) -> frozenset[PciAddress]:

@@ -119,16 +119,22 @@ class DomainXml:
 
 
 def build_hostdev(
-    address: PciAddress, guest: PciAddress | None = None, *, multifunction: bool = False
+    address: PciAddress,
+    guest: PciAddress | None = None,
+    *,
+    managed: bool = True,
+    multifunction: bool = False,
 ) -> str:
-    """Write ``<hostdev managed='yes'>`` for a PCI function.
+    """Write ``<hostdev>`` for a PCI function.
 
     Args:
         address: On the host.
         guest: In the guest; libvirt chooses one if it is None.
+        managed: libvirt is to bind it to vfio-pci, and to give it back.
         multifunction: The guest probes for more functions in this slot.
     """
-    hostdev = etree.Element("hostdev", mode="subsystem", type="pci", managed="yes")
+    hostdev = etree.Element("hostdev", mode="subsystem", type="pci")
+    hostdev.set("managed", "yes" if managed else "no")
     source = etree.SubElement(hostdev, "source")
     etree.SubElement(source, "address", _write_address(address))
     if guest is not None:

@@ -5,7 +5,7 @@ Source: libvirt's docs/pci-hotplug.rst.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import groupby
 from typing import Final
 
@@ -26,7 +26,9 @@ _PROPOSED_SLOTS: Final = range(0x10, 0x1C)
 
 
 def build_functions(
-    addresses: Sequence[PciAddress], definition: DomainXml | None = None
+    addresses: Sequence[PciAddress],
+    definition: DomainXml | None = None,
+    unmanaged: Collection[PciAddress] = (),
 ) -> Sequence[str]:
     """Write ``<hostdev>`` elements; functions of one host slot become functions of one guest slot.
 
@@ -34,15 +36,16 @@ def build_functions(
         addresses: On the host.
         definition: Of the domain for its next start, to find a free slot in; without one the
             slot is a proposal.
+        unmanaged: Those that stay on their driver.
     """
     slots = _propose_slots() if definition is None else _list_cold_slots(definition)
     elements: list[str] = []
     for _, functions in groupby(sorted(addresses), key=_slot):
         together = list(functions)
         if len(together) == 1:
-            elements.append(build_hostdev(together[0]))
+            elements.append(build_hostdev(together[0], managed=together[0] not in unmanaged))
         else:
-            elements.extend(_build_together(together, next(slots, None)))
+            elements.extend(_build_together(together, next(slots, None), unmanaged))
     return elements
 
 
@@ -70,14 +73,17 @@ def shares_slot(live: DomainXml, address: PciAddress) -> bool:
     return taken.count(slot) > 1
 
 
-def _build_together(functions: Sequence[PciAddress], slot: PciAddress | None) -> Iterator[str]:
+def _build_together(
+    functions: Sequence[PciAddress], slot: PciAddress | None, unmanaged: Collection[PciAddress]
+) -> Iterator[str]:
     """Write the functions as they are on the host; a guest finds none in a slot without a 0."""
     numbers = [each.function for each in functions]
     if 0 not in numbers:
         numbers = list(range(len(functions)))
     for address, number in zip(functions, numbers, strict=True):
         guest = None if slot is None else PciAddress(slot.domain, slot.bus, slot.slot, number)
-        yield build_hostdev(address, guest, multifunction=number == 0)
+        managed = address not in unmanaged
+        yield build_hostdev(address, guest, managed=managed, multifunction=number == 0)
 
 
 def _propose_slots() -> Iterator[PciAddress]:
