@@ -98,7 +98,7 @@ def _make(target: Path, libvirt: str) -> None:
     lines = sources.lines(libvirt)
     _install_packages(root, libvirt, lines)
     kernel = next((root / "lib/modules").iterdir()).name
-    _compile_module(root, kernel, lines)
+    _compile_modules(root, kernel, lines)
     _configure(root)
     shutil.copy(root / f"boot/vmlinuz-{kernel}", target / "vmlinuz")
     _make_initramfs(root, kernel, target / "initramfs.cpio")
@@ -120,17 +120,17 @@ def _install_packages(root: Path, libvirt: str, lines: list[str]) -> None:
     )
 
 
-def _compile_module(root: Path, kernel: str, lines: list[str]) -> None:
-    """Build vlab_pci with the compiler of the guest's kernel, whatever this machine has."""
-    module = root / f"lib/modules/{kernel}/extra/vlab_pci.ko"
-    module.parent.mkdir()
+def _compile_modules(root: Path, kernel: str, lines: list[str]) -> None:
+    """Build the modules with the compiler of the guest's kernel, whatever this machine has."""
+    target = root / f"lib/modules/{kernel}/extra"
+    target.mkdir()
     script = f"""set -e
     mkdir "$1/module"
-    cp '{_GUEST}/vlab_pci.c' "$1/module"
-    echo 'obj-m := vlab_pci.o' > "$1/module/Makefile"
+    cp '{_GUEST}'/*.c "$1/module"
+    echo 'obj-m := vlab_pci.o vlab_vgpu.o' > "$1/module/Makefile"
     ln -s mawk "$1/usr/bin/awk"
     chroot "$1" make -s -C '/usr/src/linux-headers-{kernel}' M=/module modules >&2
-    cp "$1/module/vlab_pci.ko" '{module}\'"""
+    cp "$1"/module/*.ko '{target}'"""
     run(
         *("mmdebstrap", "--mode=root", "--variant=extract", "--format=null", "--quiet"),
         f"--include={','.join([*_COMPILER, f'linux-headers-{kernel}'])}",
