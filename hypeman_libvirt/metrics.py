@@ -33,7 +33,7 @@ class Metrics:
         """Begin with all at zero, and say which version it is."""
         self._version = version
         self._registry = CollectorRegistry()
-        self._hosts: list[Collector] = []
+        self._collectors: list[Collector] = []
         self._requests = Histogram(
             f"{PREFIX}_http_request_duration_seconds",
             "Time from a request to the end of its answer.",
@@ -98,8 +98,14 @@ class Metrics:
             announced: Whether libvirt announces changes, by what changes.
         """
         host = _HostCollector(service, count_losses, announced, self._version)
-        self._hosts.append(host)
+        self._collectors.append(host)
         self._registry.register(host)
+
+    def watch_log(self, count_dropped: Callable[[], int]) -> None:
+        """Report how many lines of the log were dropped so far."""
+        log = _LogCollector(count_dropped)
+        self._collectors.append(log)
+        self._registry.register(log)
 
     def render(self) -> bytes:
         """Return everything in Prometheus' text format.
@@ -112,9 +118,24 @@ class Metrics:
             return generate_latest(self._registry)
         added_up = CollectorRegistry()
         MultiProcessCollector(added_up)  # type: ignore[no-untyped-call]
-        for each in self._hosts:
+        for each in self._collectors:
             added_up.register(each)
         return generate_latest(added_up)
+
+
+class _LogCollector(Collector):
+    """Asks the log at each scrape."""
+
+    def __init__(self, count_dropped: Callable[[], int]) -> None:
+        self._count_dropped = count_dropped
+
+    def collect(self) -> Iterator[Metric]:
+        """Report what was dropped."""
+        yield CounterMetricFamily(
+            f"{PREFIX}_log_lines_dropped",
+            "Lines of the log that were dropped, because whoever reads it is too slow.",
+            self._count_dropped(),
+        )
 
 
 class _HostCollector(Collector):

@@ -16,9 +16,9 @@ from click.shell_completion import (
     split_arg_string,
 )
 
-from hypeman_libvirt.cli.printable import printable
 from hypeman_libvirt.cli.service import API_KEY_VARIABLE, BASE_URL_VARIABLE
 from hypeman_libvirt.defaults import BASE_URL
+from hypeman_libvirt.printable import printable
 
 if TYPE_CHECKING:
     from hypeman_libvirt.cli.api_client import ApiClient

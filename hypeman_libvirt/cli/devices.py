@@ -17,9 +17,9 @@ from hypeman_libvirt.cli.completion import complete_any, complete_domain, comple
 from hypeman_libvirt.cli.groups import Group
 from hypeman_libvirt.cli.output import print_facts, print_json, print_table
 from hypeman_libvirt.cli.parameters import read_tags
-from hypeman_libvirt.cli.printable import printable
 from hypeman_libvirt.cli.service import Service, pass_service, service_options
 from hypeman_libvirt.cli.wording import in_flags
+from hypeman_libvirt.printable import printable
 
 if TYPE_CHECKING:
     from hypeman_libvirt.cli.api_client import ApiClient

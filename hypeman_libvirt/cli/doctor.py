@@ -12,8 +12,8 @@ import click
 from hypeman_libvirt.cli import parameters
 from hypeman_libvirt.cli.failures import explained
 from hypeman_libvirt.cli.output import console, print_json, print_table
-from hypeman_libvirt.cli.printable import printable
 from hypeman_libvirt.cli.world import CommandWorld, pass_world
+from hypeman_libvirt.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

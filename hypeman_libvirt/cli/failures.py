@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from hypeman_libvirt.cli.printable import printable
+from hypeman_libvirt.printable import printable
 
 
 def complain(message: str) -> None:

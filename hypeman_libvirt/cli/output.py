@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from hypeman_libvirt.cli.printable import printable
+from hypeman_libvirt.printable import printable
 
 if TYPE_CHECKING:
     from rich.console import Console

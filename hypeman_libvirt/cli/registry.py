@@ -14,8 +14,8 @@ from hypeman_libvirt.cli import parameters
 from hypeman_libvirt.cli.failures import explained
 from hypeman_libvirt.cli.groups import Group
 from hypeman_libvirt.cli.output import print_answer, print_json
-from hypeman_libvirt.cli.printable import printable
 from hypeman_libvirt.cli.world import CommandWorld, pass_world
+from hypeman_libvirt.printable import printable
 
 if TYPE_CHECKING:
     from hypeman_libvirt.devices.model import Registration

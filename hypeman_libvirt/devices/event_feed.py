@@ -163,11 +163,18 @@ class EventFeed:
         return len(self._listeners)
 
     @contextmanager
-    def listen(self, last_event_id: str | None) -> Iterator[Iterator[Event | None]]:
+    def listen(
+        self, last_event_id: str | None, until: int | None = None
+    ) -> Iterator[Iterator[Event | None]]:
         """Yield events as they come, those after ``last_event_id`` first; None as sign of life.
 
         An id that is not remembered any more, or of another run of the service, starts with what
-        comes next. The iterator ends when the reader is too slow and when the service closes.
+        comes next. The iterator ends when the reader is too slow, when the service closes, and at
+        a time.
+
+        Args:
+            last_event_id: Of the last event that the listener has seen.
+            until: Seconds since 1970 at which it ends; None for never.
 
         Raises:
             TooManyListenersError: As many as are allowed listen already.
@@ -184,7 +191,7 @@ class EventFeed:
             self._listeners.append(events)
         try:
             self._start()
-            yield self._stream(missed, events)
+            yield self._stream(missed, events, until)
         finally:
             self._leave(events)
 
@@ -282,18 +289,28 @@ class EventFeed:
         events.put_nowait(None)
 
     def _stream(
-        self, missed: list[Event], events: queue.Queue[Event | None]
+        self, missed: list[Event], events: queue.Queue[Event | None], until: int | None
     ) -> Iterator[Event | None]:
         yield from missed
         for _ in range(_LONGEST_STREAM):
+            remaining = self._remaining(until)
+            if remaining <= 0:
+                return
             try:
-                event = events.get(timeout=self._heartbeat)
+                event = events.get(timeout=remaining)
             except queue.Empty:
                 yield None
                 continue
             if event is None:
                 return
             yield event
+
+    def _remaining(self, until: int | None) -> float:
+        """Return how many seconds a listener waits for an event before it gets a sign of life."""
+        now = self._clock().timestamp()
+        if until is None or until > now + self._heartbeat:
+            return self._heartbeat
+        return until - now
 
     def _missed(self, last_event_id: str | None) -> list[Event]:
         epoch, _, number = (last_event_id or "").rpartition("-")

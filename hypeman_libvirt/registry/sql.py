@@ -15,6 +15,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from hypeman_libvirt.devices.address import HostDeviceId, PciAddress
 from hypeman_libvirt.devices.errors import ConflictError, RegistryUnavailableError
 from hypeman_libvirt.devices.model import Registration
+from hypeman_libvirt.devices.rules import MAX_NAME
 from hypeman_libvirt.registry.errors import reason
 from hypeman_libvirt.registry.fingerprints import read_fingerprint, write_fingerprint
 from hypeman_libvirt.registry.opening import open_engine, serialize
@@ -156,6 +157,8 @@ class SqlRegistry:
         """Look up by exact id, then by exact name: never both, for no name equals an id."""
         if not (reference.isascii() and reference.isprintable()):
             return None  # no id or name has such characters, and some databases refuse them
+        if len(reference) > MAX_NAME:
+            return None  # none is so long, and what is looked up stays in memory
         return self._first(_BY_REFERENCE, host, reference)
 
     def find_by_address(self, host: str, address: PciAddress) -> Registration | None:

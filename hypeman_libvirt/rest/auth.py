@@ -34,10 +34,12 @@ class Identity:
     Attributes:
         subject: The ``sub`` claim; None without one.
         permissions: Those granted, ``*`` for all.
+        expires: Until when, in seconds since 1970; None for ever.
     """
 
     subject: str | None
     permissions: frozenset[str]
+    expires: int | None = None
 
     def require(self, access: Access) -> None:
         """Let pass who has the permission.
@@ -92,19 +94,22 @@ class BearerAuth:
 
     def identify(self, authorization: str | None) -> Identity:
         """Verify ``Bearer <token>`` and read its claims."""
-        identity, expires = self._read_once(_token_in(authorization))
-        if expires is not None and expires <= self._clock():
+        identity = self._read_once(_token_in(authorization))
+        if identity.expires is not None and identity.expires <= self._clock():
             raise _expired()
         return identity
 
-    def _read(self, token: str) -> tuple[Identity, float | None]:
-        """Return who the token's bearer is, and until when. What is not valid is not remembered."""
+    def _read(self, token: str) -> Identity:
+        """Return who the token's bearer is. What is not valid is not remembered."""
         claims = self._verify(token)
         if not claims.keys().isdisjoint(_REGISTRY_CLAIMS):
             raise UnauthorizedError("this is a registry token; it does not open the device API")
         subject, expires = claims.get("sub"), claims.get("exp")
-        identity = Identity(subject if isinstance(subject, str) else None, _permissions_in(claims))
-        return identity, None if expires is None else int(expires)
+        return Identity(
+            subject if isinstance(subject, str) else None,
+            _permissions_in(claims),
+            None if expires is None else int(expires),
+        )
 
     def _verify(self, token: str) -> dict[str, Any]:
         try:

@@ -28,7 +28,11 @@ class Events:
         resp.content_type = "text/event-stream"
         resp.set_header("Cache-Control", "no-cache")
         resp.set_header("X-Accel-Buffering", "no")  # nginx would hold events back
-        resp.stream = EventStream(self._event_feed.listen(req.get_header("Last-Event-ID")))
+        resp.stream = EventStream(
+            self._event_feed.listen(
+                req.get_header("Last-Event-ID"), until=req.context.hypeman_expires
+            )
+        )
 
 
 class EventStream:

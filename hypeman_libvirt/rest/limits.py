@@ -26,6 +26,9 @@ class Limits:
     Each kind has as many places as are allowed. Reads may use the places of the others too, but
     those are never in the way of ``reads`` of them. A request that finds no place waits for as
     long as others come and go; once nothing has moved for a moment it is refused.
+
+    One caller gets half of the places to follow events, so that whoever reconnects again and again
+    locks nobody else out.
     """
 
     def __init__(
@@ -56,30 +59,49 @@ class Limits:
         self._monotonic = monotonic
         self._moved = threading.Condition()
         self._inside: Counter[Waits] = Counter()
+        self._follow: Counter[str | None] = Counter()
+        self._most_of_one = (followers + 1) // 2
         self._last_move: dict[Waits, float] = dict.fromkeys(self._most, monotonic())
 
-    def enter(self, waits: Waits) -> None:
+    def enter(self, waits: Waits, caller: str | None = None) -> None:
         """Take a place; ``leave`` gives it back.
+
+        Args:
+            waits: What for.
+            caller: Who asks; None where everybody may do everything.
 
         Raises:
             OverloadedError: None is free, and nothing moves.
-            TooManyListenersError: Likewise, of streams of events.
+            TooManyListenersError: Likewise, of streams of events; or the caller has too many.
         """
         with self._moved:
+            self._refuse_greed(waits, caller)
             while not self._has_place(waits):
                 remaining = self._last_relevant_move(waits) + self._patience - self._monotonic()
                 if remaining <= 0:
                     raise self._refusal(waits)
                 self._moved.wait(remaining)
             self._inside[waits] += 1
+            self._follow[caller] += waits == "follow"
             self._last_move[waits] = self._monotonic()
 
-    def leave(self, waits: Waits) -> None:
+    def leave(self, waits: Waits, caller: str | None = None) -> None:
         """Give a place back."""
         with self._moved:
             self._inside[waits] -= 1
+            self._follow[caller] -= waits == "follow"
+            if not self._follow[caller]:
+                del self._follow[caller]
             self._last_move[waits] = self._monotonic()
             self._moved.notify_all()
+
+    def _refuse_greed(self, waits: Waits, caller: str | None) -> None:
+        if waits != "follow" or caller is None or self._follow[caller] < self._most_of_one:
+            return
+        raise TooManyListenersError(
+            f"{self._most_of_one} clients listen already with this token or subject",
+            hint="close one of them; one that has gone is noticed within a minute",
+        )
 
     def _has_place(self, waits: Waits) -> bool:
         has_kind = self._inside[waits] < self._most[waits]

@@ -73,22 +73,25 @@ class Guard:
         params: Mapping[str, str],
     ) -> None:
         """Respond while a place is taken; a stream holds it until its end."""
-        self._limits.enter(waits)
+        caller = req.env.get("hypeman.subject") or req.get_header("Authorization")
+        self._limits.enter(waits, caller)
+        leave = partial(self._limits.leave, waits, caller)
         try:
             responder(req, resp, **params)
         except BaseException:
-            self._limits.leave(waits)
+            leave()
             raise
         if isinstance(resp.stream, EventStream):
-            resp.stream = HeldStream(resp.stream, partial(self._limits.leave, waits))
+            resp.stream = HeldStream(resp.stream, leave)
         else:
-            self._limits.leave(waits)
+            leave()
 
     def _let_in(self, req: falcon.Request, access: Access) -> None:
         identity = self._auth.identify(req.get_header("Authorization"))
         req.env["hypeman.subject"] = identity.subject  # likewise
         identity.require(access)
         req.context.hypeman_caller = Caller(identity.subject, is_retry(req))
+        req.context.hypeman_expires = identity.expires
 
 
 class ProtectedRoute:

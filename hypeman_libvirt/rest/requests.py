@@ -28,6 +28,8 @@ MAX_BODY: Final = 1024 * 1024
 BodyT = TypeVar("BodyT", bound=pydantic.BaseModel)
 IGNORED_FIELDS: Final = "X-Ignored-Fields"
 _MOST_NAMES: Final = 10
+_MOST_DETAILS: Final = 20
+"""Problems of one body that an answer names."""
 _LONGEST_NAME: Final = 40
 """Characters of a field's name that are repeated."""
 _TOKEN: Final = re.compile(r"[A-Za-z*][A-Za-z0-9!#$%&'*+.^_`|~:/-]*")
@@ -135,7 +137,7 @@ def _nearest(name: str, known: Iterable[str]) -> str:
 
 
 def _misfit(problems: list[ErrorDetails]) -> BadRequestError:
-    described = [_describe(each) for each in problems]
+    described = [_describe(each) for each in problems[:_MOST_DETAILS]]
     if len(described) == 1:
         return BadRequestError(described[0])
     return BadRequestError(

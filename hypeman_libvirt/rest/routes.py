@@ -40,6 +40,10 @@ _ATTACH: Final = (
 )
 
 
+NEVER_WAIT: Final = frozenset({"/health", "/spec.yaml", "/spec.json"})
+"""Paths whose answers wait for nothing: a server need not queue them behind others."""
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """One path.

@@ -3,59 +3,111 @@
 from __future__ import annotations
 
 import logging
+import os
+import threading
 from collections import deque
 from contextlib import suppress
-from typing import TextIO, cast
+from io import StringIO
+from typing import Final, Protocol, TextIO, cast
 
 import structlog
-from structlog.typing import Processor
+from structlog.typing import EventDict, ExcInfo, Processor
 
-from hypeman_libvirt.rest import access_log
+from hypeman_libvirt.printable import printable
 
-
-class _Lenient:
-    """A stream that loses what it cannot write: a full disk stops the log, and nothing else."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def write(self, text: str) -> None:
-        with suppress(OSError):
-            self._stream.write(text)
-
-    def flush(self) -> None:
-        with suppress(OSError):
-            self._stream.flush()
+_MOST_LINES: Final = 10_000
+"""Lines that wait to be written; some 3 MB."""
+_AT_ONCE: Final = 1000
+"""Lines that are written with one call."""
+_PAUSE: Final = 0.02
+"""Seconds in which further lines may come, to be written with the first."""
+_LAST_LINES: Final = 2.0
+"""Seconds that the last lines have at the end."""
+_LONGEST_FIELD: Final = 1000
+"""Characters of a field; a path could have thousands."""
 
 
-class HeldLines:
-    """Lines of the log that wait until somebody has time to write them, all at once.
+class LogWriter:
+    """Writes lines in a thread of its own, so that no answer waits for who reads the log.
 
-    A thread that writes lets the others run first, and then waits for its turn: with many clients
-    that took as long as answering.
+    A pipe that nobody reads, or a slow disk, holds up that thread alone. Lines wait up to a number;
+    beyond, they are dropped, counted, and their number is a line of its own once there is room. A
+    thread that writes also lets the others run first and then waits for its turn; so lines are
+    written several at once.
     """
 
-    def __init__(self, stream: TextIO) -> None:
-        """Hold lines for this stream."""
-        self._stream = _Lenient(stream)
-        self._held: deque[str] = deque()
+    def __init__(self, stream: TextIO, *, most: int = _MOST_LINES, pause: float = _PAUSE) -> None:
+        """Begin to write.
+
+        Args:
+            stream: Has a file, which is written past the stream's buffers: a thread that hangs in
+                a buffer would hold up the end of the process.
+            most: Lines that wait; the next ones are dropped.
+            pause: Seconds in which further lines may come, to be written with the first.
+        """
+        self._file = stream.fileno()
+        self._for_people = stream.isatty()
+        self._most = most
+        self._pause = pause
+        self._lines: deque[str] = deque()
+        self._dropped = self._reported = 0
+        self._counting = threading.Lock()
+        self._has_lines = threading.Event()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+        self._thread.start()
+
+    @property
+    def dropped(self) -> int:
+        """How many lines were dropped so far."""
+        return self._dropped
 
     def write(self, line: str) -> None:
-        """Hold a line, from any thread."""
-        self._held.append(line)
+        """Have a line written, from any thread; never waits."""
+        if len(self._lines) >= self._most:
+            with self._counting:
+                self._dropped += 1
+            return
+        self._lines.append(line)
+        if not self._has_lines.is_set():
+            self._has_lines.set()
 
     def flush(self) -> None:
         """Do nothing; loggers call it after each line."""
 
-    def release(self) -> None:
-        """Write what is held."""
-        lines = [self._held.popleft() for _ in range(len(self._held))]
-        if lines:
-            self._stream.write("".join(lines))
-            self._stream.flush()
+    def isatty(self) -> bool:
+        """Whether a terminal shows it."""
+        return self._for_people
+
+    def close(self, timeout: float = _LAST_LINES) -> None:
+        """Write what waits, unless that takes longer than so many seconds."""
+        self._closing.set()
+        self._has_lines.set()
+        self._thread.join(timeout)
+
+    def _run(self) -> None:
+        while not self._closing.is_set():
+            self._has_lines.wait()
+            self._closing.wait(self._pause)
+            self._has_lines.clear()  # before looking: what comes meanwhile sets it again
+            self._write_waiting()
+        self._write_waiting()
+
+    def _write_waiting(self) -> None:
+        while self._lines:
+            lines = [self._lines.popleft() for _ in range(min(len(self._lines), _AT_ONCE))]
+            with suppress(OSError):  # a full disk stops the log, and nothing else
+                self._write_all("".join(lines).encode(errors="backslashreplace"))
+        if self._dropped > self._reported:
+            count, self._reported = self._dropped - self._reported, self._dropped
+            structlog.get_logger(__name__).warning("lines of the log were dropped", count=count)
+
+    def _write_all(self, text: bytes) -> None:
+        while text:
+            text = text[os.write(self._file, text) :]
 
 
-def configure(stream: TextIO, requests: HeldLines | None = None) -> None:
+def configure(stream: Stream) -> None:
     """Send the log of everything, libraries and Python's warnings included, to the stream.
 
     What structlog logs goes there by itself: the way through ``logging`` takes three times as
@@ -63,7 +115,6 @@ def configure(stream: TextIO, requests: HeldLines | None = None) -> None:
 
     Args:
         stream: Where to.
-        requests: Holds the lines of requests; None if they shall be written at once.
     """
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -73,17 +124,15 @@ def configure(stream: TextIO, requests: HeldLines | None = None) -> None:
     ]
     renderers = _renderers(for_people=stream.isatty())
     structlog.configure(
-        processors=[*shared, *renderers],
+        processors=[*shared, _cut_long_fields, *renderers],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=lambda name="hypeman_libvirt": _Lines(
-            requests if requests and name == access_log.LOGGER else _Lenient(stream), name
-        ),
+        logger_factory=lambda name="hypeman_libvirt": _Lines(stream, name),
         cache_logger_on_first_use=False,
     )
-    handler = logging.StreamHandler(stream)
+    handler = logging.StreamHandler(cast("TextIO", stream))
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()],
+            foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder(), _cut_long_fields],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
         )
     )
@@ -93,17 +142,53 @@ def configure(stream: TextIO, requests: HeldLines | None = None) -> None:
     logging.captureWarnings(capture=True)
 
 
+class Stream(Protocol):
+    """What lines are written to."""
+
+    def write(self, line: str, /) -> object:
+        """Write a line."""
+
+    def flush(self) -> object:
+        """Let it leave."""
+
+    def isatty(self) -> bool:
+        """Whether a terminal shows it."""
+
+
 class _Lines(structlog.WriteLogger):
     """Writes lines, and has the name that ``add_logger_name`` looks for."""
 
-    def __init__(self, stream: _Lenient | HeldLines, name: str) -> None:
+    def __init__(self, stream: Stream, name: str) -> None:
         super().__init__(cast("TextIO", stream))
         self.name = name
 
 
+def _cut_long_fields(_logger: object, _method: str, fields: EventDict) -> EventDict:
+    """Cut what a client chose the length of, such as a path."""
+    for name, value in fields.items():
+        if isinstance(value, str) and len(value) > _LONGEST_FIELD:
+            more = len(value) - _LONGEST_FIELD
+            fields[name] = f"{value[:_LONGEST_FIELD]}... and {more} characters more"
+    return fields
+
+
+def _escape_control_characters(_logger: object, _method: str, fields: EventDict) -> EventDict:
+    """Escape what would move a terminal's cursor or set its title; JSON escapes by itself."""
+    return {
+        name: printable(value) if isinstance(value, str) else value
+        for name, value in fields.items()
+    }
+
+
 def _renderers(*, for_people: bool) -> list[Processor]:
     if for_people:
-        # The default formatter prints local variables, a token among them.
-        plain = structlog.dev.plain_traceback
-        return [structlog.dev.ConsoleRenderer(exception_formatter=plain)]
+        console = structlog.dev.ConsoleRenderer(exception_formatter=_write_traceback)
+        return [_escape_control_characters, console]
     return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+
+
+def _write_traceback(stream: TextIO, error: ExcInfo) -> None:
+    """Write a traceback as Python does; the default shows local variables, a token among them."""
+    text = StringIO()
+    structlog.dev.plain_traceback(text, error)
+    stream.write("\n".join(map(printable, text.getvalue().split("\n"))))

@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import closing, contextmanager, suppress
 from heapq import nsmallest
 from pathlib import Path
@@ -26,8 +26,10 @@ from hypeman_libvirt.bootstrap import (
     create_auth,
     open_world,
 )
+from hypeman_libvirt.rest.requests import MAX_BODY
+from hypeman_libvirt.rest.routes import NEVER_WAIT
 from hypeman_libvirt.server import logs
-from hypeman_libvirt.server.channels import Channel
+from hypeman_libvirt.server.channels import Channel, Dispatcher
 from hypeman_libvirt.settings import (
     Settings,
     SettingsError,
@@ -36,14 +38,20 @@ from hypeman_libvirt.settings import (
     unknown_variables,
 )
 
-_BODY_LIMIT: Final = 8 * 1024 * 1024
-"""Bytes of a request that are read at all; the API itself allows much less."""
+_BODY_LIMIT: Final = 2 * MAX_BODY
+"""Bytes of a request that are read at all; the API itself allows less."""
+_HEAD_LIMIT: Final = 32 * 1024
+"""Bytes of a request line and headers; a token may be long."""
+_IN_MEMORY: Final = 64 * 1024
+"""Bytes of a body that wait in memory; a longer one waits in a file."""
 _GRACE: Final = 5.0
 """Seconds, beyond those of the longest operation, for answers to leave at the end."""
 _ROOM: Final = 200
 """Sockets and files beyond those of connections: the registry's, libvirt's, the log."""
 _AT_ONCE: Final = 16
-"""Idle connections that are closed beyond those that must be, so that the next ones find room."""
+"""Connections that are closed beyond those that must be, at most, so that the next find room."""
+_NEW: Final = 1.0
+"""Seconds in which a connection is not closed for others: its request is on its way."""
 _TURN: Final = 0.5
 """Seconds after which the loop looks around when nothing happens."""
 
@@ -61,7 +69,7 @@ class Server:
         threads: int,
         grace: float,
         on_stop: Callable[[], None],
-        on_turn: Callable[[], None] = lambda: None,
+        never_wait: Collection[str] = (),
         connections: int = 1000,
         request_timeout: float = 30.0,
         idle_timeout: int = 60,
@@ -74,20 +82,23 @@ class Server:
             threads: How many requests are answered at once.
             grace: Seconds that running requests have at the end.
             on_stop: Called at the end, before running requests are awaited.
-            on_turn: Called whenever something has happened, and at least twice a second.
+            never_wait: Paths that never wait; they are answered whatever hangs.
             connections: How many clients may be connected; the longest idle ones make room.
             request_timeout: Seconds that a request has to come in whole.
             idle_timeout: Seconds after which a connection that asks for nothing is closed.
         """
         self._most = _with_files_for(connections)
+        self._spare = min(_AT_ONCE, self._most // 10)
         self._request_timeout = request_timeout
         self._sockets: dict[int, Any] = {}
         server: Any = create_server(
             app,
             map=self._sockets,
             sockets=[listener],
-            threads=threads,
+            _dispatcher=Dispatcher(threads, never_wait),
             ident="hypeman-libvirt",
+            max_request_header_size=_HEAD_LIMIT,
+            inbuf_overflow=_IN_MEMORY,
             max_request_body_size=_BODY_LIMIT,
             channel_timeout=idle_timeout,
             connection_limit=self._most + _ROOM,  # above it waitress would accept nobody at all
@@ -96,7 +107,6 @@ class Server:
         self._server = server
         self._grace = grace
         self._on_stop = on_stop
-        self._on_turn = on_turn
         self._stopping = False
         self._next_look = 0.0
 
@@ -113,7 +123,6 @@ class Server:
             _log.warning("stopped before every request was answered", waited_seconds=self._grace)
         self._server.task_dispatcher.shutdown(timeout=_TURN)
         wasyncore.close_all(self._sockets)
-        self._on_turn()
 
     def stop(self) -> None:
         """Make ``run`` come to its end; from any thread or signal handler."""
@@ -125,25 +134,27 @@ class Server:
         wasyncore.loop(timeout=_TURN, use_poll=True, map=self._sockets, count=1)
         self._close_slow()
         self._make_room()
-        self._on_turn()
 
     def _close_slow(self) -> None:
-        """Close who sends a request a byte at a time, to keep a connection for ever."""
+        """Close who sends a request a byte at a time, or reads no answer, to stay for ever."""
         now = time.monotonic()
         if now < self._next_look:
             return
         self._next_look = now + _TURN
         for channel in self._channels():
-            if channel.is_receiving and now - channel.idle_since > self._request_timeout:
-                channel.will_close = True
+            if channel.is_stuck(self._request_timeout):
+                channel.handle_close()  # at once: will_close waits until the peer reads
 
     def _make_room(self) -> None:
-        """Close the longest idle connections where there are too many; whoever asks is served."""
+        """Close connections where there are too many: those go first that asked longest ago."""
         surplus = len(self._server.active_channels) - self._most
         if surplus > 0:
-            idle = [each for each in self._channels() if not (each.is_answering or each.will_close)]
-            for channel in nsmallest(surplus + _AT_ONCE, idle, key=lambda each: each.idle_since):
-                channel.will_close = True
+            before = time.monotonic() - _NEW
+            free = [
+                each for each in self._channels() if not each.requests and each.idle_since < before
+            ]
+            for channel in nsmallest(surplus + self._spare, free, key=lambda each: each.idle_since):
+                channel.handle_close()  # at once: will_close waits until the peer reads
 
     def _channels(self) -> list[Channel]:
         return list(self._server.active_channels.values())
@@ -170,28 +181,39 @@ def serve(settings: Settings) -> None:
         RegistryOpenError: The registry cannot be used.
     """
     auth = create_auth(settings)
-    requests = logs.HeldLines(sys.stderr)
-    logs.configure(sys.stderr, requests)
-    world = open_world(settings)
-    with closing(build_service(settings, world)) as service:
-        listener = listen(settings.listen)
-        service.start_following()
-        server = Server(
-            build_app(settings, world, service, auth),
-            listener,
-            threads=count_threads(settings),
-            grace=settings.operation_timeout + _GRACE,
-            on_stop=service.event_feed.close,
-            on_turn=requests.release,
-            connections=settings.connections,
-            request_timeout=settings.request_timeout,
-            idle_timeout=settings.idle_timeout,
-        )
-        _stop_on_signals(server)
-        with remove_own_socket(settings.listen):
-            _announce(settings, listener)
-            server.run()
-    _log.info("stopped")
+    with closing(logs.LogWriter(sys.stderr)) as log:
+        logs.configure(log)
+        world = open_world(settings)
+        world.metrics.watch_log(lambda: log.dropped)
+        with closing(build_service(settings, world)) as service:
+            listener = listen(settings.listen)
+            service.start_following()
+            app = build_app(settings, world, service, auth)
+            _run(settings, app, listener, service.event_feed.close)
+        _log.info("stopped")
+
+
+def _run(
+    settings: Settings,
+    app: WSGIApplication,
+    listener: socket.socket,
+    on_stop: Callable[[], None],
+) -> None:
+    server = Server(
+        app,
+        listener,
+        threads=count_threads(settings),
+        grace=settings.operation_timeout + _GRACE,
+        on_stop=on_stop,
+        never_wait=NEVER_WAIT,
+        connections=settings.connections,
+        request_timeout=settings.request_timeout,
+        idle_timeout=settings.idle_timeout,
+    )
+    _stop_on_signals(server)
+    with remove_own_socket(settings.listen):
+        _announce(settings, listener)
+        server.run()
 
 
 def listen(where: str) -> socket.socket:

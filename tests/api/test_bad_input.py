@@ -61,6 +61,12 @@ def test_each_field_that_does_not_fit_is_named(api: Api) -> None:
     ]
 
 
+def test_of_thousands_of_problems_twenty_are_named(api: Api) -> None:
+    answer = api.post("/devices", {"pci_address": L4, "tags": {f"k{n}": n for n in range(5000)}})
+    assert code_of(answer) == (400, "bad_request")
+    assert len(answer.json["details"]) == 20
+
+
 def test_unknown_fields_are_ignored(api: Api) -> None:
     answer = api.post("/devices", {"pci_address": L4, "colour": "green", "tags": None})
     assert answer.status_code == 201

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import pytest
 
@@ -69,13 +70,37 @@ def test_a_client_that_comes_back_gets_what_it_missed(api: Api) -> None:
 
 
 def test_a_listener_too_many_is_refused_and_one_that_left_makes_room(api: Api) -> None:
-    with api.stream("/devices/events", bearer()):
-        with api.stream("/devices/events", bearer()):
+    alice, bob = bearer(sub="alice"), bearer(sub="bob")
+    with api.stream("/devices/events", alice):
+        with api.stream("/devices/events", bob):
             answer = api.get("/devices/events")
             assert code_of(answer) == (503, "too_many_listeners")
             assert answer.headers["Retry-After"] == "10"
-        with api.stream("/devices/events", bearer()) as stream:
+        with api.stream("/devices/events", bob) as stream:
             assert stream.status_code == 200
+
+
+@pytest.mark.parametrize("claims", [{"sub": "alice"}, {"sub": ""}])
+def test_one_caller_takes_no_more_than_half_of_the_places(api: Api, claims: dict[str, str]) -> None:
+    greedy = bearer(**claims)
+    with api.stream("/devices/events", greedy), api.stream("/devices/events", greedy) as second:
+        assert second.status_code == 503
+        with api.stream("/devices/events", bearer(sub="bob")) as other:
+            assert other.status_code == 200
+
+
+def test_a_stream_ends_when_its_token_does(api: Api, world: World) -> None:
+    expires = datetime(2200, 1, 1, tzinfo=UTC)
+    with api.stream("/devices/events", bearer(exp=int(expires.timestamp()))) as stream:
+        assert next(stream.body).startswith(b":")
+        assert next(stream.body).startswith(b":")
+        world.now = expires
+        assert list(stream.body) == []
+
+
+def test_a_token_for_ever_so_long_follows(api: Api) -> None:
+    with api.stream("/devices/events", bearer(exp=10**400)) as stream:
+        assert next(stream.body).startswith(b":")
 
 
 def test_a_stream_that_was_never_read_makes_room_too(api: Api) -> None:

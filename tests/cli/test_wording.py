@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import hypeman_libvirt
-from hypeman_libvirt.cli.printable import printable
 from hypeman_libvirt.cli.wording import in_flags
+from hypeman_libvirt.printable import printable
 
 PACKAGE = Path(hypeman_libvirt.__file__).parent
 _OF_HTTP = re.compile(r"\b(GET|POST|PUT|PATCH|DELETE) /|Authorization|[a-z]=(true|group|device)\b")

@@ -73,6 +73,11 @@ def test_a_libvirt_that_is_down_is_said_and_not_an_error(
     assert scraped.value("build_info", version="0.0.0") == 1
 
 
+def test_lines_of_the_log_that_were_dropped_are_counted(scraped: Scraped) -> None:
+    scraped.metrics.watch_log(lambda: 7)
+    assert scraped.value("log_lines_dropped_total") == 7
+
+
 def test_a_scrape_needs_its_own_permission_or_none_if_it_is_open(scraped: Scraped) -> None:
     client = TestClient(whole_app(scraped.world))
     assert client.simulate_get("/metrics").status_code == 401

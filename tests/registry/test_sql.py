@@ -325,6 +325,14 @@ def statements() -> Iterator[list[tuple[str, Any]]]:
         event.remove(Engine, "before_cursor_execute", collect)
 
 
+def test_a_reference_longer_than_any_name_is_not_asked_for(registry: SqlRegistry) -> None:
+    with statements() as sent:
+        assert registry.find(L4.host, "x" * 129) is None
+        assert sent == []
+        assert registry.find(L4.host, "x" * 128) is None
+    assert sent
+
+
 def test_no_statement_for_one_device_reads_every_row(path: Path, registry: SqlRegistry) -> None:
     with statements() as sent:
         registry.add(L4)

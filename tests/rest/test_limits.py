@@ -40,6 +40,20 @@ def test_one_too_many_is_refused_and_reads_go_on(waits: Waits, refusal: type[Exc
         pass
 
 
+def test_one_caller_follows_with_half_of_the_places() -> None:
+    most = Limits(reads=1, changes=1, followers=4, patience=0.0)
+    for _ in range(2):
+        most.enter("follow", "alice")
+    for caller in ("bob", None):
+        with pytest.raises(TooManyListenersError, match="2 clients listen already with this"):
+            most.enter("follow", "alice")
+        most.enter("follow", caller)
+    with pytest.raises(TooManyListenersError, match="4 clients listen already"):
+        most.enter("follow", "carol")
+    most.leave("follow", "alice")
+    most.enter("follow", "alice")
+
+
 def test_reads_that_hang_leave_no_place_for_more() -> None:
     most = limits()
     for _ in range(4):

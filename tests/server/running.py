@@ -17,7 +17,14 @@ from hypeman_libvirt.server.serve import Server, listen
 class RunningServer:
     """A server that answers, its port, and a way to ask for its end."""
 
-    def __init__(self, app: WSGIApplication, *, grace: float = 10.0, threads: int = 4) -> None:
+    def __init__(
+        self,
+        app: WSGIApplication,
+        *,
+        grace: float = 10.0,
+        threads: int = 4,
+        **options: Any,  # noqa: ANN401 - a Server's
+    ) -> None:
         self.events: list[str] = []
         listener = listen("127.0.0.1:0")
         self.port: int = listener.getsockname()[1]
@@ -27,6 +34,7 @@ class RunningServer:
             threads=threads,
             grace=grace,
             on_stop=lambda: self.events.append("streams end"),
+            **options,
         )
         self.thread = threading.Thread(target=self._server.run)
 
@@ -42,10 +50,8 @@ class RunningServer:
 
 
 @contextmanager
-def running(
-    app: WSGIApplication, *, grace: float = 10.0, threads: int = 4
-) -> Iterator[RunningServer]:
-    server = RunningServer(app, grace=grace, threads=threads)
+def running(app: WSGIApplication, **options: Any) -> Iterator[RunningServer]:  # noqa: ANN401
+    server = RunningServer(app, **options)
     server.thread.start()
     try:
         yield server

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import select
 import socket
+import sqlite3
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,12 +50,14 @@ class Clients:
         self._server = server
         self._stack = stack
 
-    def send(self, method: str, path: str, body: object = None) -> socket.socket:
+    def send(
+        self, method: str, path: str, body: object = None, subject: str = "operator"
+    ) -> socket.socket:
         """Send a request and await no answer."""
         client = self._stack.enter_context(self._server.connect())
         raw = b"" if body is None else json.dumps(body).encode()
         head = f"{method} {path} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n"
-        head += f"Authorization: Bearer {token()}\r\nContent-Type: application/json\r\n"
+        head += f"Authorization: Bearer {token(sub=subject)}\r\nContent-Type: application/json\r\n"
         client.sendall(f"{head}Content-Length: {len(raw)}\r\n\r\n".encode() + raw)
         return client
 
@@ -106,7 +109,8 @@ def test_reads_are_answered_while_as_many_changes_and_followers_wait_as_may(
     for name, address in zip(names, addresses, strict=True):
         world.service.register(address, name, {}, OPERATOR)
     followers = [
-        clients.send("GET", "/devices/events") for _ in range(world.settings.event_listeners)
+        clients.send("GET", "/devices/events", subject=f"follower-{number}")
+        for number in range(world.settings.event_listeners)
     ]
     assert {status_of(each) for each in followers} == {b"200 OK"}
     hang = fake_host.hang(BIND)
@@ -118,3 +122,26 @@ def test_reads_are_answered_while_as_many_changes_and_followers_wait_as_may(
     assert clients.status("GET", "/devices/events") == b"503 Service Unavailable"
     hang.release()
     assert {status_of(each) for each in changes if each not in refused} == {b"200 OK"}
+
+
+def test_a_follower_that_has_gone_makes_room(world: World, clients: Clients) -> None:
+    follower = clients.send("GET", "/devices/events")
+    assert status_of(follower) == b"200 OK"
+    assert world.service.event_feed.listeners == 1
+    follower.close()
+    while world.service.event_feed.listeners:  # a sign of life finds nobody there
+        pass
+
+
+def test_health_is_answered_while_another_process_holds_the_registrys_lock(
+    world: World, clients: Clients, tmp_path: Path
+) -> None:
+    with closing(sqlite3.connect(tmp_path / "registry.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        body = {"pci_address": "0000:a2:00.0", "name": "l4"}
+        posts = [clients.send("POST", "/devices", body) for _ in range(TOO_MANY)]
+        assert clients.status("GET", "/health") == b"200 OK"
+        refused = wait_for_answers(posts, TOO_MANY - world.settings.operations)
+        assert clients.status("GET", "/health") == b"200 OK"
+        other.execute("ROLLBACK")
+    assert {status_of(each) for each in refused} == {b"503 Service Unavailable"}

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
+import os
 import warnings
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
 from itertools import count
 from pathlib import Path
+from typing import Any, TextIO
 from wsgiref.types import StartResponse, WSGIEnvironment
 from wsgiref.util import setup_testing_defaults
 
@@ -119,25 +122,78 @@ def test_a_traceback_shows_no_values_of_variables(log_lines: LogLines, is_termin
     assert log_lines.getvalue() == ""
 
 
-def test_lines_of_requests_wait_until_there_is_time_and_others_do_not(log_lines: LogLines) -> None:
-    held = logs.HeldLines(log_lines)
-    logs.configure(log_lines, held)
-    answer(AccessLog(app, ignore))
-    structlog.get_logger("hypeman_libvirt.bootstrap").info("bind")
-    assert [line["event"] for line in log_lines.entries()] == ["bind"]
-    held.release()
-    held.release()
-    assert [line["event"] for line in log_lines.entries()] == ["bind", "request"]
+@contextmanager
+def logged_to_a_pipe(most: int = 1000) -> Iterator[tuple[logs.LogWriter, TextIO]]:
+    """Log into a pipe, and give what reads from it."""
+    read_end, write_end = os.pipe()
+    with (
+        os.fdopen(read_end) as reader,
+        os.fdopen(write_end, "w") as stream,
+        closing(logs.LogWriter(stream, most=most)) as log,
+    ):
+        logs.configure(log)
+        yield log, reader
+
+
+@pytest.mark.usefixtures("log_lines")
+def test_all_lines_are_written_by_the_end() -> None:
+    with logged_to_a_pipe() as (log, reader):
+        answer(AccessLog(app, ignore))
+        structlog.get_logger("hypeman_libvirt.bootstrap").info("bind")
+        log.close()
+        lines = [json.loads(reader.readline()) for _ in range(2)]
+    assert [line["event"] for line in lines] == ["request", "bind"]
+
+
+@pytest.mark.usefixtures("log_lines")
+def test_a_log_that_nobody_reads_holds_up_nothing_and_counts_what_it_drops() -> None:
+    with logged_to_a_pipe(most=10) as (log, reader):
+        logger = structlog.get_logger("hypeman_libvirt.bootstrap")
+        while log.dropped < 5:
+            logger.info("bind", padding="x" * 900)  # the pipe is full soon
+        written: list[dict[str, Any]] = []
+        while "dropped" not in (written[-1]["event"] if written else ""):
+            written.append(json.loads(reader.readline()))
+        assert written[-1]["count"] == log.dropped
+
+
+@pytest.mark.usefixtures("log_lines")
+def test_the_end_does_not_wait_for_who_reads_the_log() -> None:
+    with logged_to_a_pipe(most=10) as (log, _):
+        while not log.dropped:
+            structlog.get_logger("hypeman_libvirt.bootstrap").info("bind", padding="x" * 900)
+        log.close(timeout=0.01)
 
 
 @pytest.mark.usefixtures("log_lines")
 def test_a_log_on_a_full_disk_stops_nothing() -> None:
     # The kernel's device for that: each write is ENOSPC.
-    with Path("/dev/full").open("w") as full:
-        held = logs.HeldLines(full)
-        logs.configure(full, held)
+    with Path("/dev/full").open("w") as full, closing(logs.LogWriter(full)) as log:
+        logs.configure(log)
         assert answer(AccessLog(app, ignore)) == [b"{}"]
-        held.release()
-        structlog.get_logger("hypeman_libvirt.bootstrap").info("bind")
-        with suppress(OSError):
-            full.close()
+        log.close()
+        assert answer(AccessLog(app, ignore)) == [b"{}"]
+
+
+def test_a_long_field_is_cut(log_lines: LogLines) -> None:
+    structlog.get_logger().info("request", path="/" + "a" * 2500)
+    logging.getLogger("waitress").warning("serving %s", "b" * 2500)
+    request_line, other = log_lines.entries()
+    assert request_line["path"] == "/" + "a" * 999 + "... and 1501 characters more"
+    assert other["event"].endswith("... and 1508 characters more")
+
+
+def test_control_characters_are_escaped_on_a_terminal(log_lines: LogLines) -> None:
+    stream = io.StringIO()
+    stream.isatty = lambda: True  # type: ignore[method-assign]
+    logs.configure(stream)
+    structlog.get_logger().info("request", path="/\x1b]0;OWNED\x07")
+    logging.getLogger("waitress").warning("serving \x1b]0;OWNED\x07")
+    try:
+        int("\x1b]0;" + "OWNED\x07")
+    except ValueError:
+        structlog.get_logger().exception("failed")
+    assert "OWNED" in stream.getvalue()
+    assert "\x1b]0" not in stream.getvalue()
+    assert stream.getvalue().count("\\x1b]0;OWNED\\x07") == 3
+    assert log_lines.getvalue() == ""

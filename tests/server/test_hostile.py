@@ -1,0 +1,174 @@
+"""Clients that mean harm, none with a token; another client's ``/health`` is the witness."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from wsgiref.types import StartResponse, WSGIEnvironment
+
+import pytest
+
+from tests.server.running import RunningServer
+
+Start = Callable[..., RunningServer]
+BODY = b"x" * (32 * 1024 * 1024)
+"""More than the kernel takes for a client that reads nothing."""
+PIPELINED = b"GET /large HTTP/1.1\r\nHost: h\r\n\r\n" * 200
+FOR_EVER = 100_000.0
+THREADS = 2
+
+
+class App:
+    """Answers ``/health``, what is large, what hangs, and what was sent."""
+
+    def __init__(self) -> None:
+        self.asked: Counter[str] = Counter()
+        self.hanging = threading.Semaphore(0)
+        self.may_answer = threading.Event()
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        path = environ["PATH_INFO"]
+        self.asked[path] += 1
+        body = {"/large": BODY, "/echo": b""}.get(path, b"ok")
+        if path == "/hang":
+            self.hanging.release()
+            assert self.may_answer.wait(300)
+        if path == "/echo":
+            body = environ["wsgi.input"].read()
+        start_response("200 OK", [("Content-Length", str(len(body)))])
+        return [body]
+
+
+class Attack:
+    """A server under attack, and the connections of the attackers."""
+
+    def __init__(self, start: Start, stack: ExitStack) -> None:
+        self.app = App()
+        self._start = start
+        self._stack = stack
+
+    def start(self, **options: object) -> None:
+        options = {"threads": THREADS, "never_wait": ["/health"], "grace": 0.1, **options}
+        self.server = self._start(self.app, **options)
+
+    def connect(self) -> socket.socket:
+        return self._stack.enter_context(self.server.connect())
+
+    def send(self, request: bytes) -> socket.socket:
+        client = self.connect()
+        client.sendall(request)
+        return client
+
+    def ask(self, path: str = "/health", head: str = "") -> bytes:
+        """Return the status line of an answer to a client that means well."""
+        request = f"GET {path} HTTP/1.1\r\nHost: h\r\n{head}Connection: close\r\n\r\n"
+        return self.send(request.encode()).makefile("rb").readline()
+
+
+@pytest.fixture
+def attack(start: Start) -> Iterator[Attack]:
+    with ExitStack() as stack:
+        yield Attack(start, stack)
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+
+
+@pytest.mark.parametrize("connections", [8, 150])
+def test_pipelined_answers_that_nobody_reads(attack: Attack, connections: int) -> None:
+    attack.start()
+    attackers = [attack.send(PIPELINED) for _ in range(connections)]
+    for attacker in attackers:
+        assert attacker.recv(1)  # its first answer has begun
+    assert attack.ask() == OK
+    assert attack.ask("/other") == OK
+    assert attack.app.asked["/large"] == connections
+    attack.server.stop()
+    attack.server.join()
+
+
+def test_who_reads_gets_all_pipelined_answers_in_order(attack: Attack) -> None:
+    attack.start()
+    paths = [f"/echo?{number}" for number in range(300)]
+    client = attack.connect()
+    requests = "".join(
+        f"POST {path} HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\n{number:04}"
+        for number, path in enumerate(paths)
+    )
+    client.sendall(requests.encode())
+    answers = client.makefile("rb")
+    for number in range(300):
+        assert list(iter(answers.readline, b"\r\n"))[0] == OK  # noqa: RUF015 - the head is read
+        assert answers.read(4) == f"{number:04}".encode()
+
+
+def test_who_never_reads_is_cut_off(attack: Attack) -> None:
+    attack.start(grace=FOR_EVER, request_timeout=0.2)
+    assert attack.send(PIPELINED).recv(1)
+    attack.server.stop()
+    attack.server.join()  # which would take the grace, if the connection were still answered
+
+
+def test_whoever_comes_is_served_though_all_connections_have_unread_answers(
+    attack: Attack,
+) -> None:
+    attack.start(connections=20)
+    for _ in range(250):
+        attack.send(PIPELINED)
+    assert attack.ask() == OK
+
+
+def test_what_never_waits_is_answered_while_all_threads_hang(attack: Attack) -> None:
+    attack.start(grace=300.0)
+    hanging = [attack.send(b"GET /hang HTTP/1.1\r\nHost: h\r\n\r\n") for _ in range(5 * THREADS)]
+    for _ in range(THREADS):
+        assert attack.app.hanging.acquire(timeout=300)
+    assert attack.ask() == OK
+    attack.app.may_answer.set()
+    assert [each.recv(len(OK)) for each in hanging] == [OK] * len(hanging)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"GET / HTTP/1.0\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding:\r\nContent-Length: 5\r\n\r\nhello",
+        b"POST / HTTP/1.1\r\nHost: h\r\ntransfer-encoding: chunked\r\nContent-Length: 5\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n",
+        b"GET http://[x/ HTTP/1.1\r\nHost: h\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n1;" + b"a" * 5000,
+        b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: " + b"a" * 5000,
+    ],
+    ids=["old-chunks", "empty-encoding", "two-lengths", "length", "uri", "chunk-line", "trailer"],
+)
+def test_a_head_that_could_be_read_in_two_ways_is_refused(attack: Attack, request_: bytes) -> None:
+    attack.start()
+    head, _, body = attack.send(request_).makefile("rb").read().partition(b"\r\n\r\n")
+    assert head.split()[1] == b"400"
+    assert json.loads(body)["code"] == "bad_request"
+    assert not attack.app.asked
+    assert attack.ask() == OK
+
+
+def test_a_path_that_is_too_long_is_refused(attack: Attack) -> None:
+    attack.start()
+    assert attack.ask("/" + "a" * 32 * 1024).split()[1] == b"431"
+    assert attack.ask() == OK
+
+
+def test_who_expects_to_go_on_is_told_so_only_if_a_body_comes(attack: Attack) -> None:
+    attack.start()
+    assert attack.ask(head="Expect: 100-continue\r\n") == OK
+    client = attack.send(
+        b"POST /echo HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 5\r\n"
+        b"Connection: close\r\n\r\n"
+    )
+    answer = client.makefile("rb")
+    assert answer.readline() == b"HTTP/1.1 100 Continue\r\n"
+    assert answer.readline() == b"\r\n"
+    client.sendall(b"hello")
+    assert answer.read().endswith(b"\r\n\r\nhello")
