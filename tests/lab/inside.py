@@ -14,7 +14,7 @@ import httpx
 from hypeman_lab import Lab
 
 from tests.lab.guest import until
-from tests.lab.service import SECRET, Service
+from tests.lab.service import PATIENCE, SECRET, Service
 
 CHECKOUT = Path(__file__).parent.parent.parent
 PORT = 8080
@@ -44,8 +44,12 @@ def serving_inside(lab: Lab, directory: Path) -> Iterator[Service]:
     gather(directory)
     lab.copy(directory, "/opt/service")
     flags = f"--listen 0.0.0.0:{PORT} --uri qemu:///system --registry /run/inside.db"
+    patience = " ".join(
+        f"HYPEMAN_LIBVIRT_{each}_TIMEOUT={PATIENCE:g}" for each in ("OPERATION", "RELEASE")
+    )
     lab.output(
-        f"JWT_SECRET='{SECRET}' PYTHONPATH=/opt/service nohup python3 -m hypeman_libvirt.cli.main "
+        f"JWT_SECRET='{SECRET}' {patience} PYTHONPATH=/opt/service "
+        f"nohup python3 -m hypeman_libvirt.cli.main "
         f"serve {flags} > /run/inside.log 2>&1 & echo $! > /run/inside.pid"
     )
     service = Service(f"http://127.0.0.1:{lab.ports[PORT]}")
