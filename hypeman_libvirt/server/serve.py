@@ -116,6 +116,9 @@ class Server:
             self._turn()
         wasyncore.dispatcher.close(self._server)  # the listening socket alone
         self._on_stop()
+        self._request_timeout = min(
+            self._request_timeout, _GRACE
+        )  # who reads nothing is not awaited
         deadline = time.monotonic() + self._grace
         while self._is_answering() and time.monotonic() < deadline:
             self._turn()

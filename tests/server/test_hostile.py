@@ -106,8 +106,9 @@ def test_who_reads_gets_all_pipelined_answers_in_order(attack: Attack) -> None:
         assert answers.read(4) == f"{number:04}".encode()
 
 
-def test_who_never_reads_is_cut_off(attack: Attack) -> None:
-    attack.start(grace=FOR_EVER, request_timeout=0.2)
+@pytest.mark.parametrize("request_timeout", [0.2, FOR_EVER])
+def test_who_never_reads_is_cut_off(attack: Attack, request_timeout: float) -> None:
+    attack.start(grace=FOR_EVER, request_timeout=request_timeout)
     assert attack.send(PIPELINED).recv(1)
     attack.server.stop()
     attack.server.join()  # which would take the grace, if the connection were still answered
