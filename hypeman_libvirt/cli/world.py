@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
+import subprocess  # nosec B404 - systemctl and journalctl, for doctor
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ _SECONDS: Final = 10.0
 def run_program(arguments: Sequence[str]) -> str | None:
     """Run a program; what it prints on stderr is dropped."""
     try:
-        done = subprocess.run(  # noqa: S603 - programs that doctor names itself
+        done = subprocess.run(  # noqa: S603  # nosec B603 - programs that doctor names itself
             arguments,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
