@@ -17,6 +17,7 @@ from sqlalchemy import Engine, PoolProxiedConnection, QueuePool, create_engine, 
 from sqlalchemy.exc import SQLAlchemyError
 
 from hypeman_libvirt.devices.errors import RegistryUnavailableError
+from hypeman_libvirt.registry import checkpoints
 from hypeman_libvirt.registry.errors import RegistryOpenError, reason
 from hypeman_libvirt.registry.files import RegistryFiles
 
@@ -111,7 +112,8 @@ def engine(path: Path, lock_timeout: float) -> Engine:
         files.check()
         with ExitStack() as undo:
             connection = undo.enter_context(closing(_connect(path, "rw", lock_timeout)))
-            connection.execute("PRAGMA synchronous = FULL")
+            for pragma in ("PRAGMA synchronous = FULL", *checkpoints.PRAGMAS):
+                connection.execute(pragma)
             connection.execute("SELECT count(*) FROM sqlite_master").fetchall()
             undo.pop_all()
             return connection
@@ -125,6 +127,7 @@ def engine(path: Path, lock_timeout: float) -> Engine:
     )
     event.listen(made, "connect", lambda connection, _: files.opened(connection))
     event.listen(made, "checkout", lambda connection, *_: files.check(connection))
+    event.listen(made, "checkin", lambda connection, _: files.returned(connection))
     event.listen(made, "close", lambda connection, _: files.closing(connection))
     return made
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -16,6 +17,7 @@ from sqlalchemy import Engine, event
 
 from hypeman_libvirt.devices.errors import RegistryUnavailableError
 from hypeman_libvirt.registry import SqlRegistry
+from hypeman_libvirt.registry.checkpoints import LONG_LOG, mark
 from tests.registry.registrations import L4, nth
 from tests.registry.test_sql import disk_that_takes_no_more_than
 
@@ -52,6 +54,17 @@ def replace_by_another(path: Path) -> None:
     with closing(SqlRegistry(other)) as registry:
         registry.add(nth(1))
     other.replace(path)
+
+
+def overwrite_by_another(path: Path) -> None:
+    """Write a valid database into the registry's file, as ``cp backup.db registry.db`` does."""
+    other = path.with_name("other.db")
+    with closing(SqlRegistry(other)) as registry:
+        registry.add(nth(1))
+    inode = path.stat().st_ino
+    path.write_bytes(other.read_bytes())
+    assert path.stat().st_ino == inode
+    other.unlink()
 
 
 def delete(*endings: str) -> Callable[[Path], None]:
@@ -110,6 +123,72 @@ def test_after_a_restart_the_new_file_is_what_it_was(path: Path, used: SqlRegist
         used.ping()
     used.close()
     assert names_in(path) == ["name-1"]  # and not mixed with the log of the old one
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_file_overwritten_in_place_is_refused_with_the_cure(
+    path: Path, used: SqlRegistry, call: Callable[[SqlRegistry], object]
+) -> None:
+    overwrite_by_another(path)
+    for each in (call, *CALLS):
+        with pytest.raises(RegistryUnavailableError, match="its file was overwritten") as refused:
+            each(used)
+        assert "Stop the service" in refused.value.message
+        assert "start it again" in refused.value.message
+    used.close()
+    assert names_in(path) == ["name-1"]  # and not mixed with the log of what was there
+
+
+def test_a_file_overwritten_unnoticed_is_not_mixed_with_the_log_at_the_end(
+    path: Path, used: SqlRegistry
+) -> None:
+    overwrite_by_another(path)
+    mode = path.stat().st_mode
+    used.close()
+    assert names_in(path) == ["name-1"]
+    assert path.stat().st_mode == mode
+    assert {each.name for each in path.parent.iterdir()} == {"registry.db"}
+
+
+def test_a_file_overwritten_with_rubbish_is_refused(path: Path, used: SqlRegistry) -> None:
+    path.write_bytes(b"rubbish")
+    with pytest.raises(RegistryUnavailableError, match="its file was overwritten"):
+        used.find(L4.host, "l4-gpu")
+    used.close()
+    assert path.read_bytes() == b"rubbish"
+
+
+def test_the_log_stays_short_and_its_checkpoints_are_none_of_others(
+    path: Path, used: SqlRegistry
+) -> None:
+    log = path.with_name("registry.db-wal")
+    before = path.stat().st_size
+    long = {f"tag-{number}": "v" * 256 for number in range(50)}
+    with closing(SqlRegistry(path)) as other:
+        other.ping()
+        for number in range(400):
+            (used, other)[number % 2].add(nth(number, tags=long))
+            assert log.stat().st_size < 2 * LONG_LOG
+            for each in (used, other):  # neither takes the other's checkpoints for damage
+                assert each.find(L4.host, f"name-{number}") is not None
+        assert path.stat().st_size > before + LONG_LOG
+        assert len(other.list_all()) == len(used.list_all()) == 401
+
+
+def test_a_checkpoint_of_another_process_is_awaited(path: Path, used: SqlRegistry) -> None:
+    """Whoever holds the directory locked may be about to mark what it has written."""
+    holder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    fcntl.flock(holder, fcntl.LOCK_EX)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        read: list[object] = []
+        reader = threading.Thread(target=lambda: read.append(used.find(L4.host, "l4-gpu")))
+        reader.start()
+        status = path.stat()
+        other.execute(f"PRAGMA user_version = {mark((status.st_size, status.st_mtime_ns))}")
+    os.close(holder)
+    reader.join(A_WHILE)
+    assert read == [L4]
 
 
 def test_a_log_that_was_deleted_costs_no_registration(path: Path, used: SqlRegistry) -> None:
