@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Literal, TypeAlias, TypeVar
 
 import libvirt
@@ -96,6 +97,15 @@ class Session:
             self.connection.close()
 
 
+@contextmanager
+def _translated(call: str, meanings: Meanings | None) -> Iterator[None]:
+    """Raise libvirt's errors as ours."""
+    try:
+        yield
+    except libvirt.libvirtError as error:
+        raise translate(error, call, meanings) from error
+
+
 def ignore_call(_call: str, _seconds: float, _code: int | None) -> None:
     """Observe nothing."""
 
@@ -147,11 +157,12 @@ class Connection:
         Raises:
             DeviceError: See ``errors.translate``.
         """
-        connection = self._connect()
-        try:
-            return self._timed(call, lambda: ask(connection))
-        except libvirt.libvirtError as error:
-            return self._ask_again(connection, error, call, ask)
+        with _translated(call, READING):
+            connection = self._connect()
+            try:
+                return self._timed(call, partial(ask, connection))
+            except libvirt.libvirtError as error:
+                return self._repeat(connection, error, call, ask)
 
     def read_part(self, call: str, ask: Callable[[libvirt.virConnect], T]) -> T | None:
         """Read what another daemon than the one connected to may know; None while it is down.
@@ -166,12 +177,13 @@ class Connection:
         Raises:
             DeviceError: See ``errors.translate``.
         """
-        connection = self._connect()
-        try:
-            return self._timed(call, lambda: ask(connection))
-        except libvirt.libvirtError as error:
-            if not (is_lost(error) and answers(connection)):
-                return self._ask_again(connection, error, call, ask)
+        with _translated(call, READING):
+            connection = self._connect()
+            try:
+                return self._timed(call, partial(ask, connection))
+            except libvirt.libvirtError as error:
+                if not (is_lost(error) and answers(connection)):
+                    return self._repeat(connection, error, call, ask)
         with closing(Connection(self.uri, self._observe, self._monotonic, self._keepalive)) as own:
             try:
                 return own.ask_once(call, ask)
@@ -184,11 +196,8 @@ class Connection:
         Raises:
             DeviceError: See ``errors.translate``.
         """
-        connection = self._connect()
-        try:
-            return self._timed(call, lambda: ask(connection))
-        except libvirt.libvirtError as error:
-            raise translate(error, call, READING) from error
+        with _translated(call, READING):
+            return self._timed(call, partial(ask, self._connect()))
 
     def write(
         self,
@@ -206,7 +215,8 @@ class Connection:
         Raises:
             DeviceError: See ``errors.translate``.
         """
-        return self._once(call, change, meanings)
+        with _translated(call, meanings):
+            return self._once(call, change)
 
     def subscribe(self, listen: Listen) -> None:
         """Have ``listen`` called after libvirt's events, a new open and a loss."""
@@ -238,32 +248,28 @@ class Connection:
             if session is not None:
                 session.close()
 
-    def _ask_again(
+    def _repeat(
         self,
         connection: libvirt.virConnect,
         error: libvirt.libvirtError,
         call: str,
         ask: Callable[[libvirt.virConnect], T],
     ) -> T:
+        """Ask once more where that may help, over another connection if this one is lost."""
         if is_lost(error):
             self._discard(connection)
         elif not is_unexplained(error):
-            raise translate(error, call, READING) from error
-        return self._once(call, ask, READING)
+            raise error
+        return self._once(call, ask)
 
-    def _once(
-        self,
-        call: str,
-        ask: Callable[[libvirt.virConnect], T],
-        meanings: Meanings | None = None,
-    ) -> T:
+    def _once(self, call: str, ask: Callable[[libvirt.virConnect], T]) -> T:
         connection = self._connect()
         try:
-            return self._timed(call, lambda: ask(connection))
+            return self._timed(call, partial(ask, connection))
         except libvirt.libvirtError as error:
             if is_lost(error):
                 self._discard(connection)
-            raise translate(error, call, meanings) from error
+            raise
 
     def _timed(self, call: str, ask: Callable[[], T]) -> T:
         began = self._monotonic()
