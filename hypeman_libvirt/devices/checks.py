@@ -1,7 +1,8 @@
 """The checks before an operation: one function each, for preflight and for every refusal.
 
 A check returns its result, or raises the error that bind and attach would answer with. So
-preflight and the operations can never disagree.
+preflight and the operations can never disagree. Here are those before a device is passed through,
+and the order of all; ``release_checks`` has those before it is taken back.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, TypeAlias
 
-from hypeman_libvirt.devices import rules
+from hypeman_libvirt.devices import release_checks, rules
 from hypeman_libvirt.devices.address import PciAddress
 from hypeman_libvirt.devices.card import Verdict
 from hypeman_libvirt.devices.domain import Assignment
@@ -19,10 +20,8 @@ from hypeman_libvirt.devices.errors import (
     DeviceError,
     ErrorDetail,
     IdentityChangedError,
-    InUseError,
     IommuGroupConflictError,
     NotAssignableError,
-    NotAttachedError,
     NotFoundError,
     NotSupportedError,
     VfioUnavailableError,
@@ -121,7 +120,7 @@ def check_in_use(snapshot: Snapshot) -> Check:
     for node in snapshot.taking if snapshot.purpose == "attach" else snapshot.todo:
         for assignment in snapshot.assignments.get(node.address, ()):
             if _disturbs(snapshot, assignment):
-                raise in_use(assignment)
+                raise rules.in_use(assignment)
     return Check("in_use", "ok", "no domain holds it")
 
 
@@ -214,57 +213,6 @@ def check_registered(snapshot: Snapshot) -> Check:
     return Check("registered", "ok", "it is registered")
 
 
-def check_group_idle(snapshot: Snapshot) -> Check:
-    """While a guest has any of the group, no member can go back: it would lose its driver."""
-    for assignment in snapshot.all_assignments() if snapshot.todo else ():
-        if assignment.live:
-            raise in_use(assignment)
-    return Check("in_use", "ok", "no guest has any of the group")
-
-
-def check_functions_idle(snapshot: Snapshot) -> Check:
-    """Virtual functions of a function on vfio-pci vanish when it goes back to its host driver."""
-    for node in snapshot.todo:
-        wanted = [each for each in node.virtual_functions if _is_wanted(snapshot, each)]
-        if wanted:
-            named = ", ".join(_describe_function(snapshot, each) for each in wanted)
-            raise VirtualFunctionsEnabledError(
-                f"virtual functions of {node.address} would vanish: {named}",
-                hint="detach and unregister them first",
-            )
-    return Check("sriov", "ok", "nobody has virtual functions of it")
-
-
-def check_unassigned(snapshot: Snapshot) -> Check:
-    """A device that a domain has, or lives on, stays registered."""
-    for assignment in snapshot.assignments.get(snapshot.address, ()):
-        raise in_use(assignment)
-    return Check("in_use", "ok", "no domain has it")
-
-
-def check_attached(snapshot: Snapshot) -> Check:
-    """Only a device that a domain has as a hostdev or an interface can be taken out of it."""
-    assignment = snapshot.assignment
-    if assignment is None:
-        name = snapshot.registration.name if snapshot.registration else "the device"
-        raise NotAttachedError(f"no domain holds {name} ({snapshot.address})")
-    if assignment.kind == "nvme_disk":
-        raise in_use(assignment)
-    return Check("attached", "ok", f"{rules.describe_assignment(assignment)} has it")
-
-
-def check_guest_slot(snapshot: Snapshot) -> Check:
-    """libvirt cannot unplug one of several functions in a slot of a running guest."""
-    for assignment in snapshot.leaving:
-        if assignment.live and assignment.shares_slot:
-            raise NotSupportedError(
-                f"{assignment.device} is one of several functions in its slot of domain "
-                f"{assignment.domain.name}, and libvirt cannot unplug those from a running domain; "
-                "shut it off, then detach"
-            )
-    return Check("guest_slot", "ok", "it can be unplugged")
-
-
 Named: TypeAlias = tuple[str, Callable[[Snapshot], Check]]
 """A check and its id."""
 
@@ -282,15 +230,15 @@ _PASSTHROUGH: Final[Sequence[Named]] = (
 )
 _GIVE_BACK: Final[Sequence[Named]] = (
     ("identity", check_identity_of_given_back),
-    ("in_use", check_group_idle),
-    ("sriov", check_functions_idle),
+    ("in_use", release_checks.check_group_idle),
+    ("sriov", release_checks.check_functions_idle),
 )
 CHECKS: Final[Mapping[Purpose, Sequence[Named]]] = {
     "bind": _PASSTHROUGH,
     "attach": _PASSTHROUGH,
     "unbind": _GIVE_BACK,
-    "detach": (("attached", check_attached), ("guest_slot", check_guest_slot)),
-    "unregister": (("in_use", check_unassigned), *_GIVE_BACK),
+    "detach": (("attached", release_checks.check_attached), ("guest_slot", release_checks.check_guest_slot)),
+    "unregister": (("in_use", release_checks.check_unassigned), *_GIVE_BACK),
 }
 """Of each operation, in the order in which it refuses."""
 
@@ -315,16 +263,6 @@ def inspect(snapshot: Snapshot) -> Preflight:
     if snapshot.node is None:
         asked = asked[:1]
     return Preflight(tuple(_answer(check_id, check, snapshot) for check_id, check in asked))
-
-
-def in_use(assignment: Assignment) -> InUseError:
-    """The refusal that names which domain has a device, and how."""
-    hint = "detach it there first"
-    if assignment.kind not in {"hostdev", "interface", "mdev"} or not assignment.direct:
-        hint = f"take {assignment.via or 'its disk'} out of the domain first"
-    return InUseError(
-        f"{assignment.device} is in use by {rules.describe_assignment(assignment)}", hint=hint
-    )
 
 
 def _answer(check_id: str, check: Callable[[Snapshot], Check], snapshot: Snapshot) -> Check:
@@ -372,17 +310,6 @@ def _check_providers(snapshot: Snapshot) -> Check:
             hint="needs libvirt 9.7.0 or newer on the host",
         )
     return Check("vfio", "ok", f"{found}, which gives it to guests itself: it stays there")
-
-
-def _is_wanted(snapshot: Snapshot, function: PciAddress) -> bool:
-    return function in snapshot.registered_functions or bool(snapshot.assignments.get(function))
-
-
-def _describe_function(snapshot: Snapshot, function: PciAddress) -> str:
-    assignments = snapshot.assignments.get(function)
-    if assignments:
-        return f"{function} ({rules.describe_assignment(assignments[0])})"
-    return f"{function} (registered as {snapshot.registered_functions[function].name})"
 
 
 def _held_elsewhere(

@@ -9,6 +9,7 @@ from typing import Final
 from hypeman_libvirt.devices.address import PciAddress
 from hypeman_libvirt.devices.domain import Assignment
 from hypeman_libvirt.devices.errors import (
+    InUseError,
     InvalidNameError,
     InvalidTagsError,
     IommuUnavailableError,
@@ -170,6 +171,16 @@ def describe_assignment(assignment: Assignment) -> str:
     domain = assignment.domain
     described = f"domain {domain.name} (UUID {domain.uuid}, {domain.state})"
     return f"{described} through {assignment.via}" if assignment.via else described
+
+
+def in_use(assignment: Assignment) -> InUseError:
+    """The refusal that names which domain has a device, and how."""
+    hint = "detach it there first"
+    if assignment.kind not in {"hostdev", "interface", "mdev"} or not assignment.direct:
+        hint = f"take {assignment.via or 'its disk'} out of the domain first"
+    return InUseError(
+        f"{assignment.device} is in use by {describe_assignment(assignment)}", hint=hint
+    )
 
 
 def check_assignable(node: NodeDevice) -> None:
