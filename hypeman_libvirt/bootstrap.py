@@ -16,6 +16,7 @@ from cuid2 import Cuid
 from hypeman_libvirt import __version__
 from hypeman_libvirt.devices.attachment import Attachment
 from hypeman_libvirt.devices.binding import Binding, Drivers
+from hypeman_libvirt.devices.context import ChangeContext
 from hypeman_libvirt.devices.event_feed import EventFeed
 from hypeman_libvirt.devices.following import Follower
 from hypeman_libvirt.devices.inventory import Inventory
@@ -170,42 +171,29 @@ def build_service(settings: Settings, world: World) -> DeviceService:
             _log.warning("stopped while libvirt held an operation; the device may be in between")
         world.close()
 
-    references = References(world.host, world.registry)
-    snapshots = SnapshotReader(world.host, world.registry)
-    drivers = Drivers(world.host, world.registry)
     transactions = Transactions(
         world.host.changes,
         world.locks,
         deadline=settings.operation_timeout,
         at_once=settings.operations,
     )
-    binding = Binding(world.host, references, snapshots, drivers, transactions, on_change)
+    context = ChangeContext(
+        host=world.host,
+        registry=world.registry,
+        references=References(world.host, world.registry),
+        snapshots=SnapshotReader(world.host, world.registry),
+        transactions=transactions,
+        on_change=on_change,
+    )
+    drivers = Drivers(world.host, world.registry)
+    binding = Binding(context, drivers)
     service = DeviceService(
         inventory=inventory,
-        registrations=Registrations(
-            world.host,
-            world.registry,
-            references,
-            snapshots,
-            binding,
-            transactions,
-            clock=world.clock,
-            new_id=world.new_id,
-            on_change=on_change,
-        ),
-        labels=Labels(world.host, world.registry, references, snapshots, transactions, on_change),
+        registrations=Registrations(context, binding, clock=world.clock, new_id=world.new_id),
+        labels=Labels(context),
         binding=binding,
-        attachment=Attachment(
-            world.host,
-            world.registry,
-            references,
-            snapshots,
-            drivers,
-            transactions,
-            release_timeout=settings.release_timeout,
-            on_change=on_change,
-        ),
-        preflight=Preflighter(references, snapshots),
+        attachment=Attachment(context, drivers, release_timeout=settings.release_timeout),
+        preflight=Preflighter(context.references, context.snapshots),
         event_feed=event_feed,
         transactions=transactions,
         needs=[world.host, world.registry],

@@ -11,6 +11,7 @@ from typing import Final
 from hypeman_libvirt.devices import checks, rules
 from hypeman_libvirt.devices.address import HostDeviceId, PciAddress
 from hypeman_libvirt.devices.binding import Drivers, demand_locks
+from hypeman_libvirt.devices.context import ChangeContext
 from hypeman_libvirt.devices.domain import Assignment, Domain
 from hypeman_libvirt.devices.errors import (
     DeviceError,
@@ -20,10 +21,9 @@ from hypeman_libvirt.devices.errors import (
 from hypeman_libvirt.devices.model import Caller, Change, Device, Registration, Scope
 from hypeman_libvirt.devices.node_device import NodeDevice
 from hypeman_libvirt.devices.notes import Notes
-from hypeman_libvirt.devices.ports import Host, OnChange, Registry, RemovalWatch
-from hypeman_libvirt.devices.references import References
-from hypeman_libvirt.devices.snapshot import Snapshot, SnapshotReader
-from hypeman_libvirt.devices.transaction import Transaction, Transactions
+from hypeman_libvirt.devices.ports import RemovalWatch
+from hypeman_libvirt.devices.snapshot import Snapshot
+from hypeman_libvirt.devices.transaction import Transaction
 
 _log: Final = logging.getLogger(__name__)
 _POLL: Final = 0.5
@@ -35,38 +35,28 @@ class Attachment:
 
     def __init__(
         self,
-        host: Host,
-        registry: Registry,
-        references: References,
-        snapshots: SnapshotReader,
+        context: ChangeContext,
         drivers: Drivers,
-        transactions: Transactions,
         *,
         release_timeout: float,
-        on_change: OnChange,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take what the use cases need.
+        """Attach in this context.
 
         Args:
-            host: Where the devices and the domains are.
-            registry: Which devices are registered.
-            references: Under which names.
-            snapshots: Reads the snapshots that the checks decide on.
+            context: The host, and what is stored about its devices.
             drivers: Moves devices between drivers.
-            transactions: Runs the operations.
             release_timeout: Seconds that a guest has to let go of a device.
-            on_change: Is called with each change that was made.
             monotonic: Seconds on a clock that is never set.
         """
-        self._host = host
-        self._notes = Notes(host, registry)
-        self._references = references
-        self._snapshots = snapshots
+        self._host = context.host
+        self._notes = Notes(context.host, context.registry)
+        self._references = context.references
+        self._snapshots = context.snapshots
+        self._transactions = context.transactions
+        self._on_change = context.on_change
         self._drivers = drivers
-        self._transactions = transactions
         self._release_timeout = release_timeout
-        self._on_change = on_change
         self._monotonic = monotonic
 
     def attach(

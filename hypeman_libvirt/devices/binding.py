@@ -9,6 +9,7 @@ from typing import Final
 
 from hypeman_libvirt.devices import checks, rules
 from hypeman_libvirt.devices.address import PciAddress
+from hypeman_libvirt.devices.context import ChangeContext
 from hypeman_libvirt.devices.errors import (
     BusyError,
     DeviceError,
@@ -17,10 +18,9 @@ from hypeman_libvirt.devices.errors import (
 )
 from hypeman_libvirt.devices.model import Caller, Change, Device, Registration, Scope
 from hypeman_libvirt.devices.node_device import NodeDevice
-from hypeman_libvirt.devices.ports import Host, OnChange, Registry
-from hypeman_libvirt.devices.references import References
-from hypeman_libvirt.devices.snapshot import Snapshot, SnapshotReader, lock_keys
-from hypeman_libvirt.devices.transaction import Transaction, Transactions
+from hypeman_libvirt.devices.ports import Host, Registry
+from hypeman_libvirt.devices.snapshot import Snapshot, lock_keys
+from hypeman_libvirt.devices.transaction import Transaction
 
 _log: Final = logging.getLogger(__name__)
 
@@ -159,31 +159,14 @@ class Drivers:
 class Binding:
     """Binds registered devices to vfio-pci, and gives them back to their host drivers."""
 
-    def __init__(
-        self,
-        host: Host,
-        references: References,
-        snapshots: SnapshotReader,
-        drivers: Drivers,
-        transactions: Transactions,
-        on_change: OnChange,
-    ) -> None:
-        """Take what the use cases need.
-
-        Args:
-            host: Where the devices are.
-            references: Which of them are registered, under which names.
-            snapshots: Reads the snapshots that the checks decide on.
-            drivers: Moves devices between drivers.
-            transactions: Runs the operations.
-            on_change: Is called with each change that was made.
-        """
-        self._host = host
-        self._references = references
-        self._snapshots = snapshots
+    def __init__(self, context: ChangeContext, drivers: Drivers) -> None:
+        """Bind in this context, with what moves devices between drivers."""
+        self._host = context.host
+        self._references = context.references
+        self._snapshots = context.snapshots
+        self._transactions = context.transactions
+        self._on_change = context.on_change
         self._drivers = drivers
-        self._transactions = transactions
-        self._on_change = on_change
 
     def bind(self, reference: str, scope: Scope, caller: Caller, *, force: bool = False) -> Device:
         """Bind the device to vfio-pci, in place of its host driver.

@@ -237,7 +237,10 @@ CHECKS: Final[Mapping[Purpose, Sequence[Named]]] = {
     "bind": _PASSTHROUGH,
     "attach": _PASSTHROUGH,
     "unbind": _GIVE_BACK,
-    "detach": (("attached", release_checks.check_attached), ("guest_slot", release_checks.check_guest_slot)),
+    "detach": (
+        ("attached", release_checks.check_attached),
+        ("guest_slot", release_checks.check_guest_slot),
+    ),
     "unregister": (("in_use", release_checks.check_unassigned), *_GIVE_BACK),
 }
 """Of each operation, in the order in which it refuses."""

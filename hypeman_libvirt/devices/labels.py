@@ -6,43 +6,24 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from hypeman_libvirt.devices import rules
+from hypeman_libvirt.devices.context import ChangeContext
 from hypeman_libvirt.devices.domain import Domain
 from hypeman_libvirt.devices.errors import NotFoundError
 from hypeman_libvirt.devices.model import Caller, Change, Device, Registration
-from hypeman_libvirt.devices.ports import Host, OnChange, Registry
-from hypeman_libvirt.devices.references import References
-from hypeman_libvirt.devices.snapshot import SnapshotReader
-from hypeman_libvirt.devices.transaction import Transaction, Transactions
+from hypeman_libvirt.devices.transaction import Transaction
 
 
 class Labels:
     """Changes names and tags of registered devices."""
 
-    def __init__(
-        self,
-        host: Host,
-        registry: Registry,
-        references: References,
-        snapshots: SnapshotReader,
-        transactions: Transactions,
-        on_change: OnChange,
-    ) -> None:
-        """Take what the use cases need.
-
-        Args:
-            host: Whose domains note which devices they have.
-            registry: Stores the registrations.
-            references: Looks them up.
-            snapshots: Says what is locked.
-            transactions: Runs the operation.
-            on_change: Is called with each change that was made.
-        """
-        self._host = host
-        self._registry = registry
-        self._references = references
-        self._snapshots = snapshots
-        self._transactions = transactions
-        self._on_change = on_change
+    def __init__(self, context: ChangeContext) -> None:
+        """Change registrations in this context."""
+        self._host = context.host
+        self._registry = context.registry
+        self._references = context.references
+        self._snapshots = context.snapshots
+        self._transactions = context.transactions
+        self._on_change = context.on_change
 
     def relabel(
         self, reference: str, name: str | None, tags: Mapping[str, str] | None, caller: Caller

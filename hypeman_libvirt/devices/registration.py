@@ -10,14 +10,14 @@ from typing import Final
 from hypeman_libvirt.devices import checks, rules
 from hypeman_libvirt.devices.address import PciAddress
 from hypeman_libvirt.devices.binding import Binding
+from hypeman_libvirt.devices.context import ChangeContext
 from hypeman_libvirt.devices.errors import DeviceError, DeviceNotFoundError, NotFoundError
 from hypeman_libvirt.devices.fingerprint import fingerprint_all
 from hypeman_libvirt.devices.model import Caller, Change, Device, Registration, Scope
 from hypeman_libvirt.devices.node_device import NodeDevice
-from hypeman_libvirt.devices.ports import Clock, Host, NewId, OnChange, Registry
-from hypeman_libvirt.devices.references import References
-from hypeman_libvirt.devices.snapshot import Snapshot, SnapshotReader
-from hypeman_libvirt.devices.transaction import Transaction, Transactions
+from hypeman_libvirt.devices.ports import Clock, NewId
+from hypeman_libvirt.devices.snapshot import Snapshot
+from hypeman_libvirt.devices.transaction import Transaction
 
 _log: Final = logging.getLogger(__name__)
 _LOST_REPLY: Final = timedelta(minutes=1)
@@ -28,40 +28,25 @@ class Registrations:
     """Registers devices of the host under an id and a name, and unregisters them."""
 
     def __init__(
-        self,
-        host: Host,
-        registry: Registry,
-        references: References,
-        snapshots: SnapshotReader,
-        binding: Binding,
-        transactions: Transactions,
-        *,
-        clock: Clock,
-        new_id: NewId,
-        on_change: OnChange,
+        self, context: ChangeContext, binding: Binding, *, clock: Clock, new_id: NewId
     ) -> None:
-        """Take what the use cases need.
+        """Register in this context.
 
         Args:
-            host: Where the devices are.
-            registry: Stores the registrations.
-            references: Looks them up.
-            snapshots: Reads the snapshots that the checks decide on.
+            context: The host, and what is stored about its devices.
             binding: Binds and unbinds in the same step.
-            transactions: Runs the operations.
             clock: Now, in UTC.
             new_id: Makes a CUID2.
-            on_change: Is called with each change that was made.
         """
-        self._host = host
-        self._registry = registry
-        self._references = references
-        self._snapshots = snapshots
+        self._host = context.host
+        self._registry = context.registry
+        self._references = context.references
+        self._snapshots = context.snapshots
+        self._transactions = context.transactions
+        self._on_change = context.on_change
         self._binding = binding
-        self._transactions = transactions
         self._clock = clock
         self._new_id = new_id
-        self._on_change = on_change
 
     def register(
         self,
