@@ -54,21 +54,34 @@ def install_packages(packages: Sequence[str]) -> None:
     Raises:
         OSError: There is no apt-get or no way to be root, or it fails.
     """
-    if not packages:
-        return
+    if packages:
+        say(f"Installing {' '.join(packages)} with apt-get ...")
+        _apt("update")
+        _apt("-y", "--no-install-recommends", "install", *packages)
+
+
+def update_package_lists() -> None:
+    """Have apt-get read which Debian packages there are, as root or with sudo.
+
+    Raises:
+        OSError: There is no apt-get or no way to be root, or it fails.
+    """
+    _apt("update")
+
+
+def _apt(*arguments: str) -> None:
     apt = shutil.which("apt-get")
     as_root = [] if os.geteuid() == 0 else ["sudo"]
     if apt is None:
         raise OSError("there is no apt-get")
     if as_root and shutil.which("sudo") is None:
         raise OSError("you are not root, and there is no sudo")
-    say(f"Installing {' '.join(packages)} with apt-get ...")
     command = [*as_root, "env", "DEBIAN_FRONTEND=noninteractive", apt, "-qq"]
     command += ["-o", f"DPkg::Lock::Timeout={_APT_LOCK}"]
-    for arguments in (["update"], ["-y", "--no-install-recommends", "install", *packages]):
-        status, printed = run_and_say([*command, *arguments])
-        if status != 0:
-            raise OSError(f"apt-get {arguments[0]} failed: {printed.strip()[-500:]}")
+    status, printed = run_and_say([*command, *arguments])
+    if status != 0:
+        verb = next(each for each in arguments if not each.startswith("-"))
+        raise OSError(f"apt-get {verb} failed: {printed.strip()[-500:]}")
 
 
 def run(command: Sequence[str | Path]) -> None:

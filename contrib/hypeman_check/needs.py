@@ -86,7 +86,10 @@ def node_version() -> int:
 
 
 def bring(
-    needs: Iterable[Need], tools: Path, install: Callable[[Sequence[str]], None]
+    needs: Iterable[Need],
+    tools: Path,
+    install: Callable[[Sequence[str]], None],
+    update: Callable[[], None],
 ) -> dict[str, str]:
     """Bring what is not there.
 
@@ -94,6 +97,7 @@ def bring(
         needs: What tests use.
         tools: Where packages are unpacked.
         install: Installs Debian packages, or raises ``OSError`` with the reason why not.
+        update: Has apt read which packages there are; likewise.
 
     Returns:
         What could not be brought, by its name, with the reason.
@@ -106,7 +110,7 @@ def bring(
         if to_install:
             install(to_install)
         if to_unpack:
-            unpack(to_unpack, tools)
+            unpack(to_unpack, tools, update)
     except OSError as error:
         reason = str(error)
     return {each.what: reason for each in absent if not each.here()}
@@ -122,15 +126,22 @@ def say_left_out(needs: Iterable[Need], reasons: dict[str, str]) -> list[str]:
     ]
 
 
-def unpack(packages: Sequence[str], tools: Path) -> None:
+def unpack(packages: Sequence[str], tools: Path, update: Callable[[], None]) -> None:
     """Download Debian packages and unpack them, which needs no right on this machine.
+
+    Where apt knows no such package, or an old one, its lists are updated first.
 
     Raises:
         OSError: A package cannot be had.
     """
     say(f"Unpacking {' '.join(packages)} for the tests alone ...")
     tools.mkdir(parents=True, exist_ok=True)
-    _run(["apt-get", "-qq", "download", *packages], tools)
+    download = ["apt-get", "-qq", "download", *packages]
+    try:
+        _run(download, tools)
+    except OSError:
+        update()
+        _run(download, tools)
     for package in packages:
         for archive in tools.glob(f"{package}_*.deb"):
             _run(["dpkg-deb", "--extract", archive.name, "."], tools)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import Counter
 from pathlib import Path
@@ -108,7 +109,50 @@ def test_what_cannot_be_brought_is_left_out_with_the_line_that_brings_it(tmp_pat
 
     absent = needs.Need("promise", ["promised"], "a suite", lambda: False)
     present = needs.Need("air", ["air"], "all", lambda: True)
-    reasons = needs.bring([absent, present], tmp_path, refuse)
+    reasons = needs.bring([absent, present], tmp_path, refuse, lambda: None)
     assert needs.say_left_out([absent, present], reasons) == [
         "a suite: no promise (no right to install ['promised']); apt-get install promised brings it"
     ]
+
+
+def install_apt(directory: Path) -> None:
+    """Put an apt-get there that knows a package once it was updated, and a dpkg-deb."""
+    apt = """#!/bin/sh
+        test -e "$(dirname "$0")/lists" || { echo "E: Unable to locate promised"; exit 100; }
+        touch promised_1.0_all.deb"""
+    for name, script in (("apt-get", apt), ("dpkg-deb", "#!/bin/sh\ntouch brought\n")):
+        (directory / name).write_text(script)
+        (directory / name).chmod(0o755)
+
+
+def test_package_lists_that_are_empty_are_updated_before_it_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs, tools = tmp_path / "bin", tmp_path / "tools"
+    programs.mkdir()
+    install_apt(programs)
+    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+    promised = needs.Need("promise", ["promised"], "a suite", (tools / "brought").exists, True)
+    updates: list[str] = []
+
+    def update() -> None:
+        (programs / "lists").touch()
+        updates.append("update")
+
+    for _ in range(2):
+        assert needs.bring([promised], tools, lambda _: None, update) == {}
+    assert updates == ["update"]
+
+
+def test_package_lists_that_cannot_be_updated_are_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install_apt(tmp_path)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+
+    def update() -> None:
+        raise OSError("you are not root, and there is no sudo")
+
+    promised = needs.Need("promise", ["promised"], "a suite", lambda: False, True)
+    reasons = needs.bring([promised], tmp_path / "tools", lambda _: None, update)
+    assert reasons == {"promise": "you are not root, and there is no sudo"}
