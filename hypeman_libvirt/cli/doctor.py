@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -16,7 +17,7 @@ from hypeman_libvirt.cli.world import CommandWorld, pass_world
 from hypeman_libvirt.printable import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from hypeman_libvirt.doctor.facts import Finding
     from hypeman_libvirt.settings import Settings
@@ -41,7 +42,7 @@ def doctor(world: CommandWorld, uri: str | None, config: Path | None, as_json: b
     from hypeman_libvirt.host.uri import WrongUriError
     from hypeman_libvirt.settings import SettingsError, load_settings
 
-    with explained(SettingsError, DeviceError, WrongUriError):
+    with explained(SettingsError, DeviceError, WrongUriError), _without_log():
         findings = _examine(load_settings(config, {"uri": uri}, world.etc), world)
     if as_json:
         print_json([asdict(finding) for finding in findings])
@@ -50,6 +51,17 @@ def doctor(world: CommandWorld, uri: str | None, config: Path | None, as_json: b
     else:
         click.echo("\n".join(map(_line, findings)))
     raise click.exceptions.Exit(max(_STATUS[each.severity] for each in findings))
+
+
+@contextmanager
+def _without_log() -> Iterator[None]:
+    """Keep the log off stderr, where Python prints it without a handler: findings say it all."""
+    log, handler = logging.getLogger("hypeman_libvirt"), logging.NullHandler()
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
 
 
 def _examine(settings: Settings, world: CommandWorld) -> Sequence[Finding]:

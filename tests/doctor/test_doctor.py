@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -175,3 +178,18 @@ def test_a_damaged_note_is_named_and_hides_no_other(
     assert "the metadata of a-first cannot be read" in printed
     assert "the metadata of vm-off names l4-gpu" in printed
     assert "virsh metadata a-first" in doctor.findings()["notes"][1]
+
+
+@pytest.mark.testdriver
+def test_what_libvirt_refuses_is_a_finding_and_nothing_on_stderr(tmp_path: Path) -> None:
+    uri = f"qemu+unix:///system?socket={tmp_path}/nobody"
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, "-m", "hypeman_libvirt", "doctor", "--uri", uri],
+        env=os.environ | {"HYPEMAN_LIBVIRT_REGISTRY": str(tmp_path / "registry.db")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "ERROR    libvirt: " in done.stdout
+    assert done.stderr == ""
