@@ -110,18 +110,26 @@ def get(service: Service, device: str, as_json: bool) -> None:
 @commands.command()
 @click.argument("device", shell_complete=complete_any)
 @click.option("--instance", shell_complete=complete_domain, help="Also ask about this domain.")
+@click.option(
+    "--for",
+    "purpose",
+    type=click.Choice(["attach", "bind"]),
+    default="attach",
+    show_default=True,
+    help="What would be done with the device.",
+)
 @parameters.in_scope
 @parameters.as_json
 @pass_service
 def preflight(
-    service: Service, device: str, instance: str | None, scope: str, as_json: bool
+    service: Service, device: str, instance: str | None, purpose: str, scope: str, as_json: bool
 ) -> None:
     """Say whether passthrough would work, and what stands in the way.
 
     DEVICE is registered, or a PCI address that is not registered yet.
     """
     with service.asking() as api:
-        answer = _preflight(api, device, instance, scope)
+        answer = _preflight(api, device, {"for": purpose, "instance": instance, "scope": scope})
     rows = [
         {
             **each,
@@ -134,18 +142,18 @@ def preflight(
     raise click.exceptions.Exit(0 if answer["ready"] else 1)
 
 
-def _preflight(api: ApiClient, device: str, instance: str | None, scope: str) -> Any:  # noqa: ANN401
+def _preflight(api: ApiClient, device: str, query: dict[str, str | None]) -> Any:  # noqa: ANN401
     from hypeman_libvirt.cli.api_client import RefusedError, device_path
 
     try:
-        return api.get(device_path(device, "preflight"), instance=instance, scope=scope)
+        return api.get(device_path(device, "preflight"), **query)
     except RefusedError as error:
         if error.code != "not_found" or not _ADDRESS.fullmatch(device):
             raise
     # A node device name becomes its address, the only form that this path takes.
     parts = device.removeprefix("pci_").replace("_", ":").replace(".", ":").split(":")
     address = f"{':'.join(parts[:3])}.{parts[3]}"
-    return api.get("/devices/preflight", pci_address=address, instance=instance, scope=scope)
+    return api.get("/devices/preflight", pci_address=address, **query)
 
 
 @commands.command()

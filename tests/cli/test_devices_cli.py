@@ -125,6 +125,18 @@ def test_preflight_is_a_table_and_an_exit_status(devices: Commands) -> None:
     assert "error" in blocked.stdout
 
 
+def test_preflight_for_bind_asks_what_bind_would_ask(
+    devices: Commands, fake_host: FakeHost
+) -> None:
+    devices.lines("register", L4, "--name", "l4-gpu")
+    fake_host.virsh_attach("vm-off", L4, live=False)
+    for reference in ("l4-gpu", L4):
+        assert devices.run("preflight", reference).exit_code == 1
+        assert devices.run("preflight", reference, "--for", "attach").exit_code == 1
+        assert devices.run("preflight", reference, "--for", "bind").exit_code == 0
+    assert "'attach', 'bind'" in devices.refusal("preflight", L4, "--for", "lunch", status=2)
+
+
 def test_groups_show_their_members(devices: Commands) -> None:
     _, *rows = devices.lines("groups", "25")
     assert [row.split()[:3] for row in rows] == [
