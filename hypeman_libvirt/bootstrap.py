@@ -235,7 +235,7 @@ def build_app(
     settings: Settings, world: World, service: DeviceService, auth: Auth
 ) -> WSGIApplication:
     """Return the app of a service that is the only one in its process, with its access log."""
-    reports = ResourceReader(world.resources, world.view.has_vfio, service.inventory)
+    reports = ResourceReader(world.resources, world.view, service.inventory)
     routes = [*host_routes(reports)]
     if settings.metrics != "off":
         ask = settings.metrics == "token"

@@ -152,8 +152,8 @@ def _title(function: dict[str, Any]) -> str:
 
 
 def _domains(api: ApiClient) -> list[tuple[str, str]]:
-    running = api.get("/resources")["allocations"]
-    return [(each["instance_name"], each["instance_id"]) for each in running]
+    instances = api.get("/resources")["instances"]
+    return [(each["instance_name"], each["state"]) for each in instances]
 
 
 def _groups(api: ApiClient) -> list[tuple[str, str]]:

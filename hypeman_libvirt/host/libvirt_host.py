@@ -236,6 +236,10 @@ class CachedHost(LibvirtHost):
         """Say which domains hold which address, running ones first."""
         return self._domain_cache.list_assignments()
 
+    def list_domains(self) -> Sequence[Domain]:
+        """List all domains, active or not."""
+        return self._domain_cache.list_domains()
+
 
 class LibvirtChanges:
     """The port ``HostChanges`` on libvirt."""

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
 from hypeman_libvirt.devices import rules
+from hypeman_libvirt.devices.domain import Domain
 from hypeman_libvirt.devices.inventory import Inventory
 from hypeman_libvirt.devices.model import AvailableDevice
 from hypeman_libvirt.devices.node_device import NodeDevice
+from hypeman_libvirt.devices.ports import HostView
 from hypeman_libvirt.resources.model import Guest, Platform, StoragePool
 from hypeman_libvirt.resources.ports import ResourceHost
 
@@ -86,7 +88,12 @@ class GpuResources:
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """The answer of ``GET /resources``."""
+    """The answer of ``GET /resources``.
+
+    Attributes:
+        guests: Active domains by name.
+        domains: All domains by name, those that are only defined included.
+    """
 
     cpu: Resource
     memory: Resource
@@ -94,6 +101,7 @@ class Resources:
     network: Resource
     gpu: GpuResources | None
     guests: Sequence[Guest]
+    domains: Sequence[Domain]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,18 +120,16 @@ class Capabilities:
 class ResourceReader:
     """Reads what the host has. Changes nothing."""
 
-    def __init__(
-        self, host: ResourceHost, has_vfio: Callable[[], bool | None], inventory: Inventory
-    ) -> None:
+    def __init__(self, host: ResourceHost, view: HostView, inventory: Inventory) -> None:
         """Read from this host.
 
         Args:
-            host: All but the devices.
-            has_vfio: Whether it can pass PCI devices through; None where it does not say.
+            host: All but domains and devices.
+            view: Its domains, and whether it can pass PCI devices through.
             inventory: Its GPUs.
         """
         self._host = host
-        self._has_vfio = has_vfio
+        self._view = view
         self._inventory = inventory
 
     def resources(self) -> Resources:
@@ -136,11 +142,12 @@ class ResourceReader:
             network=count_taken(has.link_speed, map(_fastest, has.guests)),
             gpu=count_gpus(self._inventory.list_available(), has.guests),
             guests=has.guests,
+            domains=sorted(self._view.list_domains(), key=lambda domain: domain.name),
         )
 
     def capabilities(self) -> Capabilities:
         """Say what the host can do."""
-        return Capabilities(self._host.platform(), self._has_vfio() is not False)
+        return Capabilities(self._host.platform(), self._view.has_vfio() is not False)
 
 
 def count_taken(capacity: int | None, taken: Iterable[int]) -> Resource:

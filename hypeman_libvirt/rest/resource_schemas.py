@@ -10,6 +10,7 @@ from typing import Final, Literal
 from pydantic import BaseModel
 from pydantic.json_schema import SkipJsonSchema
 
+from hypeman_libvirt.devices.domain import Domain
 from hypeman_libvirt.resources import reader
 from hypeman_libvirt.resources.model import Guest, Network
 from hypeman_libvirt.resources.reader import GpuMode
@@ -114,6 +115,19 @@ class AllocationOut(BaseModel):
         )
 
 
+class InstanceOut(BaseModel):
+    """A domain that libvirt knows, running or only defined."""
+
+    instance_id: str
+    instance_name: str
+    state: str
+
+    @classmethod
+    def of(cls, domain: Domain) -> InstanceOut:
+        """Describe it."""
+        return cls(instance_id=domain.instance, instance_name=domain.name, state=domain.state)
+
+
 class ResourcesOut(BaseModel):
     """Answer of ``GET /resources``."""
 
@@ -123,6 +137,7 @@ class ResourcesOut(BaseModel):
     network: ResourceOut
     gpu: GpuOut | None
     allocations: list[AllocationOut]
+    instances: list[InstanceOut]
 
     @classmethod
     def of(cls, resources: reader.Resources) -> ResourcesOut:
@@ -134,6 +149,7 @@ class ResourcesOut(BaseModel):
             network=ResourceOut.of("network", resources.network),
             gpu=GpuOut.of(resources.gpu) if resources.gpu else None,
             allocations=[AllocationOut.of(each) for each in resources.guests],
+            instances=[InstanceOut.of(each) for each in resources.domains],
         )
 
 

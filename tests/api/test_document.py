@@ -47,7 +47,7 @@ def test_every_route_is_in_the_document_and_the_other_way_round(world: World) ->
         for route in (
             *device_routes(world.service),
             *host_routes(
-                ResourceReader(world.host.resources, lambda: None, world.service.inventory)
+                ResourceReader(world.host.resources, world.host.view, world.service.inventory)
             ),
             *about_routes(world.service),
             *metrics_routes(bytes),

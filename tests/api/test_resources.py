@@ -37,6 +37,18 @@ def test_what_the_host_has_and_who_took_it(api: Api, fake_host: FakeHost) -> Non
     }
 
 
+def test_every_domain_is_an_instance_running_or_only_defined(api: Api, fake_host: FakeHost) -> None:
+    instances = api.get("/resources").json["instances"]
+    assert [(each["instance_name"], each["state"]) for each in instances] == [
+        ("vm-off", "shut off"),
+        ("vm-on", "running"),
+    ]
+    assert [each["instance_id"] for each in instances] == [
+        fake_host.guest("vm-off").uuid,
+        fake_host.guest("vm-on").uuid,
+    ]
+
+
 def test_a_gpu_is_no_longer_available_once_it_is_attached(api: Api) -> None:
     free = {"name": "AD104GL [L4]", "available": True}
     assert free in api.get("/resources").json["gpu"]["devices"]

@@ -28,7 +28,13 @@ ANSWERS: Final = {
         {"pci_address": "0000:3b:00.0", "device_id": "101d", "registered_as": None},
         {"pci_address": "0000:3b:00.1", "device_id": "101d", "registered_as": None},
     ],
-    "/resources": {"allocations": [{"instance_name": "training", "instance_id": "i-1"}]},
+    "/resources": {
+        "allocations": [{"instance_name": "training", "instance_id": "i-1"}],
+        "instances": [
+            {"instance_name": "training", "instance_id": "i-1", "state": "running"},
+            {"instance_name": "tuning", "instance_id": "i-2", "state": "shut off"},
+        ],
+    },
     "/iommu-groups": [{"iommu_group": 25, "members": [{"pci_address": "0000:41:00.0"}]}],
 }
 
@@ -86,7 +92,7 @@ def complete(line: str, base_url: str, key: str = "key") -> list[str]:
         ("hypeman-libvirt devices register ", ["0000:3b:00.0", "0000:3b:00.1"]),
         ("hypeman-libvirt devices register --pci-address 0000:3b:00.1", ["0000:3b:00.1"]),
         ("hypeman-libvirt devices preflight 0000", ["0000:3b:00.0", "0000:3b:00.1"]),
-        ("hypeman-libvirt devices attach l4-gpu ", ["training"]),
+        ("hypeman-libvirt devices attach l4-gpu ", ["training", "tuning"]),
         ("hypeman-libvirt devices groups ", ["25"]),
         ("hypeman-libvirt devices bind l4-gpu --scope ", ["device", "group"]),
     ],

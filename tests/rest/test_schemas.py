@@ -24,6 +24,7 @@ PAIRS: dict[str, type[BaseModel]] = {
     "GPUResourceStatus": resource_schemas.GpuOut,
     "PassthroughDevice": resource_schemas.PassthroughGpuOut,
     "ResourceAllocation": resource_schemas.AllocationOut,
+    "Instance": resource_schemas.InstanceOut,
     "ResourceStatus": resource_schemas.ResourceOut,
     "Resources": resource_schemas.ResourcesOut,
     "AvailableDevice": schemas.AvailableDeviceOut,

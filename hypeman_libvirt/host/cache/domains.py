@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from hypeman_libvirt.devices.domain import Domain
 from hypeman_libvirt.devices.ports import AssignmentsByDevice
 from hypeman_libvirt.host.assignments import (
     DomainReader,
@@ -56,14 +57,27 @@ class DomainCache:
 
     def list_assignments(self) -> AssignmentsByDevice:
         """Say which domains have which device, active ones first."""
-        records = self._values() if self._is_current() else None
-        if records is None or not self._connection.announces("domain"):  # known once connected
+        records = self._current()
+        if records is None:
             return self._assignments_of(self._reader.read_all())
         read, answer = self._answer
         if read is not records:
             answer = self._assignments_of(records)
             self._answer = records, answer
         return answer
+
+    def list_domains(self) -> Sequence[Domain]:
+        """List all domains, active or not."""
+        records = self._current()
+        if records is None:
+            records = self._reader.read_all()
+        return [each.domain for each in records.values()]
+
+    def _current(self) -> Records | None:
+        """Return all domains; None where libvirt must be asked."""
+        records = self._values() if self._is_current() else None
+        announced = self._connection.announces("domain")  # known once connected
+        return records if announced else None
 
     def _assignments_of(self, records: Records) -> AssignmentsByDevice:
         return DomainsSnapshot(records, self._new_trace()).list_assignments()
