@@ -49,7 +49,7 @@ def create(path: Path) -> None:
             path.parent.mkdir(mode=0o700, exist_ok=True)
         if not path.exists():
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-            _sync_folder(path.parent)
+            _sync_directory(path.parent)
     except OSError as error:
         raise RegistryOpenError(
             f"registry {path} cannot be created: {error.strerror}; "
@@ -282,7 +282,7 @@ def _refusal(path: Path, because: str) -> RegistryOpenError:
     )
 
 
-def _sync_folder(directory: Path) -> None:
+def _sync_directory(directory: Path) -> None:
     """Make the new file's entry survive a power loss; SQLite does so for its journals only."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:

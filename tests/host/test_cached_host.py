@@ -107,7 +107,7 @@ class CachedWorld:
 @pytest.fixture
 def cached(fake_host: FakeHost) -> Iterator[CachedWorld]:
     world = CachedWorld(fake_host)
-    for _ in range(2):  # the first one opens the connection, which spoils what it read
+    for _ in range(2):  # the first one opens the connection, which invalidates what it read
         world.nodes.list_devices()
         world.domains.list_assignments()
     world.heard.clear()
@@ -182,7 +182,7 @@ def test_virtual_functions_that_appear_are_named_by_their_card(cached: CachedWor
     assert [str(each) for each in card.virtual_functions] == ["0000:77:00.1"]
 
 
-def test_other_node_devices_spoil_nothing(cached: CachedWorld) -> None:
+def test_other_node_devices_invalidate_nothing(cached: CachedWorld) -> None:
     cached.settle("node device", cached.host.add_child("0000:3b:00.0", "net", "vnet7"))
     assert cached.asked(cached.nodes.list_devices) == 0
 

@@ -54,7 +54,7 @@ def test_a_definition_that_was_removed_has_none(files: DomainFiles, tmp_path: Pa
     assert files.read() == {}
 
 
-def test_other_files_and_folders_are_no_definitions(tmp_path: Path) -> None:
+def test_other_files_and_directories_are_no_definitions(tmp_path: Path) -> None:
     (tmp_path / "networks").mkdir()
     (tmp_path / "autostart.xml").mkdir()
     (tmp_path / "vm.xml~").write_text("")
@@ -72,7 +72,7 @@ def test_a_file_that_has_just_changed_may_change_again_unseen(tmp_path: Path) ->
     assert first["vm"] != second["vm"]
 
 
-def test_a_folder_that_has_just_changed_is_read_again(tmp_path: Path) -> None:
+def test_a_directory_that_has_just_changed_is_read_again(tmp_path: Path) -> None:
     """Two changes within one tick of the kernel's clock leave the same time."""
     changed_at = tmp_path.stat().st_mtime_ns
     files = DomainFiles(tmp_path, lambda: changed_at + 1)
@@ -80,7 +80,7 @@ def test_a_folder_that_has_just_changed_is_read_again(tmp_path: Path) -> None:
     assert files.read() is not first
 
 
-def test_a_folder_that_cannot_be_read_says_nothing(files: DomainFiles, tmp_path: Path) -> None:
+def test_a_directory_that_cannot_be_read_says_nothing(files: DomainFiles, tmp_path: Path) -> None:
     assert DomainFiles(tmp_path / "missing").read() is None
     files.read()
     (tmp_path / "vm.xml").unlink()

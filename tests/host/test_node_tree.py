@@ -98,5 +98,5 @@ def test_a_ring_of_parents_ends() -> None:
 @pytest.mark.parametrize(
     ("path", "inside"), [("/a/b", True), ("/a/b/c", True), ("/a/bc", False), (None, False)]
 )
-def test_a_folder_ends_at_a_slash(path: str | None, inside: bool) -> None:
+def test_a_directory_ends_at_a_slash(path: str | None, inside: bool) -> None:
     assert is_inside(path, "/a/b") is inside

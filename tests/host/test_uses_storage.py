@@ -363,7 +363,7 @@ def test_what_lies_in_memory_files_or_the_network_leaves_idle_disks_free(
     assert ask(host, path) == []
 
 
-def test_many_mounts_are_cut_short_with_the_root_in_front(host: FakeSysfs) -> None:
+def test_of_many_mounts_the_root_and_a_few_are_named(host: FakeSysfs) -> None:
     for point in ("/var/lib/docker", "/home", "/opt/with\\040space", "/srv"):
         host.mount(point, "vda3")
     uses = ask(host, "/sys/devices/pci0000:00/0000:00:02.0", "virtio-pci")
@@ -402,7 +402,7 @@ def hide_filesystems(host: FakeSysfs) -> None:
 
 
 @pytest.mark.parametrize(
-    "spoil",
+    "hide",
     [
         hide_in_container,
         lay_root_on_overlay,
@@ -412,13 +412,13 @@ def hide_filesystems(host: FakeSysfs) -> None:
         hide_filesystems,
     ],
 )
-def test_mounts_that_may_not_be_the_host_s_are_not_believed(host: FakeSysfs, spoil: object) -> None:
-    assert callable(spoil)
+def test_mounts_that_may_not_be_the_host_s_are_not_believed(host: FakeSysfs, hide: object) -> None:
+    assert callable(hide)
     path = host.add_pci(NVME, device_id="2922")
     host.add_disk("sda", f"{path}/block")
     tree = [TreeNode("block_sda", "pci_asked", f"{path}/block/sda", block="sda")]
     assert ask(host, path, "ahci", tree) == []
-    spoil(host)
+    hide(host)
     (use,) = ask(host, path, "ahci", tree)
     assert use.what == ("the block device sda lies on it, and its mounts cannot be seen from here")
     assert not use.known

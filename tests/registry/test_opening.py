@@ -53,7 +53,7 @@ def shared(path: Path, tmp_path: Path) -> Iterator[Path]:
     directory.chmod(0o755)
 
 
-def test_folder_and_file_are_made_for_this_user_alone(path: Path) -> None:
+def test_directory_and_file_are_made_for_this_user_alone(path: Path) -> None:
     registry = SqlRegistry(path)
     registry.add(L4)
     assert mode(path.parent) == 0o700
@@ -61,7 +61,7 @@ def test_folder_and_file_are_made_for_this_user_alone(path: Path) -> None:
     registry.close()
 
 
-def test_folders_above_it_are_made_too(tmp_path: Path) -> None:
+def test_directories_above_it_are_made_too(tmp_path: Path) -> None:
     SqlRegistry(tmp_path / "a" / "b" / "registry.db").close()
     assert (tmp_path / "a" / "b" / "registry.db").is_file()
 
@@ -142,7 +142,7 @@ def test_a_truncated_file_is_refused(path: Path) -> None:
     assert "its file is damaged" in refusal(path)
 
 
-def test_a_folder_in_place_of_the_file_is_refused(path: Path) -> None:
+def test_a_directory_in_place_of_the_file_is_refused(path: Path) -> None:
     path.mkdir(parents=True)
     with pytest.raises(RegistryOpenError, match="is a directory; name a file in it"):
         SqlRegistry(path)
@@ -153,13 +153,13 @@ def test_a_file_that_cannot_be_written_is_refused(shared: Path) -> None:
         assert "it is read-only; check its owner, its mode" in refusal(shared)
 
 
-def test_a_folder_that_cannot_be_written_is_refused(shared: Path) -> None:
+def test_a_directory_that_cannot_be_written_is_refused(shared: Path) -> None:
     shared.chmod(0o666)
     with modes_count():
         assert f"registry {shared} cannot be used: it is read-only" in refusal(shared)
 
 
-def test_a_folder_that_takes_no_file_is_refused(shared: Path) -> None:
+def test_a_directory_that_takes_no_file_is_refused(shared: Path) -> None:
     elsewhere = shared.with_name("other.db")
     with modes_count():
         assert refusal(elsewhere) == (
@@ -168,7 +168,7 @@ def test_a_folder_that_takes_no_file_is_refused(shared: Path) -> None:
         )
 
 
-def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
+def test_a_file_in_place_of_the_directory_is_refused(tmp_path: Path) -> None:
     (tmp_path / "hypeman").touch()
     with pytest.raises(RegistryOpenError, match="cannot be created: "):
         SqlRegistry(tmp_path / "hypeman" / "registry.db")

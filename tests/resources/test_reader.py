@@ -96,7 +96,7 @@ def test_the_name_of_a_profile_says_its_frame_buffer(name: str, mebibytes: int) 
     assert framebuffer_of(name) == mebibytes
 
 
-def test_folders_of_one_file_system_count_once() -> None:
+def test_directories_of_one_file_system_count_once() -> None:
     before, after = StoragePool("dir", 100, 60, 40), StoragePool("dir", 100, 61, 39)
     elsewhere = StoragePool("dir", 50, 50, 0)
     assert count_storage([before, after, elsewhere]) == Resource(150, 111, 39)
