@@ -22,15 +22,26 @@ from hypeman_libvirt.devices.following import Follower
 from hypeman_libvirt.devices.inventory import Inventory
 from hypeman_libvirt.devices.labels import Labels
 from hypeman_libvirt.devices.model import Change, Device
-from hypeman_libvirt.devices.ports import Clock, Host, HostView, Locks, NewId, OnChange, Registry
+from hypeman_libvirt.devices.ports import (
+    Clock,
+    Host,
+    HostView,
+    Locks,
+    NewId,
+    OnChange,
+    Registry,
+    RootHelper,
+)
 from hypeman_libvirt.devices.preflight import Preflighter
 from hypeman_libvirt.devices.references import References
 from hypeman_libvirt.devices.registration import Registrations
 from hypeman_libvirt.devices.service import DeviceService
 from hypeman_libvirt.devices.snapshot import SnapshotReader
 from hypeman_libvirt.devices.transaction import Transactions
+from hypeman_libvirt.helper.client import Ask, HelperClient, ask_over, refuse
 from hypeman_libvirt.host.libvirt_host import open_host
 from hypeman_libvirt.host.test_driver import demo_uri
+from hypeman_libvirt.host.usage.local_host import is_local
 from hypeman_libvirt.metrics import Metrics
 from hypeman_libvirt.registry import SqlRegistry
 from hypeman_libvirt.registry.locks import FileLocks, lock_directory
@@ -48,6 +59,10 @@ _log: Final = structlog.get_logger(__name__)
 
 def _now() -> datetime:
     return datetime.now(UTC)
+
+
+def _no_helper() -> RootHelper:
+    return HelperClient(refuse("this host has no root helper"))
 
 
 def _log_change(change: Change) -> None:
@@ -88,6 +103,7 @@ class World:
         registry: Stores registrations.
         clock: Now, in UTC.
         locks: Exclude operations on the same device, also those of other processes.
+        helper: Makes the changes that only root can make.
         new_id: Makes a CUID2.
         on_change: Is called with every change that was made.
         heartbeat: Seconds after which a follower of events gets a sign of life; proxies close a
@@ -105,6 +121,7 @@ class World:
     resources: ResourceHost
     registry: Registry
     locks: Locks
+    helper: RootHelper = field(default_factory=_no_helper)
     clock: Clock = _now
     new_id: NewId = Cuid(length=24).generate
     on_change: OnChange = _log_change
@@ -137,11 +154,19 @@ def open_world(settings: Settings) -> World:
             locks=FileLocks(
                 lock_directory(settings.registry_location, settings.state_directory, uri)
             ),
+            helper=HelperClient(_ask_helper(uri, settings)),
             metrics=metrics,
             count_losses=host.count_losses,
             announced=host.announced,
             close=opened.pop_all().close,
         )
+
+
+def _ask_helper(uri: str, settings: Settings) -> Ask:
+    """Return what asks the root helper, which is on the libvirt host alone."""
+    if is_local(uri):
+        return ask_over(settings.helper_socket)
+    return refuse(f"only the libvirt host itself can do that, and {uri} is another one")
 
 
 def build_service(settings: Settings, world: World) -> DeviceService:

@@ -176,6 +176,20 @@ class Settings(BaseSettings):
         ge=1,
         description="Seconds after which a connection that asks for nothing is closed.",
     )
+    helper_socket: Path = Field(
+        default=defaults.HELPER_SOCKET,
+        description=(
+            "Unix socket of the root helper, which makes virtual functions, vGPUs and boot rules."
+        ),
+    )
+    on_release: Path | None = Field(
+        default=None,
+        description=(
+            "Program that the root helper runs after a guest had a device, such as one that wipes "
+            "it; with its address and vendor:device as arguments. The helper reads it from "
+            f"{defaults.DEFAULT_CONFIG} alone."
+        ),
+    )
     event_listeners: int = Field(
         default=16,
         ge=1,

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 from pydantic import SecretStr
 
 from hypeman_libvirt.devices.model import Caller, Change
+from hypeman_libvirt.devices.ports import RootHelper
 from hypeman_libvirt.devices.service import DeviceService
+from hypeman_libvirt.helper.client import HelperClient, refuse
 from hypeman_libvirt.metrics import Metrics
 from hypeman_libvirt.registry import SqlRegistry
 from hypeman_libvirt.registry.locks import FileLocks
@@ -48,8 +50,14 @@ class World:
 
 
 @contextmanager
-def world_on(host: LibvirtHost, directory: Path, *, deadline: float = 10.0) -> Iterator[World]:
-    """Run a service on a host, with its registry in the directory."""
+def world_on(
+    host: LibvirtHost,
+    directory: Path,
+    *,
+    deadline: float = 10.0,
+    helper: RootHelper | None = None,
+) -> Iterator[World]:
+    """Run a service on a host, its registry in the directory; with a helper if one is given."""
     from hypeman_libvirt import bootstrap  # noqa: PLC0415  # after the level was chosen
 
     settings = Settings(
@@ -70,6 +78,7 @@ def world_on(host: LibvirtHost, directory: Path, *, deadline: float = 10.0) -> I
         registry=registry,
         clock=lambda: world.now,
         locks=FileLocks(directory / "locks"),
+        helper=helper or HelperClient(refuse("there is no root helper")),
         new_id=lambda: next(ids),
         on_change=world.changes.append,
         heartbeat=0.2,

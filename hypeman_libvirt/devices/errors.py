@@ -167,6 +167,12 @@ class VirtualFunctionsEnabledError(DeviceError):
     code = "sriov_active"
 
 
+class LinkDownError(DeviceError):
+    """The network interface of the physical function is down."""
+
+    code = "link_down"
+
+
 class DriverNotBoundError(DeviceError):
     """libvirt reported success, yet the device is not on the driver that was asked for."""
 
@@ -202,6 +208,16 @@ class NotSupportedError(DeviceError):
     """The hypervisor driver lacks the call."""
 
     code = "not_supported"
+
+
+class NoVirtualFunctionsError(NotSupportedError):
+    """The device is no physical function whose driver enables virtual ones."""
+
+
+class HelperFailedError(DeviceError):
+    """The root helper, or the kernel that it wrote to, failed."""
+
+    code = "helper_failed"
 
 
 class LibvirtDeniedError(DeviceError):

@@ -55,6 +55,9 @@ class NodeDevice:
         serial: From the vital product data; None where there is none.
         physical_function: Of a virtual function, else None.
         virtual_functions: Those enabled now, of a physical function.
+        max_virtual_functions: How many it can have; None of a device without SR-IOV.
+        autoprobe: Whether host drivers take new virtual functions; None where the service is not
+            on the host.
         link_capability: What the PCIe link can do; None for conventional PCI.
         link_status: What the PCIe link runs at; None where libvirt does not say.
         vgpu_profiles: Mediated device types on offer.
@@ -87,6 +90,8 @@ class NodeDevice:
     serial: str | None = None
     physical_function: PciAddress | None = None
     virtual_functions: tuple[PciAddress, ...] = ()
+    max_virtual_functions: int | None = None
+    autoprobe: bool | None = None
     link_capability: PcieLink | None = None
     link_status: PcieLink | None = None
     vgpu_profiles: tuple[VgpuProfile, ...] = ()

@@ -1,7 +1,7 @@
 """What the use cases need of the world, and who implements it.
 
 ``hypeman_libvirt.host`` implements HostView, Host and HostChanges, ``hypeman_libvirt.registry``
-Registry, HostDrivers and Locks.
+Registry, HostDrivers and Locks, ``hypeman_libvirt.helper`` RootHelper.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Literal, Protocol, TypeAlias
 
 from hypeman_libvirt.devices.address import HostDeviceId, PciAddress
+from hypeman_libvirt.devices.boot_rule import BootRule
 from hypeman_libvirt.devices.domain import Assignment, Domain, MetadataEntry, Usage
 from hypeman_libvirt.devices.model import Change, Registration
 from hypeman_libvirt.devices.node_device import NodeDevice
@@ -190,6 +191,57 @@ class Host(Protocol):
 
     def changes(self) -> AbstractContextManager[HostChanges]:
         """Open a connection of its own for changes, and close it again."""
+
+
+class RootHelper(Protocol):
+    """The few changes of the host that only root can make, and that libvirt does not make.
+
+    A return says that the kernel was asked and said so afterwards; the caller reads libvirt again.
+
+    Raises: every method NotSupportedError where no helper can be asked, with what to run by hand;
+    HelperFailedError, BusyError, OperationTimeoutError; DeviceNotFoundError where it names one.
+    """
+
+    def set_virtual_functions(self, device: PciAddress, count: int, *, autoprobe: bool) -> None:
+        """Enable exactly so many virtual functions, through 0 where the kernel wants it.
+
+        Args:
+            device: The physical function.
+            count: 0 for none.
+            autoprobe: Whether host drivers take them.
+
+        Raises:
+            BadRequestError: It cannot have so many.
+            InUseError: A process has one that would go.
+        """
+
+    def set_vgpu_type(self, device: PciAddress, vgpu_type: int) -> None:
+        """Make a vGPU of the vendor's type on a virtual function; 0 takes it away.
+
+        On failure the function has no type.
+
+        Raises:
+            InUseError: A process has it, or it is a vGPU of another type.
+        """
+
+    def write_boot_rule(self, rule: BootRule) -> None:
+        """Have the host do this at boot, in place of an earlier rule of the address.
+
+        Raises:
+            IdentityChangedError: Other hardware than the rule says is there now.
+        """
+
+    def forget_boot_rule(self, device: PciAddress) -> None:
+        """Remove the boot rule of an address, if there is one."""
+
+    def list_boot_rules(self) -> Sequence[BootRule]:
+        """List the boot rules, by address."""
+
+    def read_config_space(self, device: PciAddress) -> bytes:
+        """Read the whole config space, 4096 bytes with PCI Express; others see 64."""
+
+    def run_release_hook(self, device: PciAddress) -> None:
+        """Run the operator's program for a device that a guest had, and wait for its end."""
 
 
 class HostDrivers(Protocol):

@@ -61,7 +61,14 @@ class LocalMarkings:
             device_serial=serial,
             incarnation=incarnation,
             is_vfio_provider=provides_vfio(self._root + node.path, node.driver),
+            autoprobe=self._autoprobe(node),
         )
+
+    def _autoprobe(self, node: NodeDevice) -> bool | None:
+        if node.max_virtual_functions is None:
+            return None
+        text = self._text(f"{node.path}/sriov_drivers_autoprobe")
+        return text == "1" if text else None
 
     def _is_here(self, node: NodeDevice) -> bool:
         ids = [self._text(f"{node.path}/{name}") for name in ("vendor", "device")]

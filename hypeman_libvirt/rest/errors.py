@@ -12,6 +12,7 @@ from hypeman_libvirt.devices.errors import (
     BadRequestError,
     DeviceError,
     NotFoundError,
+    NoVirtualFunctionsError,
     UnauthorizedError,
 )
 from hypeman_libvirt.rest.responses import answer_with
@@ -36,6 +37,7 @@ _STATUS: Final = {
     "in_use": 409,
     "iommu_group_conflict": 409,
     "iommu_unavailable": 409,
+    "link_down": 409,
     "no_free_slot": 409,
     "not_assignable": 409,
     "not_attached": 409,
@@ -45,6 +47,7 @@ _STATUS: Final = {
     "unsupported_media_type": 415,
     "internal_error": 500,
     "not_supported": 501,
+    "helper_failed": 502,
     "libvirt_error": 502,
     "libvirt_denied": 503,
     "libvirt_unavailable": 503,
@@ -54,6 +57,7 @@ _STATUS: Final = {
     "guest_did_not_release": 504,
     "timeout": 504,
 }
+_CONFLICT: Final = 409
 _NOT_IMPLEMENTED: Final = 501
 _SERVER_ERRORS: Final = 500
 _INTERNAL: Final = (
@@ -87,8 +91,8 @@ class UnsupportedMediaTypeError(DeviceError):
 
 
 def status_of(error: DeviceError) -> int:
-    """Return the HTTP status of an error's code."""
-    return _STATUS[error.code]
+    """Return the HTTP status of an error's code, or of a device that is of the wrong kind."""
+    return _CONFLICT if isinstance(error, NoVirtualFunctionsError) else _STATUS[error.code]
 
 
 def answer(req: falcon.Request, resp: falcon.Response, error: Exception) -> None:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from hypeman_libvirt.devices.errors import DeviceError
+from hypeman_libvirt.devices.errors import DeviceError, NoVirtualFunctionsError
 from hypeman_libvirt.rest import errors
 from tests.api.document import ROOT, document
 
@@ -47,7 +47,12 @@ def test_every_code_stands_in_the_table_with_its_status() -> None:
 
 
 def takes_text(kind: type[DeviceError]) -> bool:
-    return kind is not errors.MethodNotAllowedError
+    return kind not in {errors.MethodNotAllowedError, NoVirtualFunctionsError}
+
+
+def test_a_device_that_cannot_do_it_is_no_server_that_cannot() -> None:
+    assert errors.status_of(NoVirtualFunctionsError("no SR-IOV")) == 409
+    assert NoVirtualFunctionsError.code == "not_supported"
 
 
 def test_every_code_of_the_document_stands_in_the_table() -> None:

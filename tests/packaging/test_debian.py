@@ -20,6 +20,7 @@ SHELL_SCRIPTS: Final = [
     CONTRIB / "packaging" / "build-deb",
     CONTRIB / "packaging" / "lock",
     *(DEBIAN / f"hypeman-libvirt.{kind}" for kind in ("postinst", "prerm", "postrm", "sh")),
+    CONTRIB / "initramfs" / "hypeman-libvirt",
 ]
 DEBIANS_NAMES: Final = {"libvirt-python": "python3-libvirt", "pyyaml": "python3-yaml"}
 ONLY_TO_BUILD: Final = {"python3-dev", "python3-pip", "python3-venv"}

@@ -26,6 +26,7 @@ _BRIDGES: Final = ("capability[@type='pci-bridge']", "capability[@type='cardbus-
 _GROUP: Final = "iommuGroup"
 _PHYSICAL_FUNCTION: Final = "capability[@type='phys_function']/address"
 _VIRTUAL_FUNCTIONS: Final = "capability[@type='virt_functions']/address"
+_MAX_VIRTUAL_FUNCTIONS: Final = "capability[@type='virt_functions']"
 _VPD_TEXT: Final = re.compile(
     r"^([ \t]*)<capability type=['\"]vpd['\"]>$.*?^\1</capability>$\n?", re.MULTILINE | re.DOTALL
 )
@@ -106,6 +107,7 @@ def _read(device: Element, pci: Element) -> NodeDevice:
         serial=_text(pci, _SERIAL),
         physical_function=None if physical is None else read_address(physical),
         virtual_functions=tuple(sorted(_addresses(pci, _VIRTUAL_FUNCTIONS))),
+        max_virtual_functions=_max_virtual_functions(pci),
         link_capability=_link(pci, "cap"),
         link_status=_link(pci, "sta"),
         vgpu_profiles=tuple(_profile(each) for each in pci.iterfind(_PROFILES)),
@@ -144,6 +146,12 @@ def _pci_id(pci: Element, tag: str) -> str:
 def _numa_node(pci: Element) -> int | None:
     numa = pci.find("numa")
     return None if numa is None else int(numa.get("node") or "")
+
+
+def _max_virtual_functions(pci: Element) -> int | None:
+    """Read TotalVFs; libvirt says it where the function has SR-IOV, enabled or not."""
+    functions = pci.find(_MAX_VIRTUAL_FUNCTIONS)
+    return None if functions is None else int(functions.get("maxCount") or 0) or None
 
 
 def _link(pci: Element, validity: str) -> PcieLink | None:
