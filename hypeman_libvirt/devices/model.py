@@ -51,6 +51,7 @@ class Registration:
         fingerprint: What distinguishes its card from others; None for a registration of 0.1.
         moved_from: Where the card was before it was followed or moved; None if it never was.
         displaced: Another registration's card is at the address now.
+        persistent: A boot rule binds it to vfio-pci.
     """
 
     id: str
@@ -69,6 +70,7 @@ class Registration:
     fingerprint: Fingerprint | None = None
     moved_from: PciAddress | None = None
     displaced: bool = False
+    persistent: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -260,7 +260,28 @@ class HostDrivers(Protocol):
         """Forget the note: the device is back on its host driver."""
 
 
-class Registry(HostDrivers, Protocol):
+class BootRules(Protocol):
+    """What the host is to do with functions at boot, as it was asked for; stored across restarts.
+
+    A rule follows the card of a registration, as ``Registry.place`` writes it down.
+
+    Raises: every method RegistryUnavailableError.
+    """
+
+    def put_boot_rule(self, host: str, rule: BootRule) -> None:
+        """Store a rule, in place of an earlier one of the address."""
+
+    def boot_rule(self, host: str, device: PciAddress) -> BootRule | None:
+        """Return the rule of an address; None without one."""
+
+    def list_boot_rules(self, host: str) -> Sequence[BootRule]:
+        """List the rules, by address."""
+
+    def forget_boot_rule(self, host: str, device: PciAddress) -> None:
+        """Remove the rule of an address, if there is one."""
+
+
+class Registry(HostDrivers, BootRules, Protocol):
     """Names of devices, stored across restarts. Safe between threads and processes.
 
     Raises: every method RegistryUnavailableError.

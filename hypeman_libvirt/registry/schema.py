@@ -7,6 +7,7 @@ from typing import Final
 
 from sqlalchemy import (
     JSON,
+    Boolean,
     Column,
     DateTime,
     Dialect,
@@ -20,7 +21,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD: Final = "0003"
+HEAD: Final = "0004"
 """Revision of the newest migration in ``migrations/versions``."""
 
 
@@ -80,4 +81,20 @@ host_drivers: Final = Table(
 """The driver that a device had before it was bound to vfio-pci, NULL for none.
 
 Also of devices that are not registered: members of an IOMMU group are bound with it.
+"""
+
+boot_rules: Final = Table(
+    "boot_rules",
+    metadata,
+    Column("host", Text, primary_key=True),
+    Column("device", String(_DEVICE_ID), primary_key=True),
+    Column("vendor_id", String(4), nullable=False),
+    Column("device_id", String(4), nullable=False),
+    Column("topology", Text),
+    Column("virtual_functions", Integer),
+    Column("autoprobe", Boolean, nullable=False),
+)
+"""What the host is to do with a function at boot; see ``devices.boot_rule``.
+
+Also of functions that are not registered: a network card's stays with the host.
 """

@@ -9,13 +9,25 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, Select, and_, bindparam, delete, insert, or_, select, update
+from sqlalchemy import (
+    Connection,
+    Row,
+    Select,
+    and_,
+    bindparam,
+    delete,
+    insert,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from hypeman_libvirt.devices.address import HostDeviceId, PciAddress
 from hypeman_libvirt.devices.errors import ConflictError, RegistryUnavailableError
 from hypeman_libvirt.devices.model import Registration
 from hypeman_libvirt.devices.rules import MAX_NAME
+from hypeman_libvirt.registry.boot_rules import SqlBootRules, adopt_rules, follow, persistent
 from hypeman_libvirt.registry.errors import reason
 from hypeman_libvirt.registry.fingerprints import read_fingerprint, write_fingerprint
 from hypeman_libvirt.registry.opening import open_engine, serialize
@@ -27,7 +39,8 @@ _log: Final = logging.getLogger(__name__)
 
 # Built once: putting a statement together costs more than running it.
 _HERE: Final = _TABLE.host == bindparam("host")
-_ON_HOST: Final = select(registrations).where(_HERE)
+_ALL: Final = select(registrations, persistent(_TABLE))
+_ON_HOST: Final = _ALL.where(_HERE)
 _BY_REFERENCE: Final = _ON_HOST.where(
     or_(_TABLE.id == bindparam("key"), _TABLE.name == bindparam("key"))
 )
@@ -36,7 +49,7 @@ _BY_DEVICE: Final = _ON_HOST.where(_TABLE.device == bindparam("key"), _IN_PLACE)
 _IN_ORDER: Final = _ON_HOST.order_by(_TABLE.created_at, _TABLE.id)
 _REMEMBERED: Final = 4096
 """Look-ups that are cached while the registry does not change."""
-_RIVALS: Final = select(registrations).where(
+_RIVALS: Final = _ALL.where(
     or_(  # flat, for then SQLite uses an index for each line instead of reading all rows
         _TABLE.id == bindparam("id"),
         and_(_HERE, _TABLE.id == bindparam("name")),
@@ -99,11 +112,11 @@ _ADOPT_DRIVERS: Final = (
     .where(_DRIVERS.host == bindparam("old_host"))
     .values(host=bindparam("new_host"))
 )
-_EVERYWHERE: Final = select(registrations).order_by(_TABLE.created_at, _TABLE.id)
+_EVERYWHERE: Final = _ALL.order_by(_TABLE.created_at, _TABLE.id)
 _ANY: Final = select(_TABLE.id).limit(1)
 
 
-class SqlRegistry:
+class SqlRegistry(SqlBootRules):
     """Names of devices in one table, safe between threads and processes."""
 
     def __init__(self, location: str | Path, lock_timeout: float = LOCK_TIMEOUT) -> None:
@@ -189,6 +202,7 @@ class SqlRegistry:
             with self._write() as connection:
                 connection.execute(_GIVE_WAY, values)
                 connection.execute(_ADOPT_DRIVERS, values)
+                adopt_rules(connection, values)
                 return connection.execute(_ADOPT, values).rowcount
         except RegistryUnavailableError as error:
             if isinstance(error.__cause__, IntegrityError):
@@ -226,6 +240,7 @@ class SqlRegistry:
                 connection.execute(_DISPLACE, values)
             for old, new in current:
                 connection.execute(_PLACE, _values_read(old) | _values_placed(new))
+            follow(connection, current)
             return len(current)
 
     def relabel(self, registration: Registration) -> bool:

@@ -35,7 +35,7 @@ def test_every_fact_of_a_registration_is_kept() -> None:
     columns = [
         "pci_address" if each.name == "device" else each.name for each in registrations.columns
     ]
-    assert columns == facts
+    assert [*columns, "persistent"] == facts  # which a boot rule says
 
 
 def test_what_libvirt_did_not_say_stays_unsaid(registry: SqlRegistry) -> None:
