@@ -17,11 +17,13 @@ from hypeman_libvirt import __version__
 from hypeman_libvirt.devices.attachment import Attachment
 from hypeman_libvirt.devices.binding import Binding, Drivers
 from hypeman_libvirt.devices.context import ChangeContext
+from hypeman_libvirt.devices.definitions import Definitions
 from hypeman_libvirt.devices.event_feed import EventFeed
 from hypeman_libvirt.devices.following import Follower
 from hypeman_libvirt.devices.inventory import Inventory
 from hypeman_libvirt.devices.labels import Labels
 from hypeman_libvirt.devices.model import Change, Device
+from hypeman_libvirt.devices.moving import Moving
 from hypeman_libvirt.devices.ports import (
     Clock,
     Host,
@@ -185,10 +187,6 @@ def build_service(settings: Settings, world: World) -> DeviceService:
         world.on_change(change)
         event_feed.refresh()
 
-    follower = Follower(
-        world.host, world.registry, world.view.subscribe, on_follow=event_feed.refresh
-    )
-
     def close() -> None:
         follower.close()
         event_feed.close()
@@ -210,12 +208,22 @@ def build_service(settings: Settings, world: World) -> DeviceService:
         transactions=transactions,
         on_change=on_change,
     )
+    definitions = Definitions(world.host)
+    follower = Follower(
+        world.host,
+        world.registry,
+        definitions,
+        transactions,
+        world.view.subscribe,
+        on_follow=event_feed.refresh,
+    )
     drivers = Drivers(world.host, world.registry)
     binding = Binding(context, drivers)
     service = DeviceService(
         inventory=inventory,
         registrations=Registrations(context, binding, clock=world.clock, new_id=world.new_id),
         labels=Labels(context),
+        moving=Moving(context, definitions),
         binding=binding,
         attachment=Attachment(context, drivers, release_timeout=settings.release_timeout),
         preflight=Preflighter(context.references, context.snapshots),

@@ -52,6 +52,7 @@ VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE: Final = 2
 VIR_DOMAIN_AFFECT_CURRENT: Final = 0
 VIR_DOMAIN_AFFECT_LIVE: Final = 1
 VIR_DOMAIN_AFFECT_CONFIG: Final = 2
+VIR_DOMAIN_XML_SECURE: Final = 1
 VIR_DOMAIN_XML_INACTIVE: Final = 2
 VIR_DOMAIN_METADATA_ELEMENT: Final = 2
 VIR_DOMAIN_NOSTATE: Final = 0
@@ -531,7 +532,11 @@ class virDomain:
 
     def XMLDesc(self, flags: int = 0) -> str:
         with self._call("domainXMLDesc") as host, host.lock:
-            return show(self._definition(flags & VIR_DOMAIN_XML_INACTIVE))
+            shown = deepcopy(self._definition(flags & VIR_DOMAIN_XML_INACTIVE))
+            if not flags & VIR_DOMAIN_XML_SECURE:
+                for graphics in shown.iterfind("devices/graphics[@passwd]"):
+                    del graphics.attrib["passwd"]
+            return show(shown)
 
     def attachDeviceFlags(self, xml: str, flags: int = 0) -> int:
         with self._call("attachDeviceFlags") as host:

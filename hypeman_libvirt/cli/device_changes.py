@@ -49,6 +49,26 @@ def register(
 
 @commands.command()
 @parameters.device
+@click.option(
+    "--pci-address",
+    required=True,
+    metavar="ADDRESS",
+    shell_complete=complete_address,
+    help="Where its card is now.",
+)
+@parameters.as_json
+@pass_service
+def move(service: Service, device: str, pci_address: str, as_json: bool) -> None:
+    """Say where the card of a registered device is now.
+
+    Domains that have it in their definition are rewritten, for their next start.
+    """
+    changed = _change(service, device, "move", pci_address=pci_address)
+    print_answer(changed, as_json, f"{changed['name']} is at {changed['pci_address']}")
+
+
+@commands.command()
+@parameters.device
 @parameters.in_scope
 @parameters.force
 @parameters.as_json

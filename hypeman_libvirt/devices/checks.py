@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, TypeAlias
 
-from hypeman_libvirt.devices import release_checks, rules
+from hypeman_libvirt.devices import move_checks, release_checks, rules
 from hypeman_libvirt.devices.address import PciAddress
 from hypeman_libvirt.devices.card import Verdict
 from hypeman_libvirt.devices.domain import Assignment
@@ -35,7 +35,7 @@ from hypeman_libvirt.devices.snapshot import Purpose, Snapshot
 def check_endpoint(snapshot: Snapshot) -> Check:
     """A bridge can never be assigned."""
     if snapshot.registration and snapshot.verdict and snapshot.verdict.state == "moved":
-        raise _doubtful(snapshot.registration, snapshot.verdict)
+        raise _doubtful(snapshot, snapshot.registration, snapshot.verdict)
     if snapshot.node is None:
         raise IdentityChangedError(
             f"no PCI device is at {snapshot.address} now", hint="plug it in again, or unregister it"
@@ -79,8 +79,10 @@ def check_identity(snapshot: Snapshot) -> Check:
     if changed or verdict.state != "present":
         what = ", ".join(changed) or "its ids are the same, and it is another card"
         raise IdentityChangedError(
-            f"other hardware is at {snapshot.address} than was registered: {what}",
-            hint="unregister the device and register it anew if that is meant",
+            f"other hardware is at {snapshot.address} than was registered: {what}"
+            + _defined_in(snapshot),
+            hint="unregister the device and register it anew if that is meant, or say where its "
+            "card is: POST /devices/{id}/move",
         )
     return Check("identity", "ok", f"the card is what was registered, by its {verdict.proof}")
 
@@ -93,13 +95,23 @@ def check_identity_of_given_back(snapshot: Snapshot) -> Check:
     return Check("identity", "ok", "no other card goes back to the host")
 
 
-def _doubtful(registration: Registration, verdict: Verdict) -> IdentityChangedError:
+def _doubtful(
+    snapshot: Snapshot, registration: Registration, verdict: Verdict
+) -> IdentityChangedError:
     places = [str(each) for each in verdict.candidates]
     return IdentityChangedError(
-        f"the card of {registration.name} may be at {' or '.join(places)}, and nothing tells which",
-        hint="look which card it is; unregister the device and register that one",
+        f"the card of {registration.name} may be at {' or '.join(places)}, and nothing tells which"
+        + _defined_in(snapshot),
+        hint="look which card it is; POST /devices/{id}/move says so",
         details=[ErrorDetail("candidate", each) for each in places],
     )
+
+
+def _defined_in(snapshot: Snapshot) -> str:
+    """Name the domains that would start with whatever is there."""
+    assignments = snapshot.assignments.get(snapshot.address, ())
+    named = [rules.describe_assignment(each) for each in assignments if each.persistent]
+    return f"; it is in the definition of {', '.join(named)}" if named else ""
 
 
 def check_critical(snapshot: Snapshot) -> Check:
@@ -242,6 +254,12 @@ CHECKS: Final[Mapping[Purpose, Sequence[Named]]] = {
         ("guest_slot", release_checks.check_guest_slot),
     ),
     "unregister": (("in_use", release_checks.check_unassigned), *_GIVE_BACK),
+    "move": (
+        ("destination", move_checks.check_destination),
+        ("identity", move_checks.check_same_card),
+        ("unclaimed", move_checks.check_unclaimed),
+        ("definitions", move_checks.check_definitions),
+    ),
 }
 """Of each operation, in the order in which it refuses."""
 

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
+from hypeman_libvirt.devices import rules
+from hypeman_libvirt.devices.address import PciAddress
 from hypeman_libvirt.devices.card import Verdict
+from hypeman_libvirt.devices.definitions import (
+    Definitions,
+    Relocation,
+    Rewrite,
+    log_rewritten,
+    relocate,
+)
 from hypeman_libvirt.devices.errors import DeviceError
 from hypeman_libvirt.devices.fingerprint import Seen, fingerprint_all, update
 from hypeman_libvirt.devices.identity import judge
 from hypeman_libvirt.devices.model import Registration
 from hypeman_libvirt.devices.ports import Host, Registry
+from hypeman_libvirt.devices.transaction import Transaction, Transactions
 from hypeman_libvirt.devices.whereabouts import known_of
 
 _log: Final = logging.getLogger(__name__)
@@ -30,6 +40,8 @@ class Follower:
         self,
         host: Host,
         registry: Registry,
+        definitions: Definitions,
+        transactions: Transactions,
         subscribe: Callable[[Callable[[], None]], None],
         on_follow: Callable[[], None] = lambda: None,
     ) -> None:
@@ -38,11 +50,15 @@ class Follower:
         Args:
             host: Asked itself, for what it says decides.
             registry: Where cards are written down.
+            definitions: Those of domains, which are to have cards where they are.
+            transactions: Rewrites them with locks and an undo.
             subscribe: Has something called after each announcement of the host.
             on_follow: Called after registrations were given other addresses.
         """
         self._host = host
         self._registry = registry
+        self._definitions = definitions
+        self._transactions = transactions
         self._subscribe = subscribe
         self._on_follow = on_follow
         self._wake: Final = threading.Event()
@@ -64,7 +80,7 @@ class Follower:
             self._thread.join(_PAUSE)
 
     def follow(self) -> Sequence[Registration]:
-        """Write down where cards certainly are now.
+        """Write down where cards certainly are now, and rewrite the definitions that note them.
 
         Registrations of 0.1 get their fingerprint here, the first time that they are certain.
 
@@ -72,7 +88,8 @@ class Follower:
             The registrations that have another address now.
 
         Raises:
-            DeviceError: Host or registry does not answer; nothing was written.
+            DeviceError: Host or registry does not answer; what was not written is written the next
+                time.
         """
         registrations = self._registry.list_registrations(self._host.key(), {})
         if not registrations:
@@ -97,7 +114,55 @@ class Follower:
         _log_doubts(registrations, verdicts)
         if followed:
             self._on_follow()
+        certain = [new for _, new in pairs if verdicts[new.id].address is not None]
+        relocations = [each for new in certain for each in self._relocation(new, seen)]
+        self._rewrite_all(relocations, name_unnoted=bool(followed))
         return [new for _, new in followed]
+
+    def _relocation(
+        self, registration: Registration, present: Collection[PciAddress]
+    ) -> Sequence[Relocation]:
+        old, new = registration.moved_from, registration.pci_address
+        if old is None or old == new:
+            return []
+        return [relocate(self._registry, registration, old, new, present)]
+
+    def _rewrite_all(self, relocations: Sequence[Relocation], *, name_unnoted: bool) -> None:
+        """Rewrite definitions whose note says whose card they mean; name the others in the log."""
+        plan = self._definitions.plan(relocations)
+        for rewrite in plan.rewrites:
+            try:
+                self._rewrite(rewrite, relocations)
+            except DeviceError as error:
+                _log.warning(
+                    "the definition of %s still has a card where it was: %s; it is tried again",
+                    rewrite.domain.name,
+                    error.message,
+                )
+        for each in plan.unnoted if name_unnoted else ():
+            _log.warning(
+                "domain %s has %s in its definition, where another card may be now: "
+                "take it out with virsh edit, or leave it if it is meant",
+                each.domain.name,
+                each.device,
+            )
+
+    def _rewrite(self, rewrite: Rewrite, relocations: Sequence[Relocation]) -> None:
+        def apply(transaction: Transaction) -> Rewrite | None:
+            plan = self._definitions.plan(relocations)  # again, now that it is locked
+            for each in plan.rewrites:
+                if each.domain.uuid == rewrite.domain.uuid:
+                    if each.in_the_way is not None:
+                        raise rules.in_use(each.in_the_way)
+                    self._definitions.apply(transaction, each)
+                    return each
+            return None
+
+        addresses = {each for pair in rewrite.moves.items() for each in pair}
+        keys = {f"domain {rewrite.domain.uuid}", *(f"device {each}" for each in addresses)}
+        done = self._transactions.run(keys, apply)
+        if done is not None:
+            log_rewritten(done)
 
     def _run(self) -> None:
         pause: float | None = None

@@ -217,8 +217,8 @@ class Change:
     """A change that was made, for the log.
 
     Attributes:
-        action: ``register``, ``unregister``, ``relabel``, ``bind``, ``unbind``, ``attach`` or
-            ``detach``.
+        action: ``register``, ``unregister``, ``relabel``, ``move``, ``bind``, ``unbind``,
+            ``attach`` or ``detach``.
         caller: On whose behalf.
         before: The device before it; None before its registration.
         after: The device after it; None after its unregistration.

@@ -129,6 +129,16 @@ class HostChanges(Protocol):
         the very elements that this call has taken are put back before the error leaves.
         """
 
+    def move_devices(self, domain: Domain, moves: Mapping[PciAddress, PciAddress]) -> None:
+        """Replace addresses of hostdevs and interfaces in the domain's definition, in one step.
+
+        Nothing else of the elements changes. A running domain keeps what it has.
+
+        Args:
+            domain: It has a definition.
+            moves: The new address of each device, by the old one; one that is not there is nothing.
+        """
+
     def write_metadata(self, domain: Domain, entries: Sequence[MetadataEntry]) -> None:
         """Make the entries our metadata of the domain; none removes it. Others' stays."""
 

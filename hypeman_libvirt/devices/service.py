@@ -11,6 +11,7 @@ from hypeman_libvirt.devices.event_feed import EventFeed
 from hypeman_libvirt.devices.following import Follower
 from hypeman_libvirt.devices.inventory import Inventory
 from hypeman_libvirt.devices.labels import Labels
+from hypeman_libvirt.devices.moving import Moving
 from hypeman_libvirt.devices.preflight import Preflighter
 from hypeman_libvirt.devices.registration import Registrations
 from hypeman_libvirt.devices.transaction import Transactions
@@ -33,6 +34,7 @@ class DeviceService:
         register: Gives a device an id and a name; see Registrations, as for the next.
         unregister: Unregisters a device.
         relabel: Gives it another name or other tags; see Labels.
+        move: Says where its card is; see Moving.
         bind: Gives a device to vfio-pci; see Binding, as for the next.
         unbind: Gives it back to its host driver.
         attach: Gives a device to a domain; see Attachment, as for the next.
@@ -49,6 +51,7 @@ class DeviceService:
         inventory: Inventory,
         registrations: Registrations,
         labels: Labels,
+        moving: Moving,
         binding: Binding,
         attachment: Attachment,
         preflight: Preflighter,
@@ -65,6 +68,7 @@ class DeviceService:
         self.register = registrations.register
         self.unregister = registrations.unregister
         self.relabel = labels.relabel
+        self.move = moving.move
         self.bind, self.unbind = binding.bind, binding.unbind
         self.attach, self.detach = attachment.attach, attachment.detach
         self.drain = transactions.drain

@@ -4,19 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from hypeman_libvirt.devices import rules
 from hypeman_libvirt.devices.address import HostDeviceId, PciAddress
 from hypeman_libvirt.devices.card import Verdict
+from hypeman_libvirt.devices.definitions import NO_PLAN, Definitions, Plan, Relocation, relocate
 from hypeman_libvirt.devices.domain import Assignment, Domain, Usage
 from hypeman_libvirt.devices.errors import InstanceNotFoundError
+from hypeman_libvirt.devices.fingerprint import Seen, fingerprint_all
 from hypeman_libvirt.devices.model import Device, Registration, Scope
 from hypeman_libvirt.devices.node_device import HostUse, NodeDevice
 from hypeman_libvirt.devices.ports import AssignmentsByDevice, Host, Registry
 from hypeman_libvirt.devices.whereabouts import Whereabouts
 
-Purpose: TypeAlias = Literal["bind", "unbind", "attach", "detach", "unregister"]
+Purpose: TypeAlias = Literal["bind", "unbind", "attach", "detach", "unregister", "move"]
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where a card is said to be, for a move.
+
+    Attributes:
+        seen: Fingerprints of all that the host has.
+        owner: Another registration whose card is certainly there; None without.
+        plan: What becomes of the definitions of domains.
+    """
+
+    seen: Seen = field(default_factory=dict)
+    owner: Registration | None = None
+    plan: Plan = NO_PLAN
+
+
+NOWHERE: Final = Destination()
+"""Of all that is no move."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +60,7 @@ class Snapshot:
         registered_functions: Virtual functions of ``taking`` that are registered.
         verdict: Where the registered card is; None for a device that is not registered.
         libvirt: Its version, such as ``9.0.0``; None where it decides over nothing.
+        destination: Of a move, whose address is the new one; empty for all else.
     """
 
     purpose: Purpose
@@ -56,6 +78,7 @@ class Snapshot:
     registered_functions: Mapping[PciAddress, Registration] = field(default_factory=dict)
     verdict: Verdict | None = None
     libvirt: str | None = None
+    destination: Destination = NOWHERE
 
     @property
     def todo(self) -> Sequence[NodeDevice]:
@@ -133,6 +156,7 @@ class SnapshotReader:
         self._host = host
         self._registry = registry
         self._whereabouts = Whereabouts(host.key, host.read_node_devices, registry)
+        self._definitions = Definitions(host)
 
     def read(
         self,
@@ -181,6 +205,54 @@ class SnapshotReader:
             verdict=self.verdict(registration, node) if registration else None,
             libvirt=self._libvirt(taking) if purpose == "attach" else None,
         )
+
+    def read_move(self, registration: Registration, address: PciAddress) -> Snapshot:
+        """Read what is at an address that the card of a registration is said to be at."""
+        nodes = self._host.read_node_devices()
+        verdicts = self._whereabouts.judge(nodes)
+        others = self._registry.list_registrations(registration.host, {})
+        owner = next(
+            (
+                each
+                for each in others
+                if each.id != registration.id and verdicts[each.id].address == address
+            ),
+            None,
+        )
+        present = {node.address for node in nodes}
+        relocations = self._relocations(registration, address, present)
+        return Snapshot(
+            purpose="move",
+            address=address,
+            node=next((node for node in nodes if node.address == address), None),
+            registration=registration,
+            group=[],
+            taking=[],
+            assignments={},
+            still_registered=self._is_registered(registration),
+            verdict=verdicts.get(registration.id),
+            destination=Destination(
+                fingerprint_all(nodes), owner, self._definitions.plan(relocations)
+            ),
+        )
+
+    def _relocations(
+        self, registration: Registration, address: PciAddress, present: Collection[PciAddress]
+    ) -> Sequence[Relocation]:
+        """Say where domains may still expect the card: also where it was before it was followed."""
+        old = dict.fromkeys([registration.pci_address, registration.moved_from])
+        return [
+            relocate(
+                self._registry,
+                registration,
+                each,
+                address,
+                present,
+                means_unnoted=each == registration.pci_address and not registration.displaced,
+            )
+            for each in old
+            if each not in {None, address} and each is not None
+        ]
 
     def verdict(self, registration: Registration, node: NodeDevice | None) -> Verdict:
         """Say where the card of a registration is; ``node`` is what is at its address."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Final
 
@@ -35,6 +35,11 @@ from hypeman_libvirt.host.xml.guest_slots import build_functions, list_hot_slots
 _log: Final = logging.getLogger(__name__)
 _LIVE: Final = libvirt.VIR_DOMAIN_AFFECT_LIVE
 _CONFIG: Final = libvirt.VIR_DOMAIN_AFFECT_CONFIG
+_WHOLE: Final = libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE
+"""A definition with its passwords: without them, defining it again would lose them.
+
+Source: https://libvirt.org/html/libvirt-libvirt-domain.html, virDomainXMLFlags.
+"""
 _HOTPLUG_MEANINGS: Final[Meanings] = {
     (libvirt.VIR_ERR_INTERNAL_ERROR, libvirt.VIR_FROM_DOMAIN): (
         NoFreeSlotError,
@@ -80,6 +85,10 @@ class Domains:
                 self._detach_from_definition(domain, addresses, undo)
             undo.pop_all()
 
+    def move_devices(self, domain: Domain, moves: Mapping[PciAddress, PciAddress]) -> None:
+        """Say in the definition that devices are at other addresses; a running domain keeps its."""
+        self._redefine(domain, lambda definition: definition.with_moved(moves))
+
     def read_metadata(self, domain: Domain) -> Sequence[MetadataEntry]:
         """Return our entries; empty without."""
         xml = self._connection.read("metadata", lambda c: _read_metadata(_look_up(c, domain)))
@@ -114,7 +123,7 @@ class Domains:
             for xml in hostdevs:
                 self._attach_device(domain, xml, _CONFIG)
         except NotSupportedError:
-            self._define(definition.with_hostdevs(hostdevs))
+            self._redefine(domain, lambda each: each.with_hostdevs(hostdevs))
 
     def _attach_to_guest(
         self,
@@ -157,7 +166,8 @@ class Domains:
                 with _undone(undo, self._give_again, domain, each.xml, _CONFIG):
                     self._detach_device(domain, each.xml, _CONFIG)
         except NotSupportedError:
-            self._define(definition.without({each.address for each in held}))
+            addresses = {each.address for each in held}
+            self._redefine(domain, lambda each: each.without(addresses))
 
     def _take_from_definition(self, domain: Domain, addresses: Collection[PciAddress]) -> None:
         """Undo an attach as far as libvirt lets us; what it refused is in the log."""
@@ -187,8 +197,10 @@ class Domains:
             "detachDeviceFlags", lambda c: _look_up(c, domain).detachDeviceFlags(xml, flags)
         )
 
-    def _define(self, xml: str) -> None:
-        self._connection.write("defineXML", lambda c: c.defineXML(xml))
+    def _redefine(self, domain: Domain, change: Callable[[DomainXml], str]) -> None:
+        xml = self._connection.read("XMLDesc", lambda c: _look_up(c, domain).XMLDesc(_WHOLE))
+        changed = change(DomainXml(xml))
+        self._connection.write("defineXML", lambda c: c.defineXML(changed))
 
     def _read_xml(self, domain: Domain, *, live: bool) -> DomainXml:
         flags = 0 if live else libvirt.VIR_DOMAIN_XML_INACTIVE

@@ -268,6 +268,11 @@ class LibvirtChanges:
         with self._changing(domain):
             self._domains.detach(domain, _pci_functions(devices))
 
+    def move_devices(self, domain: Domain, moves: Mapping[PciAddress, PciAddress]) -> None:
+        """Say in the domain's definition that devices are at other addresses."""
+        with self._changing(domain):
+            self._domains.move_devices(domain, moves)
+
     def write_metadata(self, domain: Domain, entries: Sequence[MetadataEntry]) -> None:
         """Make the entries our metadata of the domain."""
         with self._changing(domain):

@@ -19,6 +19,7 @@ from hypeman_libvirt.rest.schemas import (
     BindBody,
     CreateDevice,
     DeviceOut,
+    MoveBody,
     PreflightOut,
     UnbindBody,
     UpdateDevice,
@@ -95,6 +96,11 @@ class OneDevice:
         body = read_body(req, resp, UpdateDevice, self._max_body)
         device = self._service.relabel(reference, body.name, body.tags, caller_of(req))
         self._answer(resp, device)
+
+    def on_post_move(self, req: falcon.Request, resp: falcon.Response, reference: str) -> None:
+        """Take the card at an address for the registered one."""
+        body = read_body(req, resp, MoveBody, self._max_body)
+        self._answer(resp, self._service.move(reference, body.pci_address, caller_of(req)))
 
     def on_post_bind(self, req: falcon.Request, resp: falcon.Response, reference: str) -> None:
         """Give the device to vfio-pci."""

@@ -46,6 +46,12 @@ class UpdateDevice(RequestBody):
     tags: dict[str, str] | None = None
 
 
+class MoveBody(RequestBody):
+    """Body of move."""
+
+    pci_address: str
+
+
 class BindBody(RequestBody):
     """Body of bind."""
 

@@ -49,6 +49,27 @@ def test_what_the_host_lives_on_is_taken_by_force_only(api: Api) -> None:
     assert api.post("/devices/nic/bind", {"force": True}).json["bound_to_vfio"]
 
 
+def test_a_card_is_where_the_operator_says(api: Api, fake_host: FakeHost) -> None:
+    for bus in ("51", "52"):
+        fake_host.add_pci(f"0000:{bus}:00.0", product="2684", group=int(bus), driver="nvidia")
+    api.post("/devices", {"pci_address": "0000:51:00.0", "name": "left"})
+    api.post("/devices/left/attach", {"instance": "vm-off"})
+    fake_host.add_pci("0000:53:00.0", product="2684", group=53, driver="nvidia")
+    doubtful = api.get("/devices/left").json
+    assert doubtful["state"] == "moved"
+    moved = api.post("/devices/left/move", {"pci_address": doubtful["candidates"][-1]})
+    assert moved.status_code == 200
+    assert moved.json == api.get("/devices/left").json
+    assert (moved.json["state"], moved.json["pci_address"]) == ("present", "0000:53:00.0")
+    assert moved.json["moved_from"] == "0000:51:00.0"
+    assert moved.json["attached_to"] == fake_host.guest("vm-off").uuid
+    other = api.post("/devices/left/move", {"pci_address": L4})
+    assert code_of(other) == (409, "identity_changed")
+    assert code_of(api.post("/devices/left/move", {})) == (400, "bad_request")
+    gone = api.post("/devices/left/move", {"pci_address": "0000:7f:00.0"})
+    assert code_of(gone) == (404, "device_not_found")
+
+
 def test_attach_and_detach(api: Api, fake_host: FakeHost) -> None:
     attached = api.post("/devices/l4-gpu/attach", {"instance": "vm-off"})
     assert attached.json["attached_to"] == fake_host.guest("vm-off").uuid

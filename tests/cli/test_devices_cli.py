@@ -100,6 +100,18 @@ def test_a_device_goes_to_vfio_into_a_domain_and_back(
     assert fake_host.driver(GPU) == "nvidia"
 
 
+def test_a_card_is_where_the_operator_says(devices: Commands, fake_host: FakeHost) -> None:
+    for bus in ("51", "52"):
+        fake_host.add_pci(f"0000:{bus}:00.0", product="2684", group=int(bus), driver="nvidia")
+    devices.lines("register", "0000:51:00.0", "--name", "left")
+    fake_host.add_pci("0000:53:00.0", product="2684", group=53, driver="nvidia")
+    refused = devices.refusal("bind", "left")
+    assert "hypeman-libvirt devices move NAME --pci-address ADDRESS says so" in refused
+    moved = devices.lines("move", "left", "--pci-address", "0000:53:00.0")
+    assert moved == ["left is at 0000:53:00.0"]
+    assert devices.lines("bind", "left") == ["left is on vfio-pci"]
+
+
 def test_a_refusal_says_what_is_in_the_way_and_what_to_do(devices: Commands) -> None:
     devices.lines("register", GPU, "--name", "rtx")
     told = devices.refusal("bind", "rtx")

@@ -76,6 +76,19 @@ def test_a_redefinition_waits_for_the_next_start(connection: libvirt.virConnect)
     assert "hostdev" in running.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
 
 
+def test_a_redefinition_with_its_passwords_keeps_them(connection: libvirt.virConnect) -> None:
+    domain = connection.lookupByName(SHUT_OFF)
+    inactive, secure = libvirt.VIR_DOMAIN_XML_INACTIVE, libvirt.VIR_DOMAIN_XML_SECURE
+    vnc = "<graphics type='vnc' port='-1' passwd='secret'/>"
+    definition = domain.XMLDesc(inactive).replace("</devices>", vnc + "</devices>")
+    connection.defineXML(definition)
+    assert "secret" not in domain.XMLDesc(inactive)
+    connection.defineXML(domain.XMLDesc(inactive | secure))
+    assert "secret" in domain.XMLDesc(inactive | secure)
+    connection.defineXML(domain.XMLDesc(inactive))
+    assert "secret" not in domain.XMLDesc(inactive | secure)
+
+
 def test_a_running_domain_outlives_its_definition(connection: libvirt.virConnect) -> None:
     connection.lookupByName(RUNNING).undefine()
     names = [

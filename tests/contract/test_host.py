@@ -140,6 +140,29 @@ def test_what_stays_on_its_driver_is_written_unmanaged(
         changes.detach(training, [GPU, AUDIO])
 
 
+def test_a_definition_has_a_device_at_another_address(host: LibvirtHost) -> None:
+    training = domain(host, "training")
+    with host.changes() as changes:
+        changes.attach(training, [L4])
+        changes.move_devices(training, {L4: NOWHERE, GPU: L4})
+        held = {each.device for each in host.read_domain_assignments(training)}
+        assert NOWHERE in held
+        assert L4 not in held
+        changes.move_devices(training, {NOWHERE: L4})
+        assert L4 in {each.device for each in host.read_domain_assignments(training)}
+
+
+def test_a_running_domain_has_the_new_address_at_its_next_start(host: LibvirtHost) -> None:
+    (running, *_) = [each for each in host.list_assignments()[HELD_GPU] if each.live]
+    with host.changes() as changes:
+        changes.move_devices(running.domain, {HELD_GPU: L4})
+    held = host.read_domain_assignments(running.domain)
+    assert {(each.device, each.live, each.persistent) for each in held} >= {
+        (HELD_GPU, True, False),
+        (L4, False, True),
+    }
+
+
 def test_attaching_and_detaching_twice_changes_nothing(host: LibvirtHost) -> None:
     training = domain(host, "training")
     with host.changes() as changes:

@@ -10,7 +10,9 @@ import pytest
 from hypeman_libvirt.devices import rules
 from hypeman_libvirt.devices.address import PciAddress
 from hypeman_libvirt.devices.errors import BusyError, IdentityChangedError
+from tests.fake_errors import INTERNAL
 from tests.fake_host import FakeHost
+from tests.fake_xml import held, show
 from tests.world import OPERATOR, World
 
 LEFT, RIGHT, SPARE = "0000:51:00.0", "0000:52:00.0", "0000:53:00.0"
@@ -132,3 +134,76 @@ def test_a_move_is_one_event(fake_host: FakeHost, world: World) -> None:
     moves = [each for each in seen if each.type == "moved"]
     assert [(each.name, str(each.pci_address)) for each in moves] == [("left", SPARE)]
     assert {"registered", "unregistered"}.isdisjoint(each.type for each in seen)
+
+
+def give_to(host: FakeHost, world: World, domains: dict[str, str]) -> None:
+    """Register a card with a serial number for each domain, and attach it there."""
+    for address, domain in domains.items():
+        plug(host, address, f"SN-{address[5:7]}")
+        world.service.register(address, f"card-{address[5:7]}", {}, OPERATOR)
+        if domain:
+            world.service.attach(f"card-{address[5:7]}", domain, "device", OPERATOR)
+
+
+def defined(host: FakeHost, domain: str) -> list[str]:
+    return sorted(each for each in held(host.guest(domain).config) if each[5] == "5")
+
+
+def definition_of(host: FakeHost, domain: str) -> str:
+    config = host.guest(domain).config
+    assert config is not None
+    return show(config)
+
+
+def test_domains_go_with_cards_that_are_followed(
+    fake_host: FakeHost, world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    fake_host.add_domain("vm-second")
+    give_to(fake_host, world, {LEFT: "vm-off", RIGHT: "vm-second"})
+    swap(fake_host, "SN-51", "SN-52")
+    world.service.follow()
+    assert (defined(fake_host, "vm-off"), defined(fake_host, "vm-second")) == ([RIGHT], [LEFT])
+    assert "domain vm-off has 0000:52:00.0 instead of 0000:51:00.0" in caplog.text
+    calls = fake_host.calls["defineXML"]
+    world.service.follow()
+    assert fake_host.calls["defineXML"] == calls
+
+
+def test_a_domain_with_both_cards_has_them_both(fake_host: FakeHost, world: World) -> None:
+    give_to(fake_host, world, {LEFT: "vm-off", RIGHT: "vm-off"})
+    first = definition_of(fake_host, "vm-off")
+    swap(fake_host, "SN-51", "SN-52")
+    world.service.follow()
+    assert definition_of(fake_host, "vm-off") != first
+    assert defined(fake_host, "vm-off") == [LEFT, RIGHT]
+
+
+def test_a_domain_that_does_not_note_a_card_is_named_and_left(
+    fake_host: FakeHost, world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    give_to(fake_host, world, {LEFT: ""})
+    fake_host.virsh_attach("vm-off", LEFT, live=False)
+    pull(fake_host, LEFT)
+    plug(fake_host, SPARE, "SN-51")
+    world.service.follow()
+    assert defined(fake_host, "vm-off") == [LEFT]
+    assert "domain vm-off has 0000:51:00.0 in its definition, where another card may" in caplog.text
+
+
+def test_a_definition_that_could_not_be_rewritten_is_rewritten_the_next_time(
+    fake_host: FakeHost, world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    give_to(fake_host, world, {LEFT: "vm-off"})
+    pull(fake_host, LEFT)
+    plug(fake_host, SPARE, "SN-51")
+    fake_host.refuse("setMetadata", INTERNAL, times=1)
+    world.service.follow()
+    assert defined(fake_host, "vm-off") == [LEFT]
+    assert "the definition of vm-off still has a card where it was" in caplog.text
+    fake_host.virsh_attach("vm-off", SPARE, live=False)
+    world.service.follow()
+    assert defined(fake_host, "vm-off") == [LEFT, SPARE]
+    assert "0000:53:00.0 is in use by domain vm-off" in caplog.text
+    fake_host.virsh_detach("vm-off", SPARE, live=False)
+    world.service.follow()
+    assert defined(fake_host, "vm-off") == [SPARE]

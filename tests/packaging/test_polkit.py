@@ -47,6 +47,7 @@ def ask(action: str, *, user: str = "hypeman-libvirt", node_device: str = "") ->
     [
         "unix.manage",
         "api.connect.write",  # the domain capabilities, for want of a lesser right
+        "api.domain.read-secure",
         "api.domain.save",
         "api.domain.write",
         "api.network.read",
@@ -68,7 +69,6 @@ def test_nobody_else_gains_a_right(user: str) -> None:
     [
         "api.connect.pm-control",
         "api.domain.delete",
-        "api.domain.read-secure",
         "api.domain.start",
         "api.domain.stop",
         "api.node-device.delete",

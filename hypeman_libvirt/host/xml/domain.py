@@ -5,7 +5,7 @@ Source: https://libvirt.org/formatdomain.html
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -115,6 +115,19 @@ class DomainXml:
                 parent = element.getparent()
                 if parent is not None:
                     parent.remove(element)
+        return show_xml(root)
+
+    def with_moved(self, moves: Mapping[PciAddress, PciAddress]) -> str:
+        """Return the definition with devices at other addresses of the host, all else the same.
+
+        Args:
+            moves: Where each is to be, by where it was.
+        """
+        root = parse_xml(show_xml(self.root))
+        for source in [source for path in _HOSTDEVS for source in root.iterfind(path)]:
+            moved_to = moves.get(read_address(source))
+            if moved_to is not None:
+                source.attrib.update(_write_address(moved_to))
         return show_xml(root)
 
 
