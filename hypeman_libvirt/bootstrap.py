@@ -14,6 +14,7 @@ import structlog
 from cuid2 import Cuid
 
 from hypeman_libvirt import __version__
+from hypeman_libvirt.devices.adoption import Adoption
 from hypeman_libvirt.devices.attachment import Attachment
 from hypeman_libvirt.devices.binding import Binding, Drivers
 from hypeman_libvirt.devices.context import ChangeContext
@@ -212,6 +213,7 @@ def build_service(settings: Settings, world: World) -> DeviceService:
     follower = Follower(
         world.host,
         world.registry,
+        Adoption(world.host, world.registry, event_feed.expect_adopted),
         definitions,
         transactions,
         world.view.subscribe,

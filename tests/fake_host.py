@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Unpack
+from typing import Final, Literal, Unpack
 
 from lxml.etree import _Element as Element
 
@@ -55,6 +55,8 @@ from tests.fake_xml import (
     without,
 )
 
+Firmware = Literal["uuid", "empty", "unreadable"]
+"""Whether its SMBIOS has the host's UUID, has none, or cannot be read by libvirt."""
 RUNNING: Final = 1
 SHUTOFF: Final = 5
 KNOWS_PROVIDERS: Final = 9_007_000
@@ -99,6 +101,7 @@ class FakeHost(Machine):
         self.name = uuid.uuid4().hex
         self.uri = f"vz:///{self.name}"
         self.uuid = uuid_ or str(uuid.uuid4())
+        self.firmware: Firmware = "uuid"
         self.is_up = True
         self.pci_work = threading.Lock()
         self.guests: dict[str, Guest] = {}
@@ -185,7 +188,9 @@ class FakeHost(Machine):
         self.drop_connections()
 
     def up(self) -> None:
-        """Start the daemon again."""
+        """Start the daemon again: it makes a UUID up where it reads none from the firmware."""
+        if self.firmware != "uuid":
+            self.uuid = str(uuid.uuid4())
         self.is_up = True
 
     def guest_ignores_unplug(self, name: str, *, ignores: bool = True) -> None:

@@ -266,6 +266,14 @@ class virConnect:
                 f"{domains}</arch></guest></capabilities>"
             )
 
+    def getSysinfo(self, flags: int = 0) -> str:
+        with self._call("getSysinfo") as host:
+            if host.firmware == "unreadable":
+                raise failure(VIR_ERR_CONFIG_UNSUPPORTED, VIR_FROM_QEMU, "Host SMBIOS information")
+            uuid = {"uuid": host.uuid.upper(), "empty": "Not Settable"}[host.firmware]
+            entry = f"<entry name='uuid'>{uuid}</entry>"
+            return f"<sysinfo type='smbios'><system>{entry}</system></sysinfo>"
+
     def getInfo(self) -> list[Any]:
         """Return model, MiB of memory, CPUs, MHz, NUMA nodes, sockets, cores and threads."""
         with self._call("getInfo") as host:

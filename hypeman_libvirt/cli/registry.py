@@ -99,10 +99,10 @@ def adopt_registrations(
     config: Path | None,
     as_json: bool,
 ) -> None:
-    """Make the registrations of the host UUID OLD_HOST, which is gone, those of this host.
+    """Make the registrations of OLD_HOST, which is gone, those of this host.
 
-    libvirt makes a new UUID up at each start where the firmware has none; doctor says so, and how
-    to end it.
+    The log and doctor ask for it where nothing proves that they are this machine's: after a new
+    mainboard, or on a machine that was set up from a copy of another one.
     """
     from hypeman_libvirt.host.libvirt_host import open_host
     from hypeman_libvirt.host.test_driver import demo_uri

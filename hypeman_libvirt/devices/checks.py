@@ -13,6 +13,7 @@ from typing import Final, TypeAlias
 from hypeman_libvirt.devices import move_checks, release_checks, rules
 from hypeman_libvirt.devices.address import PciAddress
 from hypeman_libvirt.devices.card import Verdict
+from hypeman_libvirt.devices.definitions import describe_expecting
 from hypeman_libvirt.devices.domain import Assignment
 from hypeman_libvirt.devices.errors import (
     BusyError,
@@ -37,9 +38,7 @@ def check_endpoint(snapshot: Snapshot) -> Check:
     if snapshot.registration and snapshot.verdict and snapshot.verdict.state == "moved":
         raise _doubtful(snapshot, snapshot.registration, snapshot.verdict)
     if snapshot.node is None:
-        raise IdentityChangedError(
-            f"no PCI device is at {snapshot.address} now", hint="plug it in again, or unregister it"
-        )
+        raise _gone(snapshot)
     if not rules.is_endpoint(snapshot.node):
         raise NotAssignableError(
             f"{snapshot.address} is a bridge and stays with the host",
@@ -80,7 +79,7 @@ def check_identity(snapshot: Snapshot) -> Check:
         what = ", ".join(changed) or "its ids are the same, and it is another card"
         raise IdentityChangedError(
             f"other hardware is at {snapshot.address} than was registered: {what}"
-            + _defined_in(snapshot),
+            + describe_expecting(snapshot.expecting),
             hint="unregister the device and register it anew if that is meant, or say where its "
             "card is: POST /devices/{id}/move",
         )
@@ -101,17 +100,22 @@ def _doubtful(
     places = [str(each) for each in verdict.candidates]
     return IdentityChangedError(
         f"the card of {registration.name} may be at {' or '.join(places)}, and nothing tells which"
-        + _defined_in(snapshot),
+        + describe_expecting(snapshot.expecting),
         hint="look which card it is; POST /devices/{id}/move says so",
         details=[ErrorDetail("candidate", each) for each in places],
     )
 
 
-def _defined_in(snapshot: Snapshot) -> str:
-    """Name the domains that would start with whatever is there."""
-    assignments = snapshot.assignments.get(snapshot.address, ())
-    named = [rules.describe_assignment(each) for each in assignments if each.persistent]
-    return f"; it is in the definition of {', '.join(named)}" if named else ""
+def _gone(snapshot: Snapshot) -> IdentityChangedError:
+    registration = snapshot.registration
+    if registration is not None and registration.displaced:
+        found = f"another registration's card is at {snapshot.address} now"
+    else:
+        found = f"no PCI device is at {snapshot.address} now"
+    return IdentityChangedError(
+        found + describe_expecting(snapshot.expecting),
+        hint="plug it in again, say where it is (POST /devices/{id}/move), or unregister it",
+    )
 
 
 def check_critical(snapshot: Snapshot) -> Check:

@@ -11,16 +11,16 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from hypeman_libvirt.devices import rules
 from hypeman_libvirt.devices.address import HostDeviceId, PciAddress
 from hypeman_libvirt.devices.domain import Assignment, Domain, MetadataEntry
 from hypeman_libvirt.devices.errors import DeviceError, LibvirtFailedError
 from hypeman_libvirt.devices.model import Registration
 from hypeman_libvirt.devices.ports import AssignmentsByDevice, Host, Registry
 from hypeman_libvirt.devices.transaction import Transaction
+from hypeman_libvirt.devices.whereabouts import functions_of_card
 
 _log: Final = logging.getLogger(__name__)
-_MOST_FUNCTIONS: Final = 8
-"""In one slot. Source: PCI Express Base Specification, section 2.2.6.2."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +105,28 @@ class Definitions:
             unnoted += [defined[old] for old in left if old in defined and old not in rewrite.moves]
         return Plan(rewrites, unnoted)
 
+    def expecting(
+        self, registrations: Collection[Registration]
+    ) -> Mapping[str, Sequence[Assignment]]:
+        """Say, by id, in whose definitions registrations' cards are expected where they were.
+
+        A domain without a note means whoever has the address.
+        """
+        if not registrations:
+            return {}
+        assignments = self._host.read_assignments({each.pci_address for each in registrations})
+        noted = {
+            domain.uuid: self._host.read_metadata(domain) for domain, _ in _by_domain(assignments)
+        }
+        return {
+            each.id: [
+                assignment
+                for assignment in filter(is_rewritable, assignments.get(each.pci_address, ()))
+                if _is_meant(each, noted[assignment.domain.uuid])
+            ]
+            for each in registrations
+        }
+
     def apply(self, transaction: Transaction, rewrite: Rewrite) -> None:
         """Rewrite a definition and the domain's note, or undo it with the transaction.
 
@@ -165,14 +187,17 @@ def relocate(
         means_unnoted: Domains without a note at the old address mean this card, too.
     """
     key, moves = registration.host, {old: new}
-    fingerprint = registration.fingerprint
-    if fingerprint is None or fingerprint.virtual_function is None:
-        for function in range(_MOST_FUNCTIONS):
-            one, other = replace(old, function=function), replace(new, function=function)
-            registered = any(registry.find_by_address(key, each) for each in (one, other))
-            if function != old.function and other in present and not registered:
-                moves[one] = other
+    for one, other in functions_of_card(registration, old, new).items():
+        registered = any(registry.find_by_address(key, each) for each in (one, other))
+        if one != old and other in present and not registered:
+            moves[one] = other
     return Relocation(registration.id, moves, means_unnoted)
+
+
+def describe_expecting(expecting: Sequence[Assignment]) -> str:
+    """Name the domains that would start with whatever is there; nothing where none does."""
+    named = ", ".join(map(rules.describe_assignment, expecting))
+    return f"; it is in the definition of {named}" if named else ""
 
 
 def log_rewritten(rewrite: Rewrite) -> None:
@@ -203,6 +228,12 @@ def _by_domain(
             sorted_by_uuid.setdefault(each.domain.uuid, {})[device] = each
     for defined in sorted_by_uuid.values():
         yield next(iter(defined.values())).domain, defined
+
+
+def _is_meant(registration: Registration, entries: Sequence[MetadataEntry]) -> bool:
+    """Whether a domain that has the registration's address means its card."""
+    ids = {entry.id for entry in entries if entry.device == registration.pci_address}
+    return registration.id in ids or not (ids or registration.displaced)
 
 
 def _rewrite(

@@ -7,7 +7,7 @@ import queue
 import re
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Final
@@ -152,6 +152,7 @@ class EventFeed:
         self._listeners: list[queue.Queue[Event | None]] = []
         self._past: deque[Event] = deque(maxlen=_REMEMBERED)
         self._seen: Mapping[PciAddress, DeviceSnapshot] | None = None
+        self._adopted: set[str] = set()
         self._count = 0
         self._thread: threading.Thread | None = None
         self._closed = False
@@ -194,6 +195,11 @@ class EventFeed:
             yield self._stream(missed, events, until)
         finally:
             self._leave(events)
+
+    def expect_adopted(self, registration_ids: Collection[str]) -> None:
+        """Publish these registrations as adopted, where they would seem to be new."""
+        with self._polling:
+            self._adopted |= {*registration_ids}
 
     def refresh(self) -> None:
         """Poll now if clients listen; a failure goes to the log."""
@@ -250,7 +256,14 @@ class EventFeed:
     def _publish(self, address: PciAddress, before: DeviceSnapshot, after: DeviceSnapshot) -> None:
         named = after if after.device_id else before
         for event_type in what_happened(before, after):
-            self._publish_one(event_type, address, named, after)
+            self._publish_one(self._how(event_type, named), address, named, after)
+
+    def _how(self, event_type: EventType, named: DeviceSnapshot) -> EventType:
+        """Tell a registration that was adopted from a new one."""
+        if event_type == "registered" and named.device_id in self._adopted:
+            self._adopted.discard(named.device_id)
+            return "adopted"
+        return event_type
 
     def _publish_one(
         self,

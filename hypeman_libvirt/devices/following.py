@@ -10,11 +10,13 @@ from typing import Final
 
 from hypeman_libvirt.devices import rules
 from hypeman_libvirt.devices.address import PciAddress
+from hypeman_libvirt.devices.adoption import Adoption
 from hypeman_libvirt.devices.card import Verdict
 from hypeman_libvirt.devices.definitions import (
     Definitions,
     Relocation,
     Rewrite,
+    describe_expecting,
     log_rewritten,
     relocate,
 )
@@ -40,6 +42,7 @@ class Follower:
         self,
         host: Host,
         registry: Registry,
+        adoption: Adoption,
         definitions: Definitions,
         transactions: Transactions,
         subscribe: Callable[[Callable[[], None]], None],
@@ -50,17 +53,20 @@ class Follower:
         Args:
             host: Asked itself, for what it says decides.
             registry: Where cards are written down.
+            adoption: Finds registrations that this machine has under a key of before.
             definitions: Those of domains, which are to have cards where they are.
             transactions: Rewrites them with locks and an undo.
             subscribe: Has something called after each announcement of the host.
-            on_follow: Called after registrations were given other addresses.
+            on_follow: Called after registrations were given another address or this host's key.
         """
         self._host = host
         self._registry = registry
+        self._adoption = adoption
         self._definitions = definitions
         self._transactions = transactions
         self._subscribe = subscribe
         self._on_follow = on_follow
+        self._doubts: Mapping[str, Verdict] = {}
         self._wake: Final = threading.Event()
         self._closed = False
         self._thread: threading.Thread | None = None
@@ -91,6 +97,8 @@ class Follower:
             DeviceError: Host or registry does not answer; what was not written is written the next
                 time.
         """
+        if self._adoption.adopt():
+            self._on_follow()
         registrations = self._registry.list_registrations(self._host.key(), {})
         if not registrations:
             return []
@@ -111,7 +119,7 @@ class Follower:
                 verdicts[new.id].proof,
                 extra={"device_id": new.id, "pci_address": str(new.pci_address)},
             )
-        _log_doubts(registrations, verdicts)
+        self._log_doubts(registrations, verdicts)
         if followed:
             self._on_follow()
         certain = [new for _, new in pairs if verdicts[new.id].address is not None]
@@ -164,6 +172,29 @@ class Follower:
         if done is not None:
             log_rewritten(done)
 
+    def _log_doubts(
+        self, registrations: Sequence[Registration], verdicts: Mapping[str, Verdict]
+    ) -> None:
+        """Log once which cards are in doubt, and which domains would start with another's."""
+        doubts = {
+            each.id: verdicts[each.id]
+            for each in registrations
+            if verdicts[each.id].state in {"moved", "changed"}
+        }
+        new = [each for each in registrations if doubts.get(each.id) != self._doubts.get(each.id)]
+        doubted = [each for each in new if each.id in doubts]
+        expecting = self._definitions.expecting(doubted)
+        self._doubts = doubts
+        for each in doubted:
+            _log.warning(
+                "the card of %s (id %s) %s%s",
+                each.name,
+                each.id,
+                _describe_doubt(each, doubts[each.id]),
+                describe_expecting(expecting[each.id]),
+                extra={"device_id": each.id, "pci_address": str(each.pci_address)},
+            )
+
     def _run(self) -> None:
         pause: float | None = None
         while not self._closed:
@@ -203,14 +234,8 @@ def _settled(registration: Registration, verdict: Verdict, seen: Seen) -> Regist
     )
 
 
-def _log_doubts(registrations: Sequence[Registration], verdicts: Mapping[str, Verdict]) -> None:
-    for each in registrations:
-        verdict = verdicts[each.id]
-        if verdict.state == "moved":
-            _log.warning(
-                "the card of %s (id %s) may be at %s, and nothing tells which: it is left alone",
-                each.name,
-                each.id,
-                ", ".join(map(str, verdict.candidates)),
-                extra={"device_id": each.id, "pci_address": str(each.pci_address)},
-            )
+def _describe_doubt(registration: Registration, verdict: Verdict) -> str:
+    if verdict.state == "moved":
+        candidates = ", ".join(map(str, verdict.candidates))
+        return f"may be at {candidates}, and nothing tells which: it is left alone"
+    return f"is not at {registration.pci_address}, where another card is"

@@ -27,6 +27,7 @@ EventType: TypeAlias = Literal[
     "appeared",
     "vanished",
     "moved",
+    "adopted",
 ]
 
 

@@ -14,6 +14,7 @@ from typing import Literal, Protocol, TypeAlias
 from hypeman_libvirt.devices.address import HostDeviceId, PciAddress
 from hypeman_libvirt.devices.boot_rule import BootRule
 from hypeman_libvirt.devices.domain import Assignment, Domain, MetadataEntry, Usage
+from hypeman_libvirt.devices.host_identity import HostIdentity
 from hypeman_libvirt.devices.model import Change, Registration
 from hypeman_libvirt.devices.node_device import NodeDevice
 
@@ -41,7 +42,7 @@ class HostView(Protocol):
     """
 
     def key(self) -> str:
-        """Return the UUID of the host, else the URI: what registrations are keyed by."""
+        """Return what registrations are keyed by; see HostIdentity."""
 
     def ping(self) -> None:
         """Raise if libvirt does not answer."""
@@ -153,7 +154,10 @@ class Host(Protocol):
     """
 
     def key(self) -> str:
-        """Return the UUID of the host, else the URI: what registrations are keyed by."""
+        """Return what registrations are keyed by; see HostIdentity."""
+
+    def identity(self) -> HostIdentity:
+        """Say which host it is, as of the connection of this moment."""
 
     def version(self) -> str:
         """Return libvirt's version, such as ``9.0.0``."""
@@ -297,6 +301,10 @@ class Registry(HostDrivers, BootRules, Protocol):
     Raises: every method RegistryUnavailableError.
     """
 
+    @property
+    def is_on_this_machine(self) -> bool:
+        """Whether it is a file, and not a database that machines share."""
+
     def ping(self) -> None:
         """Raise if the registry does not answer."""
 
@@ -326,6 +334,19 @@ class Registry(HostDrivers, BootRules, Protocol):
 
         Returns:
             How many were still as they were read; the others were left as they are.
+        """
+
+    def list_hosts(self) -> Sequence[str]:
+        """List what hosts registrations are keyed by."""
+
+    def adopt(self, old_host: str, new_host: str) -> int:
+        """Make the registrations of one host those of another; all of them or none.
+
+        Returns:
+            How many there were.
+
+        Raises:
+            ConflictError: The other host has a name or an address already.
         """
 
     def remove(self, host: str, registration_id: str) -> bool:

@@ -61,6 +61,7 @@ class Snapshot:
         verdict: Where the registered card is; None for a device that is not registered.
         libvirt: Its version, such as ``9.0.0``; None where it decides over nothing.
         destination: Of a move, whose address is the new one; empty for all else.
+        expecting: Domains that have in their definition a card that is not certainly there.
     """
 
     purpose: Purpose
@@ -79,6 +80,7 @@ class Snapshot:
     verdict: Verdict | None = None
     libvirt: str | None = None
     destination: Destination = NOWHERE
+    expecting: Sequence[Assignment] = ()
 
     @property
     def todo(self) -> Sequence[NodeDevice]:
@@ -188,6 +190,7 @@ class SnapshotReader:
         moves = purpose in {"bind", "attach"}
         devices = {address, *(member.address for member in group), *functions}
         usage = self._usage(devices, endpoints if moves else [])
+        verdict = self.verdict(registration, node) if registration else None
         return Snapshot(
             purpose=purpose,
             address=address,
@@ -202,8 +205,9 @@ class SnapshotReader:
             still_registered=registration is None or is_new or self._is_registered(registration),
             physical_functions=self._physical_functions(taking),
             registered_functions=self._registered(functions),
-            verdict=self.verdict(registration, node) if registration else None,
+            verdict=verdict,
             libvirt=self._libvirt(taking) if purpose == "attach" else None,
+            expecting=self._expecting(registration, verdict),
         )
 
     def read_move(self, registration: Registration, address: PciAddress) -> Snapshot:
@@ -235,6 +239,13 @@ class SnapshotReader:
                 fingerprint_all(nodes), owner, self._definitions.plan(relocations)
             ),
         )
+
+    def _expecting(
+        self, registration: Registration | None, verdict: Verdict | None
+    ) -> Sequence[Assignment]:
+        if registration is None or verdict is None or verdict.address is not None:
+            return ()
+        return self._definitions.expecting([registration])[registration.id]
 
     def _relocations(
         self, registration: Registration, address: PciAddress, present: Collection[PciAddress]
@@ -292,7 +303,9 @@ class SnapshotReader:
         return self._host.version() if any(map(rules.is_vfio_provider, taking)) else None
 
     def _is_registered(self, registration: Registration) -> bool:
-        return self._registry.find(registration.host, registration.id) is not None
+        """Whether it is, of the host that answers now: a URI may have come to lead elsewhere."""
+        host = registration.host
+        return host == self._host.key() and self._registry.find(host, registration.id) is not None
 
     def _physical_functions(self, taking: Sequence[NodeDevice]) -> Mapping[PciAddress, NodeDevice]:
         addresses = {each.physical_function for each in taking} - {None}

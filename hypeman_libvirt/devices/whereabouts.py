@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Final
 
+from hypeman_libvirt.devices.address import PciAddress
 from hypeman_libvirt.devices.card import Fingerprint, Markings, Verdict
 from hypeman_libvirt.devices.fingerprint import Seen, fingerprint_all
 from hypeman_libvirt.devices.identity import Known, is_same_incarnation, judge
 from hypeman_libvirt.devices.model import Registration
 from hypeman_libvirt.devices.node_device import NodeDevice
 from hypeman_libvirt.devices.ports import Registry
+
+_MOST_FUNCTIONS: Final = 8
+"""In one slot. Source: PCI Express Base Specification, section 2.2.6.2."""
 
 
 class Whereabouts:
@@ -81,6 +87,31 @@ def known_of(registration: Registration) -> Known:
         markings=Markings(vpd=registration.serial),
     )
     return Known(registration.id, registration.pci_address, fingerprint)
+
+
+def functions_of_card(
+    registration: Registration, old: PciAddress, new: PciAddress
+) -> Mapping[PciAddress, PciAddress]:
+    """Say where the functions of a card that has moved are now, by where they were.
+
+    A virtual function is alone: its card has other addresses as well.
+    """
+    fingerprint = registration.fingerprint
+    if fingerprint is not None and fingerprint.virtual_function is not None:
+        return {old: new}
+    return {
+        replace(old, function=each): replace(new, function=each) for each in range(_MOST_FUNCTIONS)
+    }
+
+
+def moved_functions(
+    placed: Sequence[tuple[Registration, Registration]],
+) -> Mapping[PciAddress, PciAddress]:
+    """Say where all functions are, by where they were, of the registrations that moved."""
+    moved = [(old, new) for old, new in placed if old.pci_address != new.pci_address]
+    functions = [functions_of_card(old, old.pci_address, new.pci_address) for old, new in moved]
+    with_card = {one: other for each in functions for one, other in each.items()}
+    return with_card | {old.pci_address: new.pci_address for old, new in moved}
 
 
 def is_proven(registration: Registration, node: NodeDevice) -> bool:

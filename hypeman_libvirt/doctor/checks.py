@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from hypeman_libvirt.devices import rules
+from hypeman_libvirt.devices.definitions import describe_expecting
+from hypeman_libvirt.devices.domain import Assignment
 from hypeman_libvirt.devices.errors import DeviceError, LibvirtDeniedError
 from hypeman_libvirt.devices.model import Device
 from hypeman_libvirt.doctor.facts import Facts, Finding, Libvirt, Machine, Unreadable
@@ -68,7 +70,7 @@ def check_libvirt(facts: Facts) -> Finding:
     if version < _OLDEST:
         message = f"libvirt {libvirt.version} is older than any that this was tested with"
         return Finding("libvirt", "warning", message, "apt-get upgrade libvirt-daemon-system")
-    return Finding("libvirt", "ok", f"libvirt {libvirt.version} answers at {libvirt.uri}")
+    return Finding("libvirt", "ok", f"libvirt {libvirt.version} answers at {libvirt.identity.uri}")
 
 
 def _unreachable(error: DeviceError, machine: Machine | None) -> Finding:
@@ -96,10 +98,10 @@ def _ask_libvirt(facts: Facts) -> Iterator[Finding]:
     yield check_events(libvirt)
     yield check_iommu(libvirt, facts.machine)
     yield check_vfio(libvirt, facts.machine)
-    yield check_host_uuid(libvirt, facts.machine)
+    yield check_host_uuid(libvirt)
     yield from check_other_hosts(facts, libvirt)
-    yield from check_devices(facts.devices)
-    yield from check_interrupted(facts.groups, facts.noted)
+    yield from check_devices(facts.devices, facts.expecting)
+    yield from check_interrupted(facts.groups, facts.noted, facts.misplaced)
     yield from check_notes(facts.unreadable)
 
 
@@ -183,32 +185,27 @@ def check_vfio(libvirt: Libvirt, machine: Machine | None) -> Finding:
     return Finding("vfio", "ok", f"vfio-pci is {machine.vfio}")
 
 
-def check_host_uuid(libvirt: Libvirt, machine: Machine | None) -> Finding:
-    """Registrations belong to the host's UUID, so it must outlive a restart of libvirt.
-
-    Source: libvirt's src/util/viruuid.c: without one from the firmware libvirt makes one up at
-    each start.
-    """
-    message = f"registrations belong to {libvirt.host}"
-    if machine is None or machine.uuid_chosen or machine.firmware_uuid == libvirt.host:
+def check_host_uuid(libvirt: Libvirt) -> Finding:
+    """What registrations belong to must outlive a restart of libvirt."""
+    identity = libvirt.identity
+    message = f"registrations belong to {identity.key}"
+    if identity.key != identity.uuid or not identity.is_made_up:
         return Finding("host_uuid", "ok", message)
-    if machine.firmware_uuid is None:
-        return Finding(
-            "host_uuid", "ok", message + "; only root can see whether it is the firmware's"
-        )
     return Finding(
         "host_uuid",
         "warning",
         f"{message}, which libvirt has made up and makes up anew at each start",
-        'set host_uuid_source = "machine-id" in /etc/libvirt/libvirtd.conf (or virtqemud.conf) and '
-        "restart it; then hypeman-libvirt registry adopt",
+        'on that host, set host_uuid_source = "machine-id" in /etc/libvirt/libvirtd.conf (or '
+        "virtqemud.conf) and restart it; then hypeman-libvirt registry adopt",
     )
 
 
 def check_other_hosts(facts: Facts, libvirt: Libvirt) -> Iterator[Finding]:
     """Registrations of a host that is not this one are not listed."""
     for host, count in sorted(facts.registry.of_other_hosts.items()):
-        message = f"{count} registration(s) belong to host {host}, and this is {libvirt.host}"
+        message = (
+            f"{count} registration(s) belong to host {host}, and this is {libvirt.identity.key}"
+        )
         cure = f"if that was this host: hypeman-libvirt registry adopt {host}"
         yield Finding("other_host", "warning", message, cure)
 
@@ -225,17 +222,23 @@ def check_notes(unreadable: Sequence[Unreadable]) -> Iterator[Finding]:
         )
 
 
-def check_devices(devices: Sequence[Device]) -> Iterator[Finding]:
+def check_devices(
+    devices: Sequence[Device], expecting: Mapping[str, Sequence[Assignment]]
+) -> Iterator[Finding]:
     """Registered devices are there and have a driver."""
-    troubled = [finding for device in devices for finding in _check_device(device)]
+    troubled = [
+        finding
+        for device in devices
+        for finding in _check_device(device, expecting.get(device.registration.id, ()))
+    ]
     yield from troubled
     if not troubled:
         yield Finding("devices", "ok", f"{len(devices)} registered device(s) are as they should be")
 
 
-def _check_device(device: Device) -> Iterator[Finding]:
+def _check_device(device: Device, expecting: Sequence[Assignment]) -> Iterator[Finding]:
     name, address = device.registration.name, device.registration.pci_address
-    state = rules.device_state(device)
+    state, defined = rules.device_state(device), describe_expecting(expecting)
     if rules.is_misleading(device.registration):
         message = f"{name} is the name of the device at {address}, and of a node device of libvirt"
         cure = f"register it under another name: hypeman-libvirt devices delete {address}"
@@ -245,11 +248,12 @@ def _check_device(device: Device) -> Iterator[Finding]:
         yield Finding("devices", "warning", f"{name}: nothing is at {address}", cure)
     if state == "moved" and device.verdict is not None:
         places = " or ".join(map(str, device.verdict.candidates))
-        cure = f"look which card it is; hypeman-libvirt devices delete {name}, and register that"
-        yield Finding("devices", "warning", f"{name}: its card may be at {places}", cure)
+        cure = f"look which card it is; hypeman-libvirt devices move {name} --pci-address ADDRESS"
+        yield Finding("devices", "warning", f"{name}: its card may be at {places}{defined}", cure)
     if state == "changed":
         cure = f"if that is meant: hypeman-libvirt devices delete {name}, and register it anew"
-        yield Finding("devices", "warning", f"{name}: other hardware is at {address}", cure)
+        message = f"{name}: other hardware is at {address}{defined}"
+        yield Finding("devices", "warning", message, cure)
     if state == "present" and _has_lost_its_driver(device):
         lost = device.registration.host_driver
         yield Finding(

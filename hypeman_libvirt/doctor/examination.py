@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from hypeman_libvirt.devices import rules
+from hypeman_libvirt.devices.definitions import Definitions
+from hypeman_libvirt.devices.domain import Assignment
 from hypeman_libvirt.devices.errors import DeviceError
 from hypeman_libvirt.devices.inventory import Inventory
 from hypeman_libvirt.devices.model import Device, GroupReport, Registration
@@ -54,7 +57,8 @@ def examine(
     libvirt = _catch(lambda: _read_libvirt(host))
     registry, devices, groups = _read_registry(settings, host, libvirt)
     read = _catch(lambda: _read_noted(host))
-    noted, unreadable = ((), ()) if isinstance(read, DeviceError) else read
+    held, noted, unreadable = ((), (), ()) if isinstance(read, DeviceError) else read
+    places = {each.registration.id: each.registration.pci_address for each in devices}
     return Facts(
         machine=machine,
         libvirt=libvirt,
@@ -71,21 +75,26 @@ def examine(
         groups=groups,
         noted=noted,
         unreadable=unreadable,
+        expecting=_read_expecting(host, devices),
+        misplaced=[
+            each
+            for each in held
+            if places.get(each.entry.id, each.entry.device) != each.entry.device
+        ],
     )
 
 
 def _read_libvirt(host: LibvirtHost) -> Libvirt:
     host.subscribe(lambda: None)  # as the service does, so that libvirt may refuse it
-    key, version = host.key(), host.version()
+    identity, version = host.identity(), host.version()
     nodes = _catch(host.list_node_devices)
     grouped = 0
     if not isinstance(nodes, DeviceError):
         grouped = len([node for node in nodes if node.iommu_group is not None])
     domains, has_vfio = _catch(host.list_assignments), _catch(host.has_vfio)
     return Libvirt(
-        uri=host.uri,
+        identity=identity,
         version=version,
-        host=key,
         node_devices=nodes if isinstance(nodes, DeviceError) else len(nodes),
         grouped=grouped,
         domains=domains if isinstance(domains, DeviceError) else None,
@@ -122,7 +131,7 @@ def _read_registry(
             groups = _catch(inventory.list_groups)
     except (RegistryOpenError, DeviceError) as error:
         return RegistryFacts(settings.shown_registry, True, str(error), {}, None), (), ()
-    key = None if isinstance(libvirt, DeviceError) else libvirt.host
+    key = None if isinstance(libvirt, DeviceError) else libvirt.identity.key
     return (
         _describe(settings.shown_registry, registrations, key),
         () if isinstance(devices, DeviceError) else devices,
@@ -130,21 +139,33 @@ def _read_registry(
     )
 
 
-def _read_noted(host: LibvirtHost) -> tuple[Sequence[Noted], Sequence[Unreadable]]:
-    """Read what domains note and do not hold, and whose notes cannot be read."""
+def _read_noted(
+    host: LibvirtHost,
+) -> tuple[Sequence[Noted], Sequence[Noted], Sequence[Unreadable]]:
+    """Read what domains note and hold, what they do not hold, and whose notes cannot be read."""
     assignments = host.list_assignments()
-    noted, unreadable = [], []
+    held: list[Noted] = []
+    noted: list[Noted] = []
+    unreadable: list[Unreadable] = []
     for domain in host.list_domains():
         entries = _catch(partial(host.read_metadata, domain))
         if isinstance(entries, DeviceError):
             unreadable.append(Unreadable(domain.name, entries))
             continue
-        noted += [
-            Noted(domain.name, entry)
-            for entry in entries
-            if all(each.domain.uuid != domain.uuid for each in assignments.get(entry.device, ()))
-        ]
-    return noted, unreadable
+        for entry in entries:
+            owners = {each.domain.uuid for each in assignments.get(entry.device, ())}
+            (held if domain.uuid in owners else noted).append(Noted(domain.name, entry))
+    return held, noted, unreadable
+
+
+def _read_expecting(
+    host: LibvirtHost, devices: Sequence[Device]
+) -> Mapping[str, Sequence[Assignment]]:
+    doubted = [
+        each.registration for each in devices if rules.device_state(each) in {"moved", "changed"}
+    ]
+    expecting = _catch(lambda: Definitions(host).expecting(doubted))
+    return {} if isinstance(expecting, DeviceError) else expecting
 
 
 def _describe(

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, TypeAlias
 
-from hypeman_libvirt.devices.domain import MetadataEntry
+from hypeman_libvirt.devices.domain import Assignment, MetadataEntry
 from hypeman_libvirt.devices.errors import DeviceError
+from hypeman_libvirt.devices.host_identity import HostIdentity
 from hypeman_libvirt.devices.model import Device, GroupReport
 
 Severity: TypeAlias = Literal["ok", "warning", "error"]
@@ -42,9 +43,6 @@ class Machine:
         groups: How many IOMMU groups the kernel made.
         command_line: Of the kernel, by words.
         vfio: Whether the kernel has vfio-pci.
-        firmware_uuid: Of the machine; empty where the firmware has none, None where only root
-            may read it.
-        uuid_chosen: libvirt's configuration names the host's UUID or where it comes from.
     """
 
     socket: Socket
@@ -52,8 +50,6 @@ class Machine:
     groups: int
     command_line: Sequence[str]
     vfio: Literal["loaded", "loadable", "missing"]
-    firmware_uuid: str | None
-    uuid_chosen: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +57,8 @@ class Libvirt:
     """What libvirt says, or why it does not.
 
     Attributes:
-        uri: Of the connection.
+        identity: Which host it is.
         version: Such as ``9.0.0``.
-        host: The host's UUID, else the URI.
         node_devices: How many PCI functions; the error when they cannot be listed.
         grouped: How many of them are in an IOMMU group.
         domains: The error when they cannot be read; None when they can.
@@ -71,9 +66,8 @@ class Libvirt:
         unannounced: Why libvirt does not announce what its driver could, by what changes.
     """
 
-    uri: str
+    identity: HostIdentity
     version: str
-    host: str
     node_devices: int | DeviceError
     grouped: int
     domains: DeviceError | None
@@ -183,9 +177,12 @@ class Facts:
         exposed: Files with the secret or the registry that others can read or change.
         groups: The host's IOMMU groups; empty when they cannot be read.
         noted: What domains' metadata says they hold, and they do not.
+        misplaced: What it names elsewhere than it is registered.
         unknown_variables: A sentence for each that starts as settings do and is none.
         unit: None where no systemd knows it.
         unreadable: Domains whose metadata cannot be read.
+        expecting: Domains, by a registration's id, that have its card in their definition, where
+            it is not for certain.
     """
 
     machine: Machine | None
@@ -203,3 +200,5 @@ class Facts:
     unknown_variables: Sequence[str]
     unit: Unit | None
     unreadable: Sequence[Unreadable] = ()
+    expecting: Mapping[str, Sequence[Assignment]] = field(default_factory=dict)
+    misplaced: Sequence[Noted] = ()

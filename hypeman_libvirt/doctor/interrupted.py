@@ -19,12 +19,21 @@ from hypeman_libvirt.host.xml.domain import DEVICES_NAMESPACE
 _ID: Final = "interrupted"
 
 
-def check_interrupted(groups: Sequence[GroupReport], noted: Sequence[Noted]) -> Iterator[Finding]:
-    """No IOMMU group is half on vfio-pci, and no domain notes a device that it does not hold."""
+def check_interrupted(
+    groups: Sequence[GroupReport], noted: Sequence[Noted], misplaced: Sequence[Noted] = ()
+) -> Iterator[Finding]:
+    """No IOMMU group is half on vfio-pci, and what domains note is what they hold.
+
+    Args:
+        groups: Of the host.
+        noted: What domains note and do not hold.
+        misplaced: What they note and hold elsewhere than it is registered.
+    """
     nodes = {member.node.address: member.node for group in groups for member in group.members}
     findings = [
         *(finding for group in groups for finding in _check_group(group)),
         *(_explain(each, nodes) for each in noted),
+        *map(_explain_misplaced, misplaced),
     ]
     yield from findings or [Finding(_ID, "ok", "no operation was interrupted")]
 
@@ -62,6 +71,16 @@ def _explain(noted: Noted, nodes: Mapping[PciAddress, NodeDevice]) -> Finding:
                 f"virsh metadata {noted.domain} {DEVICES_NAMESPACE} --remove",
             ]
         ),
+    )
+
+
+def _explain_misplaced(noted: Noted) -> Finding:
+    entry = noted.entry
+    return Finding(
+        _ID,
+        "warning",
+        f"{noted.domain} has {entry.name} at {entry.device}, and it is registered elsewhere",
+        f"hypeman-libvirt devices move {entry.name} --pci-address {entry.device}, if it is there",
     )
 
 

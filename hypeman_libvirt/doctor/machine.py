@@ -18,9 +18,6 @@ _SOCKETS: Final = (
 )
 _IOMMU_TABLES: Final = ("DMAR", "IVRS", "IORT", "VIOT")
 """Of Intel, AMD, Arm and virtio. Source: the ACPI specification, section 5.2.6."""
-_CONFIGURATIONS: Final = ("libvirtd.conf", "virtqemud.conf", "virtnodedevd.conf")
-_NO_UUID: Final = 2
-"""A UUID of fewer different digits is one that the firmware left empty; as libvirt has it."""
 
 
 def read_machine(root: Path) -> Machine:
@@ -31,8 +28,6 @@ def read_machine(root: Path) -> Machine:
         groups=len(_names(root / "sys/kernel/iommu_groups")),
         command_line=_text(root / "proc/cmdline").split(),
         vfio=_vfio(root),
-        firmware_uuid=_firmware_uuid(root),
-        uuid_chosen=any(_chooses_uuid(root / "etc/libvirt" / each) for each in _CONFIGURATIONS),
     )
 
 
@@ -67,21 +62,6 @@ def _vfio(root: Path) -> Literal["loaded", "loadable", "missing"]:
     modules = root / "lib/modules" / _text(root / "proc/sys/kernel/osrelease")
     known = _text(modules / "modules.dep") + _text(modules / "modules.builtin")
     return "loadable" if "/vfio-pci.ko" in known else "missing"
-
-
-def _firmware_uuid(root: Path) -> str | None:
-    try:
-        uuid = (root / "sys/class/dmi/id/product_uuid").read_text().strip().lower()
-    except PermissionError:
-        return None
-    except OSError:
-        return ""
-    return uuid if len(set(uuid) - {"-"}) >= _NO_UUID else ""
-
-
-def _chooses_uuid(configuration: Path) -> bool:
-    lines = [line.replace(" ", "") for line in _text(configuration).splitlines()]
-    return any(line.startswith(("host_uuid=", 'host_uuid_source="machine-id"')) for line in lines)
 
 
 def _names(directory: Path) -> Sequence[str]:

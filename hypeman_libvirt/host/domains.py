@@ -20,7 +20,7 @@ from hypeman_libvirt.devices.errors import (
     NotSupportedError,
 )
 from hypeman_libvirt.host.connection import Connection
-from hypeman_libvirt.host.errors import Meanings
+from hypeman_libvirt.host.errors import FAILED, Meanings
 from hypeman_libvirt.host.xml.domain import (
     DEVICES_NAMESPACE,
     NAMESPACE_PREFIX,
@@ -40,6 +40,13 @@ _WHOLE: Final = libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE
 
 Source: https://libvirt.org/html/libvirt-libvirt-domain.html, virDomainXMLFlags.
 """
+_DOCUMENT_MEANINGS: Final[Meanings] = {
+    libvirt.VIR_ERR_ARGUMENT_UNSUPPORTED: FAILED,
+    libvirt.VIR_ERR_CONFIG_UNSUPPORTED: FAILED,
+    libvirt.VIR_ERR_NO_NODE_DEVICE: FAILED,
+    libvirt.VIR_ERR_DEVICE_MISSING: FAILED,
+}
+"""No device moves when a definition or metadata is written."""
 _HOTPLUG_MEANINGS: Final[Meanings] = {
     (libvirt.VIR_ERR_INTERNAL_ERROR, libvirt.VIR_FROM_DOMAIN): (
         NoFreeSlotError,
@@ -106,6 +113,7 @@ class Domains:
                 DEVICES_NAMESPACE,
                 _affected(domain),
             ),
+            _DOCUMENT_MEANINGS,
         )
 
     def _attach_to_definition(
@@ -200,7 +208,7 @@ class Domains:
     def _redefine(self, domain: Domain, change: Callable[[DomainXml], str]) -> None:
         xml = self._connection.read("XMLDesc", lambda c: _look_up(c, domain).XMLDesc(_WHOLE))
         changed = change(DomainXml(xml))
-        self._connection.write("defineXML", lambda c: c.defineXML(changed))
+        self._connection.write("defineXML", lambda c: c.defineXML(changed), _DOCUMENT_MEANINGS)
 
     def _read_xml(self, domain: Domain, *, live: bool) -> DomainXml:
         flags = 0 if live else libvirt.VIR_DOMAIN_XML_INACTIVE

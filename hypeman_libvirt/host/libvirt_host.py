@@ -15,6 +15,7 @@ from hypeman_libvirt.devices.errors import (
     LibvirtUnavailableError,
     NotSupportedError,
 )
+from hypeman_libvirt.devices.host_identity import HostIdentity
 from hypeman_libvirt.devices.node_device import NodeDevice
 from hypeman_libvirt.devices.ports import AssignmentsByDevice, HostChanges, HostView, RemovalWatch
 from hypeman_libvirt.host.assignments import DomainReader, NewTrace, Records
@@ -29,6 +30,7 @@ from hypeman_libvirt.host.cache.node_devices import NodeDeviceCache, SysfsDriver
 from hypeman_libvirt.host.connection import FOR_READS, Connection, Observe, ignore_call
 from hypeman_libvirt.host.domain_lookup import DomainLookup
 from hypeman_libvirt.host.domains import Domains
+from hypeman_libvirt.host.identity import IdentityReader
 from hypeman_libvirt.host.local_markings import LocalMarkings
 from hypeman_libvirt.host.node_devices import NodeDevices, as_it_is
 from hypeman_libvirt.host.removal import watch_removal
@@ -69,6 +71,7 @@ class LibvirtHost:
         domains: DomainLookup,
         uses: HostUsage,
         open_changes: OpenChanges,
+        identity: IdentityReader,
         view: HostView | None = None,
     ) -> None:
         """Take the connection, what reads over it, how to make changes, and its cached view."""
@@ -78,7 +81,7 @@ class LibvirtHost:
         self._metadata = Domains(connection)
         self._open_changes = open_changes
         self.view: HostView = view or self
-        self._uuid: str | None = None
+        self._identity = identity
         self._uses = uses
         self.resources = ResourceFacts(connection, node_devices)
 
@@ -105,11 +108,12 @@ class LibvirtHost:
         return self._connection.unannounced()
 
     def key(self) -> str:
-        """Return the UUID in the capabilities, else the URI: test hosts have none."""
-        if self._uuid is None:
-            xml = self._connection.read("getCapabilities", lambda c: c.getCapabilities())
-            self._uuid = parse_xml(xml).findtext("host/uuid") or self._connection.uri
-        return self._uuid
+        """Return what registrations are keyed by."""
+        return self._identity.read().key
+
+    def identity(self) -> HostIdentity:
+        """Say which host it is, as of the connection of this moment."""
+        return self._identity.read()
 
     def ping(self) -> None:
         """Raise if libvirt does not answer."""
@@ -218,10 +222,11 @@ class CachedHost(LibvirtHost):
         domains: DomainLookup,
         uses: HostUsage,
         open_changes: OpenChanges,
+        identity: IdentityReader,
         caches: Caches,
     ) -> None:
         """Take the same as a LibvirtHost, and the caches of both."""
-        super().__init__(connection, node_devices, domains, uses, open_changes)
+        super().__init__(connection, node_devices, domains, uses, open_changes, identity)
         self._node_device_cache, self._domain_cache = caches
 
     def node_device(self, address: PciAddress) -> NodeDevice | None:
@@ -339,7 +344,8 @@ def open_host(
         finally:
             own.close()
 
-    return _assemble(connection, node_devices, lookup, uses, open_changes, caches)
+    identity = IdentityReader(connection, here.root if here else None)
+    return _assemble(connection, node_devices, lookup, uses, open_changes, identity, caches)
 
 
 def _read_all(reader: DomainReader, directories: DomainDirectories | None) -> Callable[[], Records]:
@@ -361,7 +367,10 @@ def _open_demo(connection: Connection) -> LibvirtHost:
     )
     lookup = DomainLookup(reader, reader.read_all, new_trace)
     uses = HostUsage(node_devices.list_tree, None)
-    return _assemble(connection, node_devices, lookup, uses, lambda: nullcontext(changes), caches)
+    identity = IdentityReader(connection, None)
+    return _assemble(
+        connection, node_devices, lookup, uses, lambda: nullcontext(changes), identity, caches
+    )
 
 
 def _trace_on(
@@ -378,9 +387,10 @@ def _assemble(
     domains: DomainLookup,
     uses: HostUsage,
     open_changes: OpenChanges,
+    identity: IdentityReader,
     caches: Caches | None,
 ) -> LibvirtHost:
     view: HostView | None = None
     if caches is not None:
-        view = CachedHost(connection, node_devices, domains, uses, open_changes, caches)
-    return LibvirtHost(connection, node_devices, domains, uses, open_changes, view)
+        view = CachedHost(connection, node_devices, domains, uses, open_changes, identity, caches)
+    return LibvirtHost(connection, node_devices, domains, uses, open_changes, identity, view)

@@ -27,6 +27,7 @@ from hypeman_libvirt.devices.address import HostDeviceId, PciAddress
 from hypeman_libvirt.devices.errors import ConflictError, RegistryUnavailableError
 from hypeman_libvirt.devices.model import Registration
 from hypeman_libvirt.devices.rules import MAX_NAME
+from hypeman_libvirt.devices.whereabouts import moved_functions
 from hypeman_libvirt.registry.boot_rules import SqlBootRules, adopt_rules, follow, persistent
 from hypeman_libvirt.registry.errors import reason
 from hypeman_libvirt.registry.fingerprints import read_fingerprint, write_fingerprint
@@ -101,6 +102,11 @@ _OF_DEVICE: Final = and_(
 _HOST_DRIVER: Final = select(_DRIVERS.driver).where(_OF_DEVICE)
 _NOTE_HOST_DRIVER: Final = insert(host_drivers)
 _FORGET_HOST_DRIVER: Final = delete(host_drivers).where(_OF_DEVICE)
+_AT_DEVICES: Final = and_(
+    _DRIVERS.host == bindparam("of_host"), _DRIVERS.device.in_(bindparam("devices", expanding=True))
+)
+_NOTED_AT: Final = select(host_drivers).where(_AT_DEVICES)
+_FORGET_AT: Final = delete(host_drivers).where(_AT_DEVICES)
 _GIVE_WAY: Final = delete(host_drivers).where(
     and_(
         _DRIVERS.host == bindparam("new_host"),
@@ -113,6 +119,7 @@ _ADOPT_DRIVERS: Final = (
     .values(host=bindparam("new_host"))
 )
 _EVERYWHERE: Final = _ALL.order_by(_TABLE.created_at, _TABLE.id)
+_HOSTS: Final = select(_TABLE.host).distinct().order_by(_TABLE.host)
 _ANY: Final = select(_TABLE.id).limit(1)
 
 
@@ -144,6 +151,11 @@ class SqlRegistry(SqlBootRules):
         if self._version is not None:
             self._version.close()
         self._engine.dispose()
+
+    @property
+    def is_on_this_machine(self) -> bool:
+        """Whether it is an SQLite file."""
+        return self._files is not None
 
     def ping(self) -> None:
         """Raise if the registry does not answer."""
@@ -188,6 +200,10 @@ class SqlRegistry(SqlBootRules):
         """List the registrations of every host, in the order of registration."""
         return [_registration(row) for row in self._read(_EVERYWHERE)]
 
+    def list_hosts(self) -> Sequence[str]:
+        """List what hosts registrations are keyed by."""
+        return [row.host for row in self._read(_HOSTS)]
+
     def adopt(self, old_host: str, new_host: str) -> int:
         """Make the registrations of one host those of another; all of them or none.
 
@@ -222,6 +238,7 @@ class SqlRegistry(SqlBootRules):
         """Write down where cards are now and what is known of them; all of it or nothing.
 
         A registration that still has one of the addresses, and whose card is elsewhere, loses it.
+        The host drivers that were noted go with their cards.
 
         Args:
             placed: Each registration as it was read, and as it is now.
@@ -241,6 +258,7 @@ class SqlRegistry(SqlBootRules):
             for old, new in current:
                 connection.execute(_PLACE, _values_read(old) | _values_placed(new))
             follow(connection, current)
+            _move_host_drivers(connection, current)
             return len(current)
 
     def relabel(self, registration: Registration) -> bool:
@@ -311,6 +329,25 @@ class SqlRegistry(SqlBootRules):
             raise _unavailable("written", error) from error
         if self._files is not None:
             self._files.check()  # a commit into a file that is gone is none
+
+
+def _move_host_drivers(
+    connection: Connection, placed: Sequence[tuple[Registration, Registration]]
+) -> None:
+    """Let notes follow their cards; what was noted of another card at the new address goes."""
+    moves = moved_functions(placed)
+    if not moves:
+        return
+    addresses = sorted({str(each) for pair in moves.items() for each in pair})
+    values = {"of_host": placed[0][0].host, "devices": addresses}
+    rows = connection.execute(_NOTED_AT, values).all()
+    connection.execute(_FORGET_AT, values)
+    texts = {str(old): str(new) for old, new in moves.items()}
+    followed = [
+        row._asdict() | {"device": texts[row.device]} for row in rows if row.device in texts
+    ]
+    if followed:
+        connection.execute(_NOTE_HOST_DRIVER, followed)
 
 
 def _unavailable(what: str, error: SQLAlchemyError) -> RegistryUnavailableError:

@@ -207,3 +207,101 @@ def test_a_definition_that_could_not_be_rewritten_is_rewritten_the_next_time(
     fake_host.virsh_detach("vm-off", SPARE, live=False)
     world.service.follow()
     assert defined(fake_host, "vm-off") == [SPARE]
+
+
+def test_a_card_in_doubt_is_said_once_with_the_domain_that_expects_it(
+    fake_host: FakeHost, world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    plug(fake_host, LEFT)
+    plug(fake_host, RIGHT)
+    world.service.register(LEFT, "left", {}, OPERATOR)
+    world.service.attach("left", "vm-off", "device", OPERATOR)
+    plug(fake_host, SPARE)
+    world.service.follow()
+    world.service.follow()
+    said = [each.message for each in caplog.records if "nothing tells which" in each.message]
+    assert len(said) == 1
+    assert "it is in the definition of domain vm-off" in said[0]
+    fake_host.virsh_detach("vm-off", LEFT, live=False)
+    pull(fake_host, SPARE)
+    world.service.follow()
+    plug(fake_host, SPARE)
+    world.service.follow()
+    said = [each.message for each in caplog.records if "nothing tells which" in each.message]
+    assert len(said) == 2
+    assert "definition" not in said[1]
+
+
+def test_preflight_names_the_domain_that_would_start_with_another_card(
+    fake_host: FakeHost, world: World
+) -> None:
+    plug(fake_host, LEFT, "SN-0001")
+    world.service.register(LEFT, "left", {}, OPERATOR)
+    world.service.attach("left", "vm-off", "device", OPERATOR)
+    pull(fake_host, LEFT)
+    plug(fake_host, LEFT, "SN-0002")
+    (identity,) = [
+        each for each in world.service.preflight.of_device("left").checks if each.id == "identity"
+    ]
+    assert identity.severity == "error"
+    assert "it is in the definition of domain vm-off" in identity.message
+    assert "POST /devices/{id}/move" in (identity.hint or "")
+
+
+def test_preflight_of_a_card_that_gave_its_place_to_another_says_whose_it_is(
+    fake_host: FakeHost, world: World
+) -> None:
+    give_to(fake_host, world, {LEFT: "", RIGHT: "vm-off"})
+    pull(fake_host, LEFT)
+    pull(fake_host, RIGHT)
+    plug(fake_host, RIGHT, "SN-51")
+    world.service.follow()
+    (endpoint,) = world.service.preflight.of_device("card-52").checks
+    assert endpoint.message.startswith("another registration's card is at 0000:52:00.0 now")
+    assert "it is in the definition of domain vm-off" in endpoint.message
+    own = world.service.preflight.of_device("card-51").checks
+    assert [each.id for each in own if each.severity == "error"] == ["in_use"]
+
+
+def test_the_host_driver_goes_with_its_card(fake_host: FakeHost, world: World) -> None:
+    """Noted for an address, it would be another card's after a reboot."""
+    for address, serial, driver in ((LEFT, "SN-51", "nvidia"), (RIGHT, "SN-52", "nouveau")):
+        group = 200 + int(address[5:7], 16)
+        fake_host.add_pci(address, product="2684", driver=driver, group=group, serial=serial)
+        audio = address[:-1] + "1"
+        fake_host.add_pci(audio, product="22bc", driver=f"snd_{driver}", group=group)
+        world.service.register(address, f"card-{serial}", {}, OPERATOR)
+        world.service.bind(f"card-{serial}", "group", OPERATOR)
+    key = world.host.key()
+    swap(fake_host, "SN-51", "SN-52")
+    for address in (LEFT, RIGHT):
+        pull(fake_host, address[:-1] + "1")
+        fake_host.add_pci(
+            address[:-1] + "1", product="22bc", group=200 + int(address[5:7], 16), driver="none"
+        )
+    world.service.follow()
+    noted = {
+        f"{address[:-1]}{function}": world.registry.host_driver(
+            key, PciAddress.parse(f"{address[:-1]}{function}")
+        )
+        for address in (LEFT, RIGHT)
+        for function in "01"
+    }
+    assert noted == {
+        LEFT: "nouveau",
+        "0000:51:00.1": "snd_nouveau",
+        RIGHT: "nvidia",
+        "0000:52:00.1": "snd_nvidia",
+    }
+
+
+def test_what_was_noted_of_a_card_that_is_gone_is_not_said_of_the_next(
+    fake_host: FakeHost, world: World
+) -> None:
+    give_to(fake_host, world, {LEFT: ""})
+    key = world.host.key()
+    world.registry.note_host_driver(key, PciAddress.parse(SPARE), "nvme")
+    pull(fake_host, LEFT)
+    plug(fake_host, SPARE, "SN-51")
+    world.service.follow()
+    assert world.registry.host_driver(key, PciAddress.parse(SPARE)) is None

@@ -8,12 +8,15 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from hypeman_libvirt.devices.address import PciAddress
+from hypeman_libvirt.devices.card import Verdict
+from hypeman_libvirt.devices.domain import Assignment, Domain
 from hypeman_libvirt.devices.errors import (
     DeviceError,
     LibvirtDeniedError,
     LibvirtFailedError,
     LibvirtUnavailableError,
 )
+from hypeman_libvirt.devices.host_identity import HostIdentity, MachineId
 from hypeman_libvirt.devices.model import Device
 from hypeman_libvirt.devices.node_device import NodeDevice
 from hypeman_libvirt.doctor.checks import diagnose
@@ -31,8 +34,12 @@ from tests.registry.registrations import L4
 
 UUID = "2f1c5a3e-8f7e-4a53-9f3c-0d6c7f6b7a10"
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
-MACHINE = Machine("answers", "DMAR", 20, ["quiet", "intel_iommu=on"], "loaded", UUID, False)
-LIBVIRT = Libvirt("qemu:///system", "9.0.0", UUID, 30, 28, None, has_vfio=True)
+MACHINE = Machine("answers", "DMAR", 20, ["quiet", "intel_iommu=on"], "loaded")
+HERE = MachineId("0123456789abcdef0123456789abcdef", "machine:3fb648ce")
+LIBVIRT = Libvirt(
+    HostIdentity("qemu:///system", UUID, UUID, HERE), "9.0.0", 30, 28, None, has_vfio=True
+)
+REMOTE = HostIdentity("qemu+tls://there/system", UUID, firmware_uuid="")
 REGISTRY = RegistryFacts("/var/lib/libvirt/hypeman/registry.db", True, None, {}, NOW)
 UNIT = Unit("hypeman-libvirt.service", "active", "running", "enabled", 0, "", "serving")
 PACKAGED = "/etc/hypeman-libvirt/jwt-secret"
@@ -62,6 +69,9 @@ NODE = NodeDevice(
     driver="nvidia",
     iommu_group=82,
 )
+
+VM = Domain("7a3d5b1e-4c0f-4d86-9f0e-2b1c8d7e6f50", "vm", "shut off", active=False, persistent=True)
+EXPECTED = Assignment(VM, NODE.address, live=False, persistent=True, managed=True)
 
 
 def find(facts: Facts, question: str) -> Finding:
@@ -215,7 +225,7 @@ def test_an_error_names_its_cure(facts: Facts, question: str, found: str, cure: 
             "events",
             "virtnodedevd",
         ),
-        (with_machine(firmware_uuid=""), "host_uuid", "host_uuid_source"),
+        (with_libvirt(identity=REMOTE), "host_uuid", "host_uuid_source"),
         (
             replace(WELL, registry=replace(REGISTRY, of_other_hosts={"old": 3})),
             "other_host",
@@ -254,9 +264,18 @@ def test_a_device_that_never_had_a_driver_has_lost_none() -> None:
     assert find(replace(WELL, devices=[driverless]), "devices").severity == "ok"
 
 
-@pytest.mark.parametrize("machine", [None, replace(MACHINE, firmware_uuid="", uuid_chosen=True)])
-def test_a_uuid_that_is_chosen_or_not_ours_to_see_is_well(machine: Machine | None) -> None:
-    assert find(replace(WELL, machine=machine), "host_uuid").severity == "ok"
+@pytest.mark.parametrize(
+    ("identity", "key"),
+    [
+        (replace(REMOTE, firmware_uuid=None), UUID),
+        (replace(REMOTE, firmware_uuid=UUID), UUID),
+        (replace(REMOTE, machine=HERE), HERE.key),
+        (HostIdentity("test:///demo.xml", None), "test:///demo.xml"),
+    ],
+)
+def test_what_registrations_belong_to_lasts(identity: HostIdentity, key: str) -> None:
+    finding = find(with_libvirt(identity=identity), "host_uuid")
+    assert (finding.severity, finding.message) == ("ok", f"registrations belong to {key}")
 
 
 def test_a_remote_host_without_groups_gets_the_general_cure() -> None:
@@ -280,3 +299,21 @@ def test_where_a_packaged_secret_is_no_other_one_is_proposed(closed: bool) -> No
 
 def test_without_systemd_nobody_asks_for_a_unit() -> None:
     assert "unit" not in {each.id for each in diagnose(replace(WELL, unit=None))}
+
+
+@pytest.mark.parametrize(
+    ("verdict", "cure"),
+    [
+        (Verdict("moved", candidates=[NODE.address]), "devices move l4-gpu --pci-address ADDRESS"),
+        (Verdict("changed"), "devices delete l4-gpu"),
+    ],
+)
+def test_a_card_in_doubt_is_told_with_the_domains_that_expect_it(
+    verdict: Verdict, cure: str
+) -> None:
+    doubtful = Device(L4, NODE, None, verdict)
+    facts = replace(WELL, devices=[doubtful], expecting={L4.id: [EXPECTED]})
+    finding = find(facts, "devices")
+    assert finding.severity == "warning"
+    assert "it is in the definition of domain vm " in finding.message
+    assert cure in (finding.cure or "")

@@ -31,18 +31,11 @@ class Doctor:
         self._machine = directory / "machine"
         self.systemd: Run = lambda _: None
         (self._machine / "sys/bus/pci/drivers/vfio-pci").mkdir(parents=True)
-        self.say_uuid(host.uuid)
         self._environment = {
             "HYPEMAN_LIBVIRT_URI": host.uri,
             "HYPEMAN_LIBVIRT_REGISTRY": str(self.registry),
             "JWT_SECRET": "s" * 64,
         }
-
-    def say_uuid(self, uuid: str) -> None:
-        """Let the firmware name the machine so."""
-        file = self._machine / "sys/class/dmi/id/product_uuid"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(uuid)
 
     def run(self, *arguments: str, **environment: str | None) -> tuple[int, str]:
         done = CliRunner().invoke(
@@ -144,7 +137,6 @@ def test_what_a_uuid_that_is_gone_had_is_adopted(
 ) -> None:
     register(libvirt_host, tmp_path)
     old, fake_host.uuid = fake_host.uuid, "11111111-2222-4333-8444-555555555555"
-    doctor.say_uuid(fake_host.uuid)
     status, printed = doctor.run()
     assert status == 1
     assert f"registry adopt {old}" in printed

@@ -87,3 +87,10 @@ def test_what_a_domain_notes_and_does_not_hold_is_told_with_its_cure(
     finding = find(group("nvidia", audio, registered=False), noted=(NOTED,))
     assert "vm names l4-gpu (0000:a2:00.0), which it does not hold" in finding.message
     assert (finding.cure or "").startswith(cure)
+
+
+def test_a_card_that_a_domain_has_elsewhere_than_it_is_registered_is_told_with_the_cure() -> None:
+    (finding,) = check_interrupted((), (), [NOTED])
+    assert finding.severity == "warning"
+    assert "vm has l4-gpu at 0000:a2:00.0" in finding.message
+    assert "devices move l4-gpu --pci-address 0000:a2:00.0" in (finding.cure or "")

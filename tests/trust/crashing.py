@@ -32,8 +32,8 @@ from tests.fake_xml import held, parse, show
 from tests.world import OPERATOR
 
 UUID: Final = "6f1d0c52-7b3e-4a80-9d1f-2c4b8e6a9053"
-L4, GPU, AUDIO = "0000:a2:00.0", "0000:41:00.0", "0000:41:00.1"
-DEVICES: Final = (L4, GPU, AUDIO)
+L4, GPU, AUDIO, TWIN = "0000:a2:00.0", "0000:41:00.0", "0000:41:00.1", "0000:a3:00.0"
+DEVICES: Final = (L4, GPU, AUDIO, TWIN)
 
 Operation = tuple[Callable[[DeviceService], object], Callable[[DeviceService], object]]
 """What was done and answered before, and what is done when the service dies."""
@@ -58,6 +58,11 @@ def _attached(instance: str) -> Callable[[DeviceService], None]:
     return attach
 
 
+def _in_a_definition(service: DeviceService) -> None:
+    _both(service)
+    service.attach("l4-gpu", "vm-off", "device", OPERATOR)
+
+
 OPERATIONS: Final[dict[str, Operation]] = {
     "register": (lambda _: None, lambda s: s.register(L4, "l4-gpu", {}, OPERATOR)),
     "register, bind": (lambda _: None, lambda s: s.register(L4, "l4-gpu", {}, OPERATOR, "device")),
@@ -76,6 +81,7 @@ OPERATIONS: Final[dict[str, Operation]] = {
     ),
     "detach, shut off": (_attached("vm-off"), lambda s: s.detach("rtx", OPERATOR)),
     "detach, running": (_attached("vm-on"), lambda s: s.detach("rtx", OPERATOR)),
+    "move": (_in_a_definition, lambda s: s.move("l4-gpu", TWIN, OPERATOR)),
     "unregister": (_both, lambda s: s.unregister("l4-gpu", OPERATOR)),
     "unregister, unbind": (_bound, lambda s: s.unregister("rtx", OPERATOR, "group")),
 }
@@ -126,6 +132,7 @@ def look(host: FakeHost, directory: str) -> dict[str, Any]:
         findings = diagnose(examine(settings, opened, None, datetime.now(UTC)))
     return {
         "registered": sorted((each.registration.name, each.registration.id) for each in devices),
+        "places": {each.registration.name: str(each.registration.pci_address) for each in devices},
         "answered": sorted(each.registration.name for each in answers),
         "drivers": {address: host.driver(address) for address in DEVICES},
         "held": {
@@ -163,6 +170,7 @@ def _save(host: FakeHost, directory: Path) -> None:
         "drivers": {each.address: each.driver for each in host.functions()},
         "guests": {
             guest.name: {
+                "uuid": guest.uuid,
                 "config": guest.config is not None and show(guest.config),
                 "live": guest.live is not None and show(guest.live),
                 "detached": sorted(guest.detached_by_libvirt),
@@ -176,6 +184,7 @@ def _save(host: FakeHost, directory: Path) -> None:
 def _load(directory: Path) -> FakeHost:
     host = seed_host()
     host.uuid = UUID
+    host.add_pci(TWIN, driver="nvidia", group=83)
     fake_libvirt.serve(host)
     if (file := directory / "host.json").exists():
         state = json.loads(file.read_text())
@@ -183,6 +192,9 @@ def _load(directory: Path) -> FakeHost:
             device.driver = state["drivers"][device.address]
         for name, kept in state["guests"].items():
             guest = host.guest(name)
+            del host.guests[guest.uuid]
+            guest.uuid = kept["uuid"]
+            host.guests[guest.uuid] = guest
             guest.config = parse(kept["config"]) if kept["config"] else None
             guest.live = parse(kept["live"]) if kept["live"] else None
             guest.detached_by_libvirt = set(kept["detached"])

@@ -21,6 +21,7 @@ AT_BOOT: Final = {
     crashing.L4: "nvidia",
     crashing.GPU: "nvidia",
     crashing.AUDIO: "snd_hda_intel",
+    crashing.TWIN: "nvidia",
 }
 
 
@@ -57,6 +58,8 @@ def test_nothing_is_lost_and_what_is_half_done_is_told(
         if ended == 0:
             break
         check_registrations(operation, at_first, now)
+        if operation == "move":
+            check_move(now, f"killed before step {step}")
         told += check_host(now, f"{operation}, killed before step {step}")
     assert step > 1
     check_done(operation, at_first, now)
@@ -88,6 +91,13 @@ def check_host(now: dict[str, Any], when: str) -> bool:
     if free and registered and "vfio-pci" in drivers and len(drivers) > 1:
         assert told, f"{when}: half of the group is on vfio-pci, and nobody says so"
     return bool(told)
+
+
+def check_move(now: dict[str, Any], when: str) -> None:
+    """The domain has one of the cards, and where it is not the registered one somebody says so."""
+    (held,) = now["held"]["vm-off"]
+    assert held in {crashing.L4, crashing.TWIN}, when
+    assert held == now["places"]["l4-gpu"] or now["findings"], when
 
 
 def check_done(operation: str, before: dict[str, Any], now: dict[str, Any]) -> None:

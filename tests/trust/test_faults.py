@@ -27,7 +27,7 @@ from tests.world import OPERATOR, World, world_on
 
 pytestmark = [pytest.mark.trust, pytest.mark.usefixtures("fake_host")]
 
-L4, GPU, AUDIO = "0000:a2:00.0", "0000:41:00.0", "0000:41:00.1"
+L4, GPU, AUDIO, TWIN = "0000:a2:00.0", "0000:41:00.0", "0000:41:00.1", "0000:a3:00.0"
 AT_BOOT: Final = {L4: "nvidia", GPU: "nvidia", AUDIO: "snd_hda_intel"}
 CODES: Final = [
     *[(code, 0) for code in (1, 3, 8, 29, 38, 39, 42, 45, 53, 55, 67, 68, 74, 79, 80)],
@@ -93,6 +93,10 @@ OPERATIONS: Final[dict[str, Operation]] = {
         lambda now: now.world.service.attach("rtx", "vm-off", "group", OPERATOR),
         lambda api: api.post("/devices/rtx/detach"),
     ),
+    "move": (
+        lambda now: now.world.service.attach("l4-gpu", "vm-off", "device", OPERATOR),
+        lambda api: api.post("/devices/l4-gpu/move", {"pci_address": TWIN}),
+    ),
     "detach from a running domain": (
         lambda now: now.world.service.attach("rtx", "vm-on", "group", OPERATOR),
         lambda api: api.post("/devices/rtx/detach"),
@@ -106,6 +110,7 @@ def snapshot(directory: Path, name: str) -> Iterator[Snapshot]:
 
     with ExitStack() as stack:
         host = seed_host()
+        host.add_pci(TWIN, driver="nvidia", group=83)
         fake_libvirt.serve(host)
         stack.callback(fake_libvirt.forget, host)
         libvirt_host = open_host(host.uri)
