@@ -211,6 +211,58 @@ def test_a_domain_that_starts_meanwhile_gets_the_device_live_too(
     assert (device.assignment.live, device.assignment.persistent) == (True, True)
 
 
+def test_a_domain_that_stops_before_an_attach_begins_has_nothing_and_can_have_it(
+    world: World, fake_host: FakeHost
+) -> None:
+    register(world, ALONE)
+    stop_at(fake_host, "setMetadata")
+    with refusal("in_use") as error:
+        attach(world, ALONE, "vm-on")
+    assert "was started or stopped meanwhile" in str(error.value)
+    assert held(fake_host.guest("vm-on").config) == set()
+    assert entries(world.host, "vm-on") == []
+    assert attach(world, ALONE, "vm-on").assignment is not None
+
+
+def test_a_domain_that_stops_in_an_attach_has_the_device_at_its_next_start(
+    world: World, fake_host: FakeHost
+) -> None:
+    register(world, ALONE)
+    stop_at(fake_host, "attachDeviceFlags")
+    device = attach(world, ALONE, "vm-on")
+    assert device.assignment is not None
+    assert (device.assignment.live, device.assignment.persistent) == (False, True)
+    assert held(fake_host.guest("vm-on").config) == {ALONE}
+    assert [each.device for each in entries(world.host, "vm-on")] == [PciAddress.parse(ALONE)]
+
+
+def test_a_domain_that_stops_in_a_detach_is_not_waited_for(
+    world: World, fake_host: FakeHost
+) -> None:
+    register(world, ALONE)
+    attach(world, ALONE, "vm-on")
+    world.settings = world.settings.model_copy(update={"release_timeout": 3600.0})
+    service = service_on(world)
+    stop_at(fake_host, "detachDeviceFlags")
+    with refusal("in_use") as error:
+        service.detach(ALONE, OPERATOR)
+    assert "was started or stopped meanwhile" in str(error.value)
+    assert service.detach(ALONE, OPERATOR).assignment is None
+    assert held(fake_host.guest("vm-on").config) == set()
+    assert entries(world.host, "vm-on") == []
+
+
+def stop_at(fake_host: FakeHost, call: str) -> None:
+    """Have somebody end the running domain right before the next such call."""
+
+    def stop(now: str) -> None:
+        if now == call:
+            fake_host.before_call = lambda _: None
+            fake_host.virsh_destroy("vm-on")
+
+    fake_host.before_call = stop
+
+
 def test_a_guest_that_says_no_is_answered_at_once(world: World, fake_host: FakeHost) -> None:
     register(world, ALONE)
     attach(world, ALONE, "vm-on")
