@@ -10,7 +10,7 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 import structlog
 
 ObserveRequest: TypeAlias = Callable[[str, str | None, int, float], None]
-"""Is told the method, the template of the path (None for no path of ours), status and seconds."""
+"""Is called with method, template of the path (None for no path of ours), status and seconds."""
 
 LOGGER: Final = "hypeman_libvirt.access"
 
@@ -32,7 +32,7 @@ class AccessLog:
 
         Args:
             app: Answers.
-            observe: Is told of each request, when its answer has been sent.
+            observe: Is called for each request, when its answer has been sent.
             monotonic: Seconds that never go back.
         """
         self._app = app
