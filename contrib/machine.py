@@ -109,6 +109,13 @@ def run_and_say(command: Sequence[str | Path], directory: Path = ROOT) -> tuple[
 
 def make_venv(directory: Path) -> Path:
     """Make a virtual environment from scratch and return its Python."""
+    clear_place(directory)
+    run([sys.executable, "-m", "venv", directory])
+    return directory / "bin" / "python"
+
+
+def clear_place(directory: Path) -> None:
+    """Remove what stands where a virtual environment is to be, or end and say whose it is."""
     try:
         if directory.is_dir() and not directory.is_symlink():
             shutil.rmtree(directory)
@@ -117,8 +124,6 @@ def make_venv(directory: Path) -> Path:
     except PermissionError as error:
         owner = Path(error.filename).stat().st_uid
         sys.exit(f"{error.filename} belongs to user {owner}: remove {directory}, then try again")
-    run([sys.executable, "-m", "venv", directory])
-    return directory / "bin" / "python"
 
 
 def _missing_packages() -> list[str]:

@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import machine
 import pytest
 from hypeman_check import needs, report
 from hypeman_check.plan import PYTHONS, plan_all, plan_quick
@@ -156,3 +157,21 @@ def test_package_lists_that_cannot_be_updated_are_the_reason(
     promised = needs.Need("promise", ["promised"], "a suite", lambda: False, True)
     reasons = needs.bring([promised], tmp_path / "tools", lambda _: None, update)
     assert reasons == {"promise": "you are not root, and there is no sudo"}
+
+
+@pytest.mark.parametrize("what", ["file", "link", "directory"])
+def test_what_stands_in_the_place_of_the_environment_makes_room(tmp_path: Path, what: str) -> None:
+    """A file that says where the environment is, as PEP 832 proposes, is one of these."""
+    place, elsewhere = tmp_path / ".venv", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "mine").touch()
+    if what == "file":
+        place.write_text(str(elsewhere))
+    elif what == "link":
+        place.symlink_to(elsewhere)
+    else:
+        (place / "lib").mkdir(parents=True)
+    machine.clear_place(place)
+    assert not place.exists()
+    assert not place.is_symlink()
+    assert (elsewhere / "mine").exists()
