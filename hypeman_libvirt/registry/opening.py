@@ -12,7 +12,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from hypeman_libvirt.registry import sqlite
 from hypeman_libvirt.registry.errors import RegistryOpenError, reason
-from hypeman_libvirt.registry.schema import HEAD
+from hypeman_libvirt.registry.schema import HEAD, metadata
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
 
@@ -104,7 +104,7 @@ def _bring_up_to_date(
     try:
         with engine.begin() as connection:
             serialize(connection)
-            revision = _revision(connection, masked)
+            revision = _revision(connection, masked) or _create(connection)
             if revision != head:
                 _upgrade(connection, masked, revision, migrations, back_up)
     except SQLAlchemyError as error:
@@ -129,25 +129,38 @@ def _revision(connection: Connection, masked: str) -> str | None:
     return None
 
 
+def _create(connection: Connection) -> str:
+    """Create the tables of the newest schema at once, and return its revision.
+
+    The migrations lead to the same tables in ten times as long.
+    """
+    metadata.create_all(connection)
+    connection.exec_driver_sql(
+        "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL, "
+        "CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num))"
+    )
+    connection.execute(text("INSERT INTO alembic_version VALUES (:head)"), {"head": HEAD})
+    return HEAD
+
+
 def _upgrade(
     connection: Connection,
     masked: str,
-    revision: str | None,
+    revision: str,
     migrations: Path,
     back_up: Callable[[str], None],
 ) -> None:
-    from alembic import command  # noqa: PLC0415  # 0.1 s that only a first start needs
+    from alembic import command  # noqa: PLC0415  # 0.1 s that only an older schema needs
     from alembic.config import Config  # noqa: PLC0415
     from alembic.script import ScriptDirectory  # noqa: PLC0415
 
     known = {script.revision for script in ScriptDirectory(os.fspath(migrations)).walk_revisions()}
-    if revision is not None and revision not in known:
+    if revision not in known:
         raise RegistryOpenError(
             f"registry {masked} was written by a newer hypeman-libvirt (schema {revision}); it was "
             "left as it is. Install that version again, or name another place for the registry"
         )
-    if revision is not None:
-        back_up(revision)
+    back_up(revision)
     config = Config(attributes={"connection": connection})
     config.set_main_option("script_location", os.fspath(migrations).replace("%", "%%"))
     command.upgrade(config, "head")

@@ -11,9 +11,12 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, create_engine, inspect
 
 from hypeman_libvirt.registry import RegistryOpenError, SqlRegistry
 from hypeman_libvirt.registry.opening import MIGRATIONS, open_engine
@@ -95,12 +98,38 @@ def test_a_power_loss_loses_nothing_answered(path: Path) -> None:
     engine.dispose()
 
 
-def test_the_migrations_lead_to_the_table_that_the_code_uses(path: Path) -> None:
-    engine = open_engine(str(path))
-    with engine.connect() as connection:
+def tables(connection: Connection) -> dict[str, object]:
+    """Describe each table in a form that does not depend on how it was made."""
+    found = inspect(connection)
+    return {
+        table: (
+            [{**each, "type": str(each["type"])} for each in found.get_columns(table)],
+            found.get_pk_constraint(table)["constrained_columns"],
+            sorted(map(str, found.get_unique_constraints(table))),
+            sorted(map(str, found.get_indexes(table))),
+        )
+        for table in sorted(found.get_table_names())
+    }
+
+
+def test_the_migrations_lead_to_the_tables_that_a_new_registry_has(
+    path: Path, tmp_path: Path
+) -> None:
+    migrated = create_engine(f"sqlite:///{tmp_path / 'migrated.db'}")
+    with migrated.begin() as connection:
+        config = Config(attributes={"connection": connection})
+        config.set_main_option("script_location", str(MIGRATIONS))
+        command.upgrade(config, "head")
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
-    engine.dispose()
+        expected = tables(connection)
+    new = open_engine(str(path))
+    with new.connect() as connection:
+        assert tables(connection) == expected
+        version = connection.exec_driver_sql("SELECT version_num FROM alembic_version")
+        assert version.scalars().all() == [HEAD]
     assert ScriptDirectory(str(MIGRATIONS)).get_heads() == [HEAD]
+    migrated.dispose()
+    new.dispose()
 
 
 def test_a_newer_schema_is_refused(path: Path) -> None:
@@ -233,8 +262,10 @@ def test_a_schema_change_that_fails_changes_nothing(path: Path, next_release: Pa
     SqlRegistry(path).close()
 
 
-def test_a_start_that_needs_no_migration_does_not_load_alembic(path: Path) -> None:
-    SqlRegistry(path).close()
+@pytest.mark.parametrize("first", [True, False])
+def test_a_start_that_needs_no_migration_does_not_load_alembic(path: Path, *, first: bool) -> None:
+    if not first:
+        SqlRegistry(path).close()
     script = (
         "import sys; from hypeman_libvirt.registry import SqlRegistry; "
         "SqlRegistry(sys.argv[1]).ping(); sys.exit('alembic' in sys.modules)"
