@@ -51,7 +51,7 @@ def taken(request: pytest.FixtureRequest) -> Iterator[int]:
             yield server.getsockname()[1]
         return
     with HTTPServer(("127.0.0.1", 0), SaysYes) as http:
-        thread = threading.Thread(target=http.serve_forever)
+        thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield http.server_port
         http.shutdown()
