@@ -41,6 +41,7 @@ from hypeman_libvirt.devices.registration import Registrations
 from hypeman_libvirt.devices.service import DeviceService
 from hypeman_libvirt.devices.snapshot import SnapshotReader
 from hypeman_libvirt.devices.transaction import Transactions
+from hypeman_libvirt.devices.virtual_functions import VirtualFunctionControl
 from hypeman_libvirt.helper.client import Ask, HelperClient, ask_over, refuse
 from hypeman_libvirt.host.libvirt_host import open_host
 from hypeman_libvirt.host.test_driver import demo_uri
@@ -113,6 +114,7 @@ class World:
             stream that is silent for a minute.
         last_operations: Seconds that operations under way have when the service is closed, those
             that have answered ``timeout`` included.
+        patience: Seconds that libvirt has to list devices that were made.
         metrics: Counts what the service and its host do.
         count_losses: Connections to libvirt that were lost so far.
         announced: Whether libvirt announces changes, by what changes.
@@ -130,6 +132,7 @@ class World:
     on_change: OnChange = _log_change
     heartbeat: float = 15.0
     last_operations: float = 30.0
+    patience: float = 10.0
     metrics: Metrics = field(default_factory=lambda: Metrics(__version__))
     count_losses: Callable[[], int] = lambda: 0
     announced: Callable[[], Mapping[str, bool]] = dict
@@ -157,7 +160,7 @@ def open_world(settings: Settings) -> World:
             locks=FileLocks(
                 lock_directory(settings.registry_location, settings.state_directory, uri)
             ),
-            helper=HelperClient(_ask_helper(uri, settings)),
+            helper=host.helper or HelperClient(_ask_helper(uri, settings)),
             metrics=metrics,
             count_losses=host.count_losses,
             announced=host.announced,
@@ -228,6 +231,7 @@ def build_service(settings: Settings, world: World) -> DeviceService:
         moving=Moving(context, definitions),
         binding=binding,
         attachment=Attachment(context, drivers, release_timeout=settings.release_timeout),
+        virtual_functions=VirtualFunctionControl(context, world.helper, patience=world.patience),
         preflight=Preflighter(context.references, context.snapshots),
         event_feed=event_feed,
         transactions=transactions,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from hypeman_libvirt.devices.address import PciAddress
 from hypeman_libvirt.devices.boot_rule import BootRule
-from hypeman_libvirt.devices.errors import DeviceError, NotSupportedError
+from hypeman_libvirt.devices.errors import DeviceError, HelperFailedError, NotSupportedError
 
 if TYPE_CHECKING:
     from tests.fake_host import FakeHost
@@ -17,15 +17,18 @@ FIRST_FUNCTION = 16
 
 
 class FakeRootHelper:
-    """Writes into the fake host; ``refusal`` is what the next requests answer instead.
+    """Writes into the fake host; ``missing`` is one without a helper.
 
-    ``missing`` is a host without a helper. ``calls`` has what was asked, in order.
+    ``loses_answers`` is of how many requests the answer is lost, ``makes_at_most`` how many virtual
+    functions a driver really makes, ``refuses_rules`` what becomes of a boot rule. ``calls`` has
+    what was asked, in order.
     """
 
     def __init__(self, host: FakeHost) -> None:
         self._host = host
         self.missing = False
-        self.refusal: DeviceError | None = None
+        self.loses_answers = 0
+        self.refuses_rules: DeviceError | None = None
         self.makes_at_most: int | None = None
         self.autoprobe: dict[PciAddress, bool] = {}
         self.vgpu_types: dict[PciAddress, int] = {}
@@ -37,6 +40,12 @@ class FakeRootHelper:
     def set_virtual_functions(self, device: PciAddress, count: int, *, autoprobe: bool) -> None:
         self._enter(f"set_virtual_functions {device} {count}")
         self.autoprobe[device] = autoprobe
+        self._make(device, count, autoprobe=autoprobe)
+        if self.loses_answers:
+            self.loses_answers -= 1
+            raise HelperFailedError("no answer came")
+
+    def _make(self, device: PciAddress, count: int, *, autoprobe: bool) -> None:
         physical = self._host.pci(str(device))
         there = [each for each in self._host.functions() if each.physical_function == str(device)]
         if len(there) == count:
@@ -63,6 +72,9 @@ class FakeRootHelper:
 
     def write_boot_rule(self, rule: BootRule) -> None:
         self._enter(f"write_boot_rule {rule.address}")
+        if self.refuses_rules is not None:
+            error, self.refuses_rules = self.refuses_rules, None
+            raise error
         self.rules[rule.address] = rule
 
     def forget_boot_rule(self, device: PciAddress) -> None:
@@ -85,8 +97,6 @@ class FakeRootHelper:
         self.calls.append(call)
         if self.missing:
             raise NotSupportedError("there is no root helper", hint="start it")
-        if self.refusal is not None:
-            raise self.refusal
 
 
 def virtual_function(physical: PciAddress, number: int) -> PciAddress:

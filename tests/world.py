@@ -83,6 +83,7 @@ def world_on(
         on_change=world.changes.append,
         heartbeat=0.2,
         last_operations=300.0,
+        patience=0.2,
         metrics=world.metrics,
         count_losses=lambda: world.losses,
         announced=host.announced,

@@ -114,6 +114,10 @@ class ApiClient:
         """Change; fields that are None are left out."""
         return _as_json(self._ask("POST", path, body), self._unreachable)
 
+    def put(self, path: str, **body: object) -> Any:  # noqa: ANN401 - JSON
+        """Change to what is named."""
+        return _as_json(self._ask("PUT", path, body), self._unreachable)
+
     def patch(self, path: str, **body: object) -> Any:  # noqa: ANN401 - JSON
         """Change what is named; fields that are None stay as they are."""
         return _as_json(self._ask("PATCH", path, body), self._unreachable)

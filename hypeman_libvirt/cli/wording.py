@@ -9,6 +9,7 @@ from typing import Final
 _COMMANDS: Final[Sequence[tuple[str, str]]] = (
     (r"GET /devices lists", "hypeman-libvirt devices list shows"),
     (r"GET /devices/available", "hypeman-libvirt devices available"),
+    (r"(?:GET|PUT) /devices/(\S+)/virtual-functions", r"hypeman-libvirt devices vfs \1"),
     (r"GET /devices/(\S+)/preflight", r"hypeman-libvirt devices preflight \1"),
     (r"GET /devices/events", "hypeman-libvirt devices events"),
     (r"GET /devices/(?!\S)", "hypeman-libvirt devices list"),

@@ -2,7 +2,8 @@
 
 A check returns its result, or raises the error that bind and attach would answer with. So
 preflight and the operations can never disagree. Here are those before a device is passed through,
-and the order of all; ``release_checks`` has those before it is taken back.
+and the order of all; ``release_checks`` has those before it is taken back, ``function_checks``
+those about virtual functions.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, TypeAlias
 
-from hypeman_libvirt.devices import move_checks, release_checks, rules
+from hypeman_libvirt.devices import function_checks, move_checks, release_checks, rules
 from hypeman_libvirt.devices.address import PciAddress
 from hypeman_libvirt.devices.card import Verdict
 from hypeman_libvirt.devices.definitions import describe_expecting
@@ -251,7 +252,7 @@ _GIVE_BACK: Final[Sequence[Named]] = (
 )
 CHECKS: Final[Mapping[Purpose, Sequence[Named]]] = {
     "bind": _PASSTHROUGH,
-    "attach": _PASSTHROUGH,
+    "attach": (*_PASSTHROUGH, ("link", function_checks.check_link)),
     "unbind": _GIVE_BACK,
     "detach": (
         ("attached", release_checks.check_attached),
@@ -263,6 +264,14 @@ CHECKS: Final[Mapping[Purpose, Sequence[Named]]] = {
         ("identity", move_checks.check_same_card),
         ("unclaimed", move_checks.check_unclaimed),
         ("definitions", move_checks.check_definitions),
+    ),
+    "virtual_functions": (
+        ("endpoint", check_endpoint),
+        ("identity", check_identity),
+        ("sriov", function_checks.check_count),
+        ("in_use", function_checks.check_unassigned),
+        ("registered", function_checks.check_unregistered),
+        ("critical", function_checks.check_idle_on_host),
     ),
 }
 """Of each operation, in the order in which it refuses."""

@@ -92,6 +92,21 @@ class Assignment:
 
 
 @dataclass(frozen=True, slots=True)
+class GuestInterface:
+    """How a guest gets a network card's virtual function: as an interface, not as a plain device.
+
+    Attributes:
+        mac: Lower case, with colons; None for one that libvirt chooses.
+        vlan: Tag, 1 to 4094; None for none.
+
+    Source: https://libvirt.org/formatdomain.html, PCI passthrough of network interfaces.
+    """
+
+    mac: str | None = None
+    vlan: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Usage:
     """What domains and the host itself have of some devices, read at one moment.
 

@@ -160,7 +160,7 @@ class Check:
 
     Attributes:
         id: ``iommu``, ``vfio``, ``endpoint``, ``group``, ``critical``, ``identity``, ``in_use``,
-            ``sriov``, ``numa`` or ``pcie_link``.
+            ``sriov``, ``numa``, ``pcie_link`` or ``link``.
         severity: An ``error`` stops passthrough, a ``warning`` does not.
         message: The finding, for people.
         hint: What to do about it; None when ok.
@@ -219,7 +219,7 @@ class Change:
 
     Attributes:
         action: ``register``, ``unregister``, ``relabel``, ``move``, ``bind``, ``unbind``,
-            ``attach`` or ``detach``.
+            ``attach``, ``detach`` or ``set_virtual_functions``.
         caller: On whose behalf.
         before: The device before it; None before its registration.
         after: The device after it; None after its unregistration.

@@ -105,6 +105,19 @@ class NodeDevice:
 
 
 @dataclass(frozen=True, slots=True)
+class NetworkLink:
+    """The network interface of a PCI function.
+
+    Attributes:
+        name: Such as ``enp3s0f0``; of several, the first.
+        up: On the host itself whether one is switched on, elsewhere whether one has a link.
+    """
+
+    name: str
+    up: bool
+
+
+@dataclass(frozen=True, slots=True)
 class HostUse:
     """Something that the host itself does with a PCI device.
 

@@ -16,7 +16,7 @@ from hypeman_libvirt.devices.boot_rule import BootRule
 from hypeman_libvirt.devices.domain import Assignment, Domain, MetadataEntry, Usage
 from hypeman_libvirt.devices.host_identity import HostIdentity
 from hypeman_libvirt.devices.model import Change, Registration
-from hypeman_libvirt.devices.node_device import NodeDevice
+from hypeman_libvirt.devices.node_device import NetworkLink, NodeDevice
 
 Clock: TypeAlias = Callable[[], datetime]
 """Now, in UTC."""
@@ -184,6 +184,9 @@ class Host(Protocol):
         self, devices: Collection[HostDeviceId], endpoints: Collection[NodeDevice]
     ) -> Usage:
         """Say also what the host itself does with these endpoints, of the same domains."""
+
+    def read_link(self, device: NodeDevice) -> NetworkLink | None:
+        """Return the network interface of a function; None where it has none that is seen."""
 
     def read_domain_assignments(self, domain: Domain) -> Sequence[Assignment]:
         """Say what this one domain has, without asking for others; empty when it is gone."""

@@ -65,6 +65,20 @@ class References:
             )
         return registration
 
+    def find_function(self, reference: str) -> Registration | PciAddress:
+        """Look up a registration, else a PCI function of the host by address or libvirt's name.
+
+        Raises:
+            NotFoundError: Neither is known by it.
+        """
+        try:
+            return self.find(reference)
+        except NotFoundError:
+            address = self._address_of(reference)
+            if address is None or self._host.node_device_named(address.node_device_name) is None:
+                raise
+            return address
+
     def _address_of(self, reference: str) -> PciAddress | None:
         parts = _NODE_NAME.fullmatch(reference)
         if parts:

@@ -7,8 +7,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 from hypeman_libvirt.devices.address import PciAddress
-from hypeman_libvirt.devices.domain import Assignment
+from hypeman_libvirt.devices.domain import Assignment, GuestInterface
 from hypeman_libvirt.devices.errors import (
+    BadRequestError,
     InUseError,
     InvalidNameError,
     InvalidTagsError,
@@ -30,8 +31,12 @@ _TAG_KEY: Final = re.compile(r"[A-Za-z0-9 _.:/=+@-]{1,128}")
 _TAG_VALUE: Final = re.compile(r"[A-Za-z0-9 _.:/=+@-]{0,256}")
 _GPU_CLASSES: Final = frozenset({0x0300, 0x0302, 0x0380})
 _BRIDGE_BASE_CLASS: Final = 0x06
+_NETWORK_BASE_CLASS: Final = 0x02
 _OTHER_BRIDGE_CLASS: Final = 0x0680
 _NVIDIA: Final = "10de"
+_MAC: Final = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
+_LONGEST_MAC: Final = 20
+_LAST_VLAN: Final = 4094
 _HARMLESS_DRIVERS: Final = frozenset({"pcieport", "pci-stub", "shpchp"})
 """They do no DMA, so that the kernel lets a guest have their group.
 
@@ -59,6 +64,11 @@ def device_type(node: NodeDevice) -> DeviceType:
 def class_type(class_code: int | None) -> DeviceType:
     """``gpu`` or ``pci``, from a 24 bit class code."""
     return "gpu" if class_code is not None and class_code >> 8 in _GPU_CLASSES else "pci"
+
+
+def is_network_card(node: NodeDevice) -> bool:
+    """Whether it is a network controller. Source: PCI Code and ID Assignment Specification."""
+    return node.class_code is not None and node.class_code >> 16 == _NETWORK_BASE_CLASS
 
 
 def on_vfio(driver: str | None) -> bool:
@@ -236,6 +246,22 @@ def is_misleading(registration: Registration) -> bool:
     """Whether its name could be the node device of something else; older versions allowed that."""
     own = registration.pci_address.node_device_name
     return registration.name != own and looks_like_node_device(registration.name)
+
+
+def check_interface(interface: GuestInterface) -> None:
+    """Accept an address that a guest's interface can have, and a VLAN that there can be.
+
+    Raises:
+        BadRequestError: The MAC address is none, or a group's; or the VLAN is out of range.
+    """
+    mac, vlan = interface.mac, interface.vlan
+    if mac is not None and not (_MAC.fullmatch(mac) and int(mac[:2], 16) % 2 == 0):
+        raise BadRequestError(
+            f"mac {mac[:_LONGEST_MAC]!r} is no MAC address of one interface",
+            hint="write it like 52:54:00:12:34:56; the first number is even",
+        )
+    if vlan is not None and not 0 < vlan <= _LAST_VLAN:
+        raise BadRequestError(f"vlan {vlan} is out of range", hint=f"use 1 to {_LAST_VLAN}")
 
 
 def check_tags(tags: Mapping[str, str]) -> None:

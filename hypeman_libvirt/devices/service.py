@@ -15,6 +15,7 @@ from hypeman_libvirt.devices.moving import Moving
 from hypeman_libvirt.devices.preflight import Preflighter
 from hypeman_libvirt.devices.registration import Registrations
 from hypeman_libvirt.devices.transaction import Transactions
+from hypeman_libvirt.devices.virtual_functions import VirtualFunctionControl
 
 
 class Answering(Protocol):
@@ -37,6 +38,7 @@ class DeviceService:
         move: Says where its card is; see Moving.
         bind: Gives a device to vfio-pci; see Binding, as for the next.
         unbind: Gives it back to its host driver.
+        virtual_functions: Reads and sets how many there are; see VirtualFunctionControl.
         attach: Gives a device to a domain; see Attachment, as for the next.
         detach: Takes it out again.
         follow: Writes down where cards certainly are now; see Follower, as for the next.
@@ -54,6 +56,7 @@ class DeviceService:
         moving: Moving,
         binding: Binding,
         attachment: Attachment,
+        virtual_functions: VirtualFunctionControl,
         preflight: Preflighter,
         event_feed: EventFeed,
         transactions: Transactions,
@@ -70,6 +73,7 @@ class DeviceService:
         self.relabel = labels.relabel
         self.move = moving.move
         self.bind, self.unbind = binding.bind, binding.unbind
+        self.virtual_functions = virtual_functions
         self.attach, self.detach = attachment.attach, attachment.detach
         self.drain = transactions.drain
         self.follow = follower.follow

@@ -10,15 +10,17 @@ from hypeman_libvirt.devices import rules
 from hypeman_libvirt.devices.address import HostDeviceId, PciAddress
 from hypeman_libvirt.devices.card import Verdict
 from hypeman_libvirt.devices.definitions import NO_PLAN, Definitions, Plan, Relocation, relocate
-from hypeman_libvirt.devices.domain import Assignment, Domain, Usage
+from hypeman_libvirt.devices.domain import Assignment, Domain, GuestInterface, Usage
 from hypeman_libvirt.devices.errors import InstanceNotFoundError
 from hypeman_libvirt.devices.fingerprint import Seen, fingerprint_all
 from hypeman_libvirt.devices.model import Device, Registration, Scope
-from hypeman_libvirt.devices.node_device import HostUse, NodeDevice
+from hypeman_libvirt.devices.node_device import HostUse, NetworkLink, NodeDevice
 from hypeman_libvirt.devices.ports import AssignmentsByDevice, Host, Registry
 from hypeman_libvirt.devices.whereabouts import Whereabouts
 
-Purpose: TypeAlias = Literal["bind", "unbind", "attach", "detach", "unregister", "move"]
+Purpose: TypeAlias = Literal[
+    "bind", "unbind", "attach", "detach", "unregister", "move", "virtual_functions"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,9 @@ class Snapshot:
         libvirt: Its version, such as ``9.0.0``; None where it decides over nothing.
         destination: Of a move, whose address is the new one; empty for all else.
         expecting: Domains that have in their definition a card that is not certainly there.
+        interface: How the domain is to get a network card's function; None for a plain hostdev.
+        link: Of the physical function, of a network card's virtual function that is attached.
+        count: How many virtual functions are wanted; None where that is not the question.
     """
 
     purpose: Purpose
@@ -81,6 +86,16 @@ class Snapshot:
     libvirt: str | None = None
     destination: Destination = NOWHERE
     expecting: Sequence[Assignment] = ()
+    interface: GuestInterface | None = None
+    link: NetworkLink | None = None
+    count: int | None = None
+
+    @property
+    def going(self) -> Sequence[PciAddress]:
+        """Virtual functions that go, if only to come back: the kernel changes no count but 0."""
+        if self.node is None or self.count in {None, len(self.node.virtual_functions)}:
+            return ()
+        return self.node.virtual_functions
 
     @property
     def todo(self) -> Sequence[NodeDevice]:
@@ -168,6 +183,8 @@ class SnapshotReader:
         domain: Domain | None = None,
         *,
         is_new: bool = False,
+        interface: GuestInterface | None = None,
+        count: int | None = None,
     ) -> Snapshot:
         """Read the device, its IOMMU group, which domains have it and what the host does with it.
 
@@ -177,6 +194,8 @@ class SnapshotReader:
             scope: What the operation moves; None for nothing.
             domain: The domain that is to get the device.
             is_new: The registration is not in the registry yet.
+            interface: How the domain is to get it.
+            count: How many virtual functions it is to have.
         """
         registration = device if isinstance(device, Registration) else None
         address = device.pci_address if isinstance(device, Registration) else device
@@ -189,7 +208,8 @@ class SnapshotReader:
         functions = [each for member in taking for each in member.virtual_functions]
         moves = purpose in {"bind", "attach"}
         devices = {address, *(member.address for member in group), *functions}
-        usage = self._usage(devices, endpoints if moves else [])
+        lost_by_host = endpoints if moves else self._going(node, count)
+        usage = self._usage(devices, lost_by_host)
         verdict = self.verdict(registration, node) if registration else None
         return Snapshot(
             purpose=purpose,
@@ -208,6 +228,9 @@ class SnapshotReader:
             verdict=verdict,
             libvirt=self._libvirt(taking) if purpose == "attach" else None,
             expecting=self._expecting(registration, verdict),
+            interface=interface,
+            link=self._link(node) if purpose == "attach" and node else None,
+            count=count,
         )
 
     def read_move(self, registration: Registration, address: PciAddress) -> Snapshot:
@@ -298,6 +321,20 @@ class SnapshotReader:
         """Read who has the devices; with a device on vfio the host itself does nothing."""
         asked = [each for each in endpoints if not rules.is_on_vfio(each)]
         return self._host.read_usage(devices, asked)
+
+    def _going(self, node: NodeDevice | None, count: int | None) -> Sequence[NodeDevice]:
+        """Read the virtual functions that would go, and that a driver of the host may have."""
+        if node is None or count in {None, len(node.virtual_functions)}:
+            return []
+        read = [self._host.node_device(each) for each in node.virtual_functions]
+        return [each for each in read if each is not None]
+
+    def _link(self, node: NodeDevice) -> NetworkLink | None:
+        """Read the link of the network card that a virtual function is of."""
+        if node.physical_function is None or not rules.is_network_card(node):
+            return None
+        physical = self._host.node_device(node.physical_function)
+        return None if physical is None else self._host.read_link(physical)
 
     def _libvirt(self, taking: Sequence[NodeDevice]) -> str | None:
         return self._host.version() if any(map(rules.is_vfio_provider, taking)) else None

@@ -7,6 +7,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TypeAlias
 
+import libvirt
+
 from hypeman_libvirt.devices.address import HostDeviceId, PciAddress
 from hypeman_libvirt.devices.domain import Assignment, Domain, MetadataEntry, Usage
 from hypeman_libvirt.devices.errors import (
@@ -16,8 +18,14 @@ from hypeman_libvirt.devices.errors import (
     NotSupportedError,
 )
 from hypeman_libvirt.devices.host_identity import HostIdentity
-from hypeman_libvirt.devices.node_device import NodeDevice
-from hypeman_libvirt.devices.ports import AssignmentsByDevice, HostChanges, HostView, RemovalWatch
+from hypeman_libvirt.devices.node_device import NetworkLink, NodeDevice
+from hypeman_libvirt.devices.ports import (
+    AssignmentsByDevice,
+    HostChanges,
+    HostView,
+    RemovalWatch,
+    RootHelper,
+)
 from hypeman_libvirt.host.assignments import DomainReader, NewTrace, Records
 from hypeman_libvirt.host.cache.assignment_index import AssignmentIndex
 from hypeman_libvirt.host.cache.domain_files import (
@@ -41,6 +49,7 @@ from hypeman_libvirt.host.test_driver import (
     TestDriverNodeDevices,
     is_test_driver,
 )
+from hypeman_libvirt.host.test_driver_helper import TestDriverHelper
 from hypeman_libvirt.host.usage.guest_usage import GuestUsage
 from hypeman_libvirt.host.usage.host_usage import HostUsage
 from hypeman_libvirt.host.usage.local_host import LocalHost, is_local
@@ -62,6 +71,7 @@ class LibvirtHost:
         resources: Reads what the host has as a whole.
         view: The same host for reads, metrics and events; it may answer from a cache that libvirt's
             events and the kernel invalidate. Whatever decides over a change asks the host itself.
+        helper: What acts for root, of a host that is made up; None where a real one must be asked.
     """
 
     def __init__(
@@ -82,6 +92,7 @@ class LibvirtHost:
         self._open_changes = open_changes
         self.view: HostView = view or self
         self._identity = identity
+        self.helper: RootHelper | None = None
         self._uses = uses
         self.resources = ResourceFacts(connection, node_devices)
 
@@ -161,6 +172,11 @@ class LibvirtHost:
             assignments=_select(domains.list_assignments(), devices),
             uses=self._uses.list_uses(endpoints, untraced),
         )
+
+    def read_link(self, device: NodeDevice) -> NetworkLink | None:
+        """Return the network interface of a function."""
+        kind = libvirt.VIR_CONNECT_LIST_NODE_DEVICES_CAP_NET
+        return self._uses.read_link(device, lambda: self._node_devices.list_tree(kind))
 
     def has_vfio(self) -> bool | None:
         """Read ``pciBackend``; a driver without domain capabilities does not say.
@@ -368,9 +384,13 @@ def _open_demo(connection: Connection) -> LibvirtHost:
     lookup = DomainLookup(reader, reader.read_all, new_trace)
     uses = HostUsage(node_devices.list_tree, None)
     identity = IdentityReader(connection, None)
-    return _assemble(
+    host = _assemble(
         connection, node_devices, lookup, uses, lambda: nullcontext(changes), identity, caches
     )
+    host.helper = TestDriverHelper(
+        node_devices.set_functions, node_devices.find, caches[0].invalidate
+    )
+    return host
 
 
 def _trace_on(

@@ -24,6 +24,7 @@ from hypeman_libvirt.host.assignments import DomainReader
 from hypeman_libvirt.host.connection import Connection
 from hypeman_libvirt.host.domains import Domains
 from hypeman_libvirt.host.node_devices import NodeDevices
+from hypeman_libvirt.host.test_driver_helper import MemoryFunctions
 from hypeman_libvirt.host.xml.document import parse_xml, show_xml
 from hypeman_libvirt.host.xml.node_device import parse_node_device
 
@@ -47,7 +48,11 @@ def is_test_driver(uri: str) -> bool:
 
 
 class TestDriverNodeDevices(NodeDevices):
-    """Node devices of the test driver, with drivers in memory."""
+    """Node devices of the test driver, with drivers in memory.
+
+    Attributes:
+        functions: Virtual functions that were made, in memory as well.
+    """
 
     def __init__(self, connection: Connection) -> None:
         """Read the drivers from the file that the connection's URI names.
@@ -61,10 +66,30 @@ class TestDriverNodeDevices(NodeDevices):
         self._at_boot = _read_drivers(connection.uri)
         self._drivers: dict[PciAddress, str | None] = dict(self._at_boot)
         self._taken: dict[PciAddress, str | None] = {}
+        self.functions = MemoryFunctions()
         _log.warning(
             "%s is libvirt's test driver: drivers, bind and unbind are kept in memory only",
             connection.uri,
         )
+
+    def find_named(self, node_name: str) -> NodeDevice | None:
+        """Look up by libvirt's name, also one that was made."""
+        made = [each for each in self.functions.list_made() if each.node_name == node_name]
+        return self._with_driver(made[0]) if made else super().find_named(node_name)
+
+    def list_devices(self) -> Sequence[NodeDevice]:
+        """List all, by address, also those that were made."""
+        made = [self._with_driver(each) for each in self.functions.list_made()]
+        listed = {node.address: node for node in [*super().list_devices(), *made]}
+        return [listed[address] for address in sorted(listed)]
+
+    def set_functions(self, physical: NodeDevice, count: int, *, autoprobe: bool) -> None:
+        """Have so many virtual functions of a physical one."""
+        made = self.functions.set(physical, count, autoprobe=autoprobe)
+        with self._lock:
+            for address in physical.virtual_functions if made is not None else ():
+                self._drivers.pop(address, None)
+            self._drivers |= {each.address: each.driver for each in made or ()}
 
     def bind(self, address: PciAddress) -> None:
         """Put the device on vfio-pci, in memory."""
@@ -100,7 +125,11 @@ class TestDriverNodeDevices(NodeDevices):
 
     def _parse(self, xml: str) -> NodeDevice | None:
         device = super()._parse(xml)
-        return device and replace(device, driver=self.driver(device.address))
+        node = device and self.functions.apply(device)
+        return node and self._with_driver(node)
+
+    def _with_driver(self, node: NodeDevice) -> NodeDevice:
+        return replace(node, driver=self.driver(node.address))
 
     def _move(self, address: PciAddress, driver: str | None) -> None:
         """Change the driver of a device that no running domain uses, as libvirt does.

@@ -23,6 +23,8 @@ from hypeman_libvirt.rest.schemas import (
     PreflightOut,
     UnbindBody,
     UpdateDevice,
+    VirtualFunctionsBody,
+    VirtualFunctionsOut,
 )
 
 
@@ -140,6 +142,23 @@ class OneDevice:
         scope = read_scope(req, "scope") or "device"
         resp.content_type = falcon.MEDIA_XML
         resp.text = self._service.inventory.hostdev_xml(reference, scope)
+
+    def on_get_virtual_functions(
+        self, _req: falcon.Request, resp: falcon.Response, reference: str
+    ) -> None:
+        """List the virtual functions of a physical function."""
+        report = self._service.virtual_functions.read(reference)
+        answer_with(resp, VirtualFunctionsOut.of(report))
+
+    def on_put_virtual_functions(
+        self, req: falcon.Request, resp: falcon.Response, reference: str
+    ) -> None:
+        """Make exactly so many virtual functions."""
+        body = read_body(req, resp, VirtualFunctionsBody, self._max_body)
+        report = self._service.virtual_functions.set(
+            reference, body.count, caller_of(req), autoprobe=body.autoprobe, persist=body.persist
+        )
+        answer_with(resp, VirtualFunctionsOut.of(report))
 
     def _answer(self, resp: falcon.Response, device: Device) -> None:
         answer_with(resp, DeviceOut.of(device))

@@ -86,6 +86,12 @@ def device_routes(service: DeviceService, max_body: int = MAX_BODY) -> Sequence[
         Route(f"{_DEVICE}/detach", device, {"POST": "device:write"}, "detach"),
         Route(f"{_DEVICE}/preflight", device, {"GET": "device:read"}, "preflight"),
         Route(f"{_DEVICE}/hostdev.xml", device, {"GET": "device:read"}, "hostdev"),
+        Route(
+            f"{_DEVICE}/virtual-functions",
+            device,
+            {"GET": "device:read", "PUT": "device:write"},
+            "virtual_functions",
+        ),
         Route("/iommu-groups", groups, {"GET": "device:read"}),
         Route("/iommu-groups/{number}", groups, {"GET": "device:read"}, "one"),
     )

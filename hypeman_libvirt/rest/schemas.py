@@ -22,6 +22,7 @@ from hypeman_libvirt.devices.model import (
     Scope,
     Severity,
 )
+from hypeman_libvirt.devices.virtual_functions import VirtualFunctions
 
 
 class RequestBody(BaseModel):
@@ -69,6 +70,14 @@ class AttachBody(BindBody):
     """Body of attach."""
 
     instance: str = Field(min_length=1)
+
+
+class VirtualFunctionsBody(RequestBody):
+    """Body of ``PUT /devices/{id}/virtual-functions``."""
+
+    count: int = Field(ge=0)
+    autoprobe: bool = False
+    persist: bool = False
 
 
 class ErrorDetailOut(BaseModel):
@@ -231,6 +240,46 @@ class GroupMemberOut(FunctionOut):
         """Describe it, and whether it is an endpoint."""
         facts = cls.facts(member)
         return cls.model_validate({**facts, "assignable": rules.is_endpoint(member.node)})
+
+
+class VirtualFunctionOut(BaseModel):
+    """A virtual function, and who has it."""
+
+    pci_address: str
+    driver: str | None
+    registered_as: str | None
+    attached_to: str | None
+
+
+class VirtualFunctionsOut(BaseModel):
+    """The virtual functions of a physical function."""
+
+    count: int
+    total: int
+    autoprobe: bool | SkipJsonSchema[None] = None
+    persistent: bool
+    functions: list[VirtualFunctionOut]
+
+    @classmethod
+    def of(cls, report: VirtualFunctions) -> VirtualFunctionsOut:
+        """Describe them; whether host drivers take new ones is seen on the host itself alone."""
+        autoprobe = report.physical.autoprobe
+        known = {} if autoprobe is None else {"autoprobe": autoprobe}
+        return cls(
+            count=len(report.functions),
+            total=report.total,
+            persistent=report.persistent,
+            functions=[
+                VirtualFunctionOut(
+                    pci_address=str(each.node.address),
+                    driver=each.node.driver,
+                    registered_as=each.registration.name if each.registration else None,
+                    attached_to=_instance(each.assignment),
+                )
+                for each in report.functions
+            ],
+            **known,
+        )
 
 
 class IommuGroupOut(BaseModel):

@@ -12,6 +12,7 @@ import structlog
 from click.testing import CliRunner, Result
 
 from tests.api.client import token
+from tests.fake_helper import FakeRootHelper
 from tests.fake_host import FakeHost
 from tests.world import world_on
 
@@ -48,12 +49,16 @@ class Commands:
 
 
 @pytest.fixture
-def url(libvirt_host: LibvirtHost, tmp_path: Path) -> Iterator[str]:
+def url(libvirt_host: LibvirtHost, fake_host: FakeHost, tmp_path: Path) -> Iterator[str]:
     from tests.api.whole_app import whole_app  # noqa: PLC0415
     from tests.server.running import running  # noqa: PLC0415
 
     structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
-    with world_on(libvirt_host, tmp_path) as world, running(whole_app(world)) as server:
+    helper = FakeRootHelper(fake_host)
+    with (
+        world_on(libvirt_host, tmp_path, helper=helper) as world,
+        running(whole_app(world)) as server,
+    ):
         yield f"http://127.0.0.1:{server.port}"
     structlog.reset_defaults()
 
@@ -288,3 +293,18 @@ def test_a_name_that_is_taken_is_refused(devices: Commands) -> None:
     devices.lines("register", L4, "--name", "l4-gpu")
     devices.lines("register", NIC, "--name", "nic")
     assert "name 'nic' is taken" in devices.refusal("rename", "l4-gpu", "nic")
+
+
+def test_virtual_functions_are_listed_made_and_taken_away(
+    devices: Commands, fake_host: FakeHost
+) -> None:
+    fake_host.add_pci("0000:3d:00.0", class_code="020000", driver="igb", group=60, max_vfs=7)
+    assert devices.lines("vfs", "0000:3d:00.0")[0] == "0 of 7 virtual functions"
+    head, columns, first, second = devices.lines("vfs", "0000:3d:00.0", "--count", "2", "--persist")
+    assert head == "2 of 7 virtual functions, made at boot"
+    assert columns.split("  ")[0] == "PCI ADDRESS"
+    assert first.split() == ["0000:3d:02.0", "-", "-", "-"]
+    assert second.split()[0] == "0000:3d:02.1"
+    assert devices.json("vfs", "0000:3d:00.0", "--count", "0")["functions"] == []
+    assert "has at most 7" in devices.refusal("vfs", "0000:3d:00.0", "--count", "8")
+    assert "need --count" in devices.refusal("vfs", "0000:3d:00.0", "--persist", status=2)

@@ -108,6 +108,10 @@ class NodeDeviceCache:
                 self._cache.invalidate(node.node_name)
         return list(self._by_address().values())
 
+    def invalidate(self) -> None:
+        """Read all again, after a change that libvirt does not announce."""
+        self._cache.invalidate()
+
     def _hear(self, announcement: Announcement) -> None:
         """Read all again when a PCI function comes or goes: others of its card name it.
 

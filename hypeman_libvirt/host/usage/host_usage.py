@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 
-from hypeman_libvirt.devices.node_device import HostUse, NodeDevice
+from hypeman_libvirt.devices.node_device import HostUse, NetworkLink, NodeDevice
 from hypeman_libvirt.devices.rules import is_on_vfio
 from hypeman_libvirt.host.usage.console import list_console_uses
 from hypeman_libvirt.host.usage.guest_usage import UntracedDevice, may_carry
@@ -13,6 +13,8 @@ from hypeman_libvirt.host.xml.node_device import is_of_class
 from hypeman_libvirt.host.xml.node_tree import TreeNode, is_inside, list_below
 
 _LINK_DOWN = frozenset({"down", "lowerlayerdown", "notpresent"})
+_IFF_UP = 1
+"""Source: netdevice(7)."""
 _NETWORK_CLASS = "02"
 _VGA_CLASS = "0300"
 _NVME_CLASS = "0108"
@@ -60,6 +62,27 @@ class HostUsage:
             for device in asked
             for use in (*_list_uses(device, tree, here), *_list_untraced(device, here, untraced))
         ]
+
+    def read_link(
+        self, device: NodeDevice, list_interfaces: Callable[[], Sequence[TreeNode]]
+    ) -> NetworkLink | None:
+        """Return the network interface of a function, of several whether any is up.
+
+        Args:
+            device: Asked about.
+            list_interfaces: Lists libvirt's node devices that are network interfaces.
+
+        Source: the kernel's net/core/net-sysfs.c, flags; libvirt asks for IFF_UP, too.
+        """
+        names: Sequence[str] = ()
+        if self._local is not None and device.path is not None:
+            names = self._local.files.names(f"{device.path}/net")
+        if self._local is not None and names:
+            flags = [self._local.files.text(f"{device.path}/net/{each}/flags") for each in names]
+            return NetworkLink(names[0], any(int(each or "0", 16) & _IFF_UP for each in flags))
+        below = [node for node in list_below(list_interfaces(), device) if node.interface]
+        up = any(node.link not in _LINK_DOWN for node in below)
+        return NetworkLink(below[0].interface or "", up) if below else None
 
 
 def _list_uses(
