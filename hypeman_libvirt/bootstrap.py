@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import atexit
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -21,6 +21,7 @@ from hypeman_libvirt.devices.context import ChangeContext
 from hypeman_libvirt.devices.definitions import Definitions
 from hypeman_libvirt.devices.event_feed import EventFeed
 from hypeman_libvirt.devices.following import Follower
+from hypeman_libvirt.devices.history import History
 from hypeman_libvirt.devices.inventory import Inventory
 from hypeman_libvirt.devices.labels import Labels
 from hypeman_libvirt.devices.model import Change, Device
@@ -40,13 +41,14 @@ from hypeman_libvirt.devices.references import References
 from hypeman_libvirt.devices.registration import Registrations
 from hypeman_libvirt.devices.service import DeviceService
 from hypeman_libvirt.devices.snapshot import SnapshotReader
+from hypeman_libvirt.devices.topology import TopologyReader
 from hypeman_libvirt.devices.transaction import Transactions
 from hypeman_libvirt.devices.virtual_functions import VirtualFunctionControl
 from hypeman_libvirt.helper.client import Ask, HelperClient, ask_over, refuse
 from hypeman_libvirt.host.libvirt_host import open_host
 from hypeman_libvirt.host.test_driver import demo_uri
 from hypeman_libvirt.host.usage.local_host import is_local
-from hypeman_libvirt.metrics import Metrics
+from hypeman_libvirt.metrics import Metrics, is_success, operation_of
 from hypeman_libvirt.registry import SqlRegistry
 from hypeman_libvirt.registry.locks import FileLocks, lock_directory
 from hypeman_libvirt.resources.ports import ResourceHost
@@ -54,8 +56,19 @@ from hypeman_libvirt.resources.reader import ResourceReader
 from hypeman_libvirt.rest.access_log import AccessLog
 from hypeman_libvirt.rest.auth import Auth, BearerAuth, NoAuth
 from hypeman_libvirt.rest.limits import SPARE_THREADS, Limits
-from hypeman_libvirt.rest.protected_route import Guard
-from hypeman_libvirt.rest.routes import App, add_routes, host_routes, metrics_routes, own_app
+from hypeman_libvirt.rest.page import Page
+from hypeman_libvirt.rest.protected_route import Guard, authorization
+from hypeman_libvirt.rest.routes import (
+    App,
+    Route,
+    add_routes,
+    host_routes,
+    metrics_routes,
+    own_app,
+    page_routes,
+    session_routes,
+)
+from hypeman_libvirt.rest.session import authorization_or_cookie
 from hypeman_libvirt.settings import Settings
 
 _log: Final = structlog.get_logger(__name__)
@@ -187,8 +200,11 @@ def build_service(settings: Settings, world: World) -> DeviceService:
         most_listeners=settings.event_listeners,
     )
 
+    history = History(world.clock)
+
     def on_change(change: Change) -> None:
         world.on_change(change)
+        history.add(change)
         event_feed.refresh()
 
     def close() -> None:
@@ -234,6 +250,8 @@ def build_service(settings: Settings, world: World) -> DeviceService:
         virtual_functions=VirtualFunctionControl(context, world.helper, patience=world.patience),
         preflight=Preflighter(context.references, context.snapshots),
         event_feed=event_feed,
+        topology=TopologyReader(world.view, inventory),
+        history=history,
         transactions=transactions,
         needs=[world.host, world.registry],
         follower=follower,
@@ -279,8 +297,22 @@ def build_app(
     if settings.metrics != "off":
         ask = settings.metrics == "token"
         routes += metrics_routes(world.metrics.render, ask_for_token=ask)
-    app = own_app(service, auth, create_limits(settings), more=routes)
-    return AccessLog(app, world.metrics.observe_request)
+    page: Sequence[Route] = ()
+    if settings.ui == "on":
+        routes += session_routes(settings.dashboard)
+        page = page_routes(Page())
+    credentials = authorization if settings.ui == "off" else authorization_or_cookie
+    app = own_app(
+        service, auth, create_limits(settings), more=routes, page=page, credentials=credentials
+    )
+
+    def observe(method: str, route: str | None, status: int, seconds: float) -> None:
+        world.metrics.observe_request(method, route, status, seconds)
+        operation = operation_of(route)
+        if operation is not None:
+            service.history.count(operation, succeeded=is_success(status))
+
+    return AccessLog(app, observe)
 
 
 def init_app(

@@ -23,4 +23,5 @@ REGISTRY: Final = (
     f"SQLite file or SQLAlchemy URL of the registry. Default: {SYSTEM_REGISTRY}; for a "
     "test or session URI $XDG_STATE_HOME/hypeman-libvirt/registry.db."
 )
+UI: Final = "on: the page at /ui/. off: there is none, and no cookie of it counts."
 AUTH: Final = "jwt: bearer tokens. off: nobody is asked; local addresses only."

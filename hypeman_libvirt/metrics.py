@@ -79,9 +79,9 @@ class Metrics:
         """
         known = method if route is not None else "other"
         self._requests.labels(known, route or "none", status).observe(seconds)
-        operation = (route or "").rpartition("/")[2]
-        if operation in _CHANGES:
-            outcome = "success" if status < 400 else "failure"  # noqa: PLR2004 - HTTP's own
+        operation = operation_of(route)
+        if operation is not None:
+            outcome = "success" if is_success(status) else "failure"
             self._operations.labels(operation, outcome).observe(seconds)
 
     def watch(
@@ -121,6 +121,17 @@ class Metrics:
         for each in self._collectors:
             added_up.register(each)
         return generate_latest(added_up)
+
+
+def operation_of(route: str | None) -> str | None:
+    """Return which change a request asks for, by the template of its path; None for all others."""
+    operation = (route or "").rpartition("/")[2]
+    return operation if operation in _CHANGES else None
+
+
+def is_success(status: int) -> bool:
+    """Whether an answer of this status says that all went well."""
+    return status < 400  # noqa: PLR2004 - HTTP's own
 
 
 class _LogCollector(Collector):

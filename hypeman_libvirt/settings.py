@@ -155,6 +155,15 @@ class Settings(BaseSettings):
             "can connect. off: nobody."
         ),
     )
+    ui: Literal["on", "off"] = Field(
+        default="on",
+        description=defaults.UI,
+    )
+    dashboard: str | None = Field(
+        default=None,
+        pattern=r"^https?://",
+        description="URL of a Grafana dashboard that the page links to.",
+    )
     threads: int = Field(
         default=8,
         ge=1,

@@ -18,6 +18,7 @@ from hypeman_libvirt.cli.world import CommandWorld, pass_world
 @click.option("--demo", is_flag=True, help="Serve the embedded demo host, whatever is set.")
 @click.option("--registry", help=defaults.REGISTRY)
 @click.option("--auth", help=defaults.AUTH)
+@click.option("--ui", help=defaults.UI)
 @parameters.config
 @pass_world
 def serve(
@@ -27,6 +28,7 @@ def serve(
     demo: bool,
     registry: str | None,
     auth: str | None,
+    ui: str | None,
     config: Path | None,
 ) -> None:
     """Serve the device API until SIGTERM or Ctrl-C.
@@ -49,7 +51,7 @@ def serve(
         explained(SettingsError, DeviceError, WrongUriError),
         explained(RegistryOpenError, status=1),
     ):
-        settings = load_settings(config, {**flags, "auth": auth}, world.etc)
+        settings = load_settings(config, {**flags, "auth": auth, "ui": ui}, world.etc)
         settings.check_registry_file()
         check_uri(settings.uri or demo_uri())
         server.serve(settings)

@@ -163,6 +163,11 @@ class EventFeed:
         """How many listen now."""
         return len(self._listeners)
 
+    def past(self) -> Sequence[Event]:
+        """List the last events, the oldest first; there are none while nobody listened."""
+        with self._lock:
+            return list(self._past)
+
     @contextmanager
     def listen(
         self, last_event_id: str | None, until: int | None = None

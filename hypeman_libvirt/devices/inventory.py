@@ -77,6 +77,11 @@ class Inventory:
             if rules.is_endpoint(node) and node.iommu_group is not None
         ]
 
+    def list_functions(self) -> Sequence[GroupMember]:
+        """List every PCI function, bridges and those in no IOMMU group included, by address."""
+        registered, assignments = self._registered(), self._view.list_assignments()
+        return [_member(node, registered, assignments) for node in self._view.list_node_devices()]
+
     def list_groups(self) -> Sequence[GroupReport]:
         """List the host's IOMMU groups by number."""
         groups: dict[int, list[NodeDevice]] = {}
@@ -165,6 +170,15 @@ def _device(
     return Device(registration, nodes.get(address), assignment, verdict)
 
 
+def _member(
+    node: NodeDevice,
+    registered: Mapping[PciAddress, Registration],
+    assignments: AssignmentsByDevice,
+) -> GroupMember:
+    assignment = rules.first_assignment(assignments, node.address)
+    return GroupMember(node, registered.get(node.address), assignment)
+
+
 def _report(
     number: int,
     nodes: Sequence[NodeDevice],
@@ -173,14 +187,7 @@ def _report(
 ) -> GroupReport:
     return GroupReport(
         number,
-        tuple(
-            GroupMember(
-                node,
-                registered.get(node.address),
-                rules.first_assignment(assignments, node.address),
-            )
-            for node in nodes
-        ),
+        tuple(_member(node, registered, assignments) for node in nodes),
         viable=not rules.obstacles(nodes),
         reason=_reason(nodes),
         status=rules.group_status(nodes),

@@ -16,7 +16,7 @@ from hypeman_libvirt.devices.boot_rule import BootRule
 from hypeman_libvirt.devices.domain import Assignment, Domain, MetadataEntry, Usage
 from hypeman_libvirt.devices.host_identity import HostIdentity
 from hypeman_libvirt.devices.model import Change, Registration
-from hypeman_libvirt.devices.node_device import NetworkLink, NodeDevice
+from hypeman_libvirt.devices.node_device import HostUse, NetworkLink, NodeDevice
 
 Clock: TypeAlias = Callable[[], datetime]
 """Now, in UTC."""
@@ -61,6 +61,9 @@ class HostView(Protocol):
 
     def list_domains(self) -> Sequence[Domain]:
         """List all domains, active or not."""
+
+    def list_host_uses(self, endpoints: Collection[NodeDevice]) -> Sequence[HostUse]:
+        """Say what the host itself does with these endpoints."""
 
     def has_vfio(self) -> bool | None:
         """Whether the hypervisor can pass PCI devices through; None where it does not say."""

@@ -22,7 +22,7 @@ from hypeman_libvirt.devices.ports import AssignmentsByDevice
 
 MAX_NAME: Final = 128
 MAX_TAGS: Final = 50
-RESERVED_NAMES: Final = frozenset({"available", "events", "preflight"})
+RESERVED_NAMES: Final = frozenset({"available", "events", "history", "preflight", "topology"})
 """Names that the API's own paths have in the place of a device's."""
 
 _NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")

@@ -9,11 +9,13 @@ from hypeman_libvirt.devices.attachment import Attachment
 from hypeman_libvirt.devices.binding import Binding
 from hypeman_libvirt.devices.event_feed import EventFeed
 from hypeman_libvirt.devices.following import Follower
+from hypeman_libvirt.devices.history import History
 from hypeman_libvirt.devices.inventory import Inventory
 from hypeman_libvirt.devices.labels import Labels
 from hypeman_libvirt.devices.moving import Moving
 from hypeman_libvirt.devices.preflight import Preflighter
 from hypeman_libvirt.devices.registration import Registrations
+from hypeman_libvirt.devices.topology import TopologyReader
 from hypeman_libvirt.devices.transaction import Transactions
 from hypeman_libvirt.devices.virtual_functions import VirtualFunctionControl
 
@@ -32,6 +34,8 @@ class DeviceService:
         inventory: Reads.
         preflight: Says beforehand what would happen.
         event_feed: Publishes what happened.
+        topology: Reads the host as a picture.
+        history: Remembers who changed what.
         register: Gives a device an id and a name; see Registrations, as for the next.
         unregister: Unregisters a device.
         relabel: Gives it another name or other tags; see Labels.
@@ -59,6 +63,8 @@ class DeviceService:
         virtual_functions: VirtualFunctionControl,
         preflight: Preflighter,
         event_feed: EventFeed,
+        topology: TopologyReader,
+        history: History,
         transactions: Transactions,
         needs: Sequence[Answering],
         follower: Follower,
@@ -68,6 +74,8 @@ class DeviceService:
         self.inventory = inventory
         self.preflight = preflight
         self.event_feed = event_feed
+        self.topology = topology
+        self.history = history
         self.register = registrations.register
         self.unregister = registrations.unregister
         self.relabel = labels.relabel

@@ -18,7 +18,7 @@ from hypeman_libvirt.devices.errors import (
     NotSupportedError,
 )
 from hypeman_libvirt.devices.host_identity import HostIdentity
-from hypeman_libvirt.devices.node_device import NetworkLink, NodeDevice
+from hypeman_libvirt.devices.node_device import HostUse, NetworkLink, NodeDevice
 from hypeman_libvirt.devices.ports import (
     AssignmentsByDevice,
     HostChanges,
@@ -177,6 +177,10 @@ class LibvirtHost:
         """Return the network interface of a function."""
         kind = libvirt.VIR_CONNECT_LIST_NODE_DEVICES_CAP_NET
         return self._uses.read_link(device, lambda: self._node_devices.list_tree(kind))
+
+    def list_host_uses(self, endpoints: Collection[NodeDevice]) -> Sequence[HostUse]:
+        """Say what the host itself does with these endpoints."""
+        return self._uses.list_uses(endpoints)
 
     def has_vfio(self) -> bool | None:
         """Read ``pciBackend``; a driver without domain capabilities does not say.

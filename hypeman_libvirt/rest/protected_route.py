@@ -24,17 +24,34 @@ from hypeman_libvirt.rest.requests import is_retry, refuse_encoded_slash
 
 Responder: TypeAlias = Callable[..., None]
 
+Credentials: TypeAlias = Callable[[falcon.Request], str | None]
+"""Finds what an ``Authorization`` header would say; None where a request says nothing of it."""
+
 REQUEST_ID: Final = "X-Request-Id"
 _SANE_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+
+def authorization(req: falcon.Request) -> str | None:
+    """Return the ``Authorization`` header."""
+    return req.get_header("Authorization")
 
 
 class Guard:
     """Lets requests in by their token, and answers for what goes wrong behind it."""
 
-    def __init__(self, auth: Auth, limits: Limits) -> None:
-        """Ask this auth who calls, and these limits how many may wait."""
+    def __init__(
+        self, auth: Auth, limits: Limits, credentials: Credentials = authorization
+    ) -> None:
+        """Ask this auth who calls, and these limits how many may wait.
+
+        Args:
+            auth: Knows tokens.
+            limits: How many requests may wait.
+            credentials: Where tokens are looked for.
+        """
         self._auth = auth
         self._limits = limits
+        self._credentials = credentials
 
     def protect(
         self, responder: Responder, access: Access | None, waits: Waits | None
@@ -73,7 +90,7 @@ class Guard:
         params: Mapping[str, str],
     ) -> None:
         """Respond while a place is taken; a stream holds it until its end."""
-        caller = req.env.get("hypeman.subject") or req.get_header("Authorization")
+        caller = req.env.get("hypeman.subject") or self._credentials(req)
         self._limits.enter(waits, caller)
         leave = partial(self._limits.leave, waits, caller)
         try:
@@ -87,11 +104,12 @@ class Guard:
             leave()
 
     def _let_in(self, req: falcon.Request, access: Access) -> None:
-        identity = self._auth.identify(req.get_header("Authorization"))
+        identity = self._auth.identify(self._credentials(req))
         req.env["hypeman.subject"] = identity.subject  # likewise
         identity.require(access)
         req.context.hypeman_caller = Caller(identity.subject, is_retry(req))
         req.context.hypeman_expires = identity.expires
+        req.context.hypeman_identity = identity
 
 
 class ProtectedRoute:

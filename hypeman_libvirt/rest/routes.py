@@ -19,9 +19,18 @@ from hypeman_libvirt.rest.events import Events
 from hypeman_libvirt.rest.iommu_groups import IommuGroups
 from hypeman_libvirt.rest.limits import Limits, Waits
 from hypeman_libvirt.rest.metrics import Scrape
-from hypeman_libvirt.rest.protected_route import Guard, ProtectedRoute, name_request
+from hypeman_libvirt.rest.page import Page
+from hypeman_libvirt.rest.protected_route import (
+    Credentials,
+    Guard,
+    ProtectedRoute,
+    authorization,
+    name_request,
+)
 from hypeman_libvirt.rest.requests import MAX_BODY
 from hypeman_libvirt.rest.resources import HostReports
+from hypeman_libvirt.rest.session import Session
+from hypeman_libvirt.rest.topology import HostPicture
 
 App: TypeAlias = "falcon.App[falcon.Request, falcon.Response]"
 _DEVICE: Final = "/devices/{reference}"
@@ -66,14 +75,16 @@ class Route:
 def device_routes(service: DeviceService, max_body: int = MAX_BODY) -> Sequence[Route]:
     """List the device API, all of it below ``/devices`` and ``/iommu-groups``."""
     devices, device = Devices(service, max_body), OneDevice(service, max_body)
-    groups = IommuGroups(service.inventory)
+    groups, picture = IommuGroups(service.inventory), HostPicture(service)
     return (
         Route("/devices", devices, {"GET": "device:read", "POST": "device:write"}),
         Route("/devices/available", devices, {"GET": "device:read"}, "available"),
         Route(
             "/devices/events", Events(service.event_feed), {"GET": "device:read"}, waits="follow"
         ),
+        Route("/devices/history", picture, {"GET": "device:read"}, "history"),
         Route("/devices/preflight", devices, {"GET": "device:read"}, "preflight"),
+        Route("/devices/topology", picture, {"GET": "device:read"}, "topology"),
         Route(
             _DEVICE,
             device,
@@ -128,6 +139,25 @@ def metrics_routes(render: Callable[[], bytes], *, ask_for_token: bool = True) -
     return (Route("/metrics", Scrape(render), {"GET": permission}),)
 
 
+def session_routes(dashboard: str | None) -> Sequence[Route]:
+    """List the path at which the page signs in and out.
+
+    Args:
+        dashboard: URL of a Grafana dashboard; None without one.
+    """
+    methods: dict[str, Access | None] = dict.fromkeys(("GET", "POST", "DELETE"), IDENTIFIED)
+    return (Route("/ui/session", Session(dashboard), methods, waits=None),)
+
+
+def page_routes(page: Page) -> Sequence[Route]:
+    """List the paths of the page's files, which need no token: nothing of the host is in them."""
+    return (
+        Route("/ui", page, {"GET": None}, "bare", waits=None),
+        Route("/ui/", page, {"GET": None}, waits=None),
+        Route("/ui/{name:path}", page, {"GET": None}, waits=None),
+    )
+
+
 def add_routes(
     app: App,
     service: DeviceService,
@@ -153,6 +183,8 @@ def own_app(
     limits: Limits,
     max_body: int = MAX_BODY,
     more: Sequence[Route] = (),
+    page: Sequence[Route] = (),
+    credentials: Credentials = authorization,
 ) -> App:
     """Build an app that is the device API alone, unknown paths and methods included.
 
@@ -162,12 +194,14 @@ def own_app(
         limits: How many requests may wait.
         max_body: Bytes of a request's body.
         more: Routes beside the device API, such as those of the host as a whole.
+        page: Routes of the page's files, which need no token.
+        credentials: Where tokens are looked for.
     """
     app = falcon.App()
-    guard = Guard(auth, limits)
+    guard = Guard(auth, limits, credentials)
     add_routes(app, service, guard, max_body=max_body)
     _mount(app, more, guard, "")
-    _mount(app, about_routes(service), Guard(NoAuth(), limits), "")
+    _mount(app, [*about_routes(service), *page], Guard(NoAuth(), limits), "")
     app.add_error_handler(Exception, _answer_elsewhere)
     app.add_error_handler(falcon.HTTPError, _answer_elsewhere)
     return app

@@ -180,7 +180,7 @@ def _place(device: model.Device) -> dict[str, object]:
     return {key: value for key, value in known.items() if value}
 
 
-class FunctionOut(BaseModel):
+class FunctionFactsOut(BaseModel):
     """A PCI function of the host, registered or not."""
 
     pci_address: str
@@ -188,7 +188,7 @@ class FunctionOut(BaseModel):
     device_id: str
     vendor_name: str | SkipJsonSchema[None] = None
     device_name: str | SkipJsonSchema[None] = None
-    iommu_group: int
+    iommu_group: int | None
     current_driver: str | None
     type: DeviceType
     class_: str | None = Field(alias="class")
@@ -216,6 +216,12 @@ class FunctionOut(BaseModel):
             "attached_to": _instance(function.assignment),
             **_domain(function.assignment),
         }
+
+
+class FunctionOut(FunctionFactsOut):
+    """A PCI function in an IOMMU group."""
+
+    iommu_group: int
 
 
 class AvailableDeviceOut(FunctionOut):

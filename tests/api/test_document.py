@@ -17,6 +17,7 @@ from hypeman_libvirt.rest.routes import (
     device_routes,
     host_routes,
     metrics_routes,
+    session_routes,
 )
 from tests.api.document import (
     ROOT,
@@ -51,6 +52,7 @@ def test_every_route_is_in_the_document_and_the_other_way_round(world: World) ->
             ),
             *about_routes(world.service),
             *metrics_routes(bytes),
+            *session_routes(None),
         )
         for method, permission in route.permissions.items()
     }

@@ -64,7 +64,8 @@ def test_the_examples_are_a_session_on_the_demo_host(tmp_path: Path) -> None:
 def replay(api: Api, example: dict[str, Any]) -> None:
     """Send the request of an example and compare the answer, but for the device's id."""
     request, expected = example["request"], example["answer"]
-    answer = api.send(request["method"], request["path"], request.get("body"))
+    headers = request.get("headers", {})
+    answer = api.send(request["method"], request["path"], request.get("body"), headers=headers)
     assert answer.status_code == expected["status"]
     if "body" not in expected:
         return

@@ -39,5 +39,5 @@ def test_the_example_names_every_setting(uncommented: Path) -> None:
 def test_what_it_shows_as_defaults_are_the_defaults(uncommented: Path) -> None:
     shown = load_settings(uncommented)
     assert shown.registry == load_settings(EXAMPLE).registry_location
-    examples = {"uri", "registry", "jwt_secret_file", "on_release"}
+    examples = {"uri", "registry", "jwt_secret_file", "on_release", "dashboard"}
     assert shown.model_dump(exclude=examples) == Settings().model_dump(exclude=examples)
