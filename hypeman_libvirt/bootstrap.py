@@ -8,12 +8,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
+from uuid import uuid4
 from wsgiref.types import WSGIApplication
 
 import structlog
 from cuid2 import Cuid
 
 from hypeman_libvirt import __version__
+from hypeman_libvirt.devices.address import MdevUuid
 from hypeman_libvirt.devices.adoption import Adoption
 from hypeman_libvirt.devices.attachment import Attachment
 from hypeman_libvirt.devices.binding import Binding, Drivers
@@ -26,6 +28,8 @@ from hypeman_libvirt.devices.inventory import Inventory
 from hypeman_libvirt.devices.labels import Labels
 from hypeman_libvirt.devices.model import Change, Device
 from hypeman_libvirt.devices.moving import Moving
+from hypeman_libvirt.devices.new_registration import RegistrationFactory
+from hypeman_libvirt.devices.node_device import Framework
 from hypeman_libvirt.devices.ports import (
     Clock,
     Host,
@@ -40,6 +44,8 @@ from hypeman_libvirt.devices.preflight import Preflighter
 from hypeman_libvirt.devices.references import References
 from hypeman_libvirt.devices.registration import Registrations
 from hypeman_libvirt.devices.service import DeviceService
+from hypeman_libvirt.devices.slice_makers import MdevMaker, NewUuid, SliceMaker, VendorMaker
+from hypeman_libvirt.devices.slices import Slices
 from hypeman_libvirt.devices.snapshot import SnapshotReader
 from hypeman_libvirt.devices.topology import TopologyReader
 from hypeman_libvirt.devices.transaction import Transactions
@@ -82,6 +88,10 @@ def _no_helper() -> RootHelper:
     return HelperClient(refuse("this host has no root helper"))
 
 
+def _new_uuid() -> MdevUuid:
+    return MdevUuid(str(uuid4()))
+
+
 def _log_change(change: Change) -> None:
     """Write who changed what, from which state to which."""
     device = change.after or change.before
@@ -94,6 +104,7 @@ def _log_change(change: Change) -> None:
         device_id=device.registration.id,
         name=device.registration.name,
         pci_address=str(device.registration.pci_address),
+        mdev_uuid=device.registration.mdev and str(device.registration.mdev),
         before=_state(change.before),
         after=_state(change.after),
     )
@@ -122,6 +133,7 @@ class World:
         locks: Exclude operations on the same device, also those of other processes.
         helper: Makes the changes that only root can make.
         new_id: Makes a CUID2.
+        new_uuid: Makes a UUID for a mediated device.
         on_change: Is called with every change that was made.
         heartbeat: Seconds after which a follower of events gets a sign of life; proxies close a
             stream that is silent for a minute.
@@ -142,6 +154,7 @@ class World:
     helper: RootHelper = field(default_factory=_no_helper)
     clock: Clock = _now
     new_id: NewId = Cuid(length=24).generate
+    new_uuid: NewUuid = _new_uuid
     on_change: OnChange = _log_change
     heartbeat: float = 15.0
     last_operations: float = 30.0
@@ -229,6 +242,14 @@ def build_service(settings: Settings, world: World) -> DeviceService:
         on_change=on_change,
     )
     definitions = Definitions(world.host)
+    drivers = Drivers(world.host, world.registry)
+    binding = Binding(context, drivers)
+    factory = RegistrationFactory(world.host, world.clock, world.new_id)
+    makers: dict[Framework, SliceMaker] = {
+        "mdev": MdevMaker(world.host, world.new_uuid),
+        "vendor": VendorMaker(world.host, world.helper),
+    }
+    slices = Slices(context, factory, makers)
     follower = Follower(
         world.host,
         world.registry,
@@ -237,12 +258,12 @@ def build_service(settings: Settings, world: World) -> DeviceService:
         transactions,
         world.view.subscribe,
         on_follow=event_feed.refresh,
+        afterwards=slices.restore,
     )
-    drivers = Drivers(world.host, world.registry)
-    binding = Binding(context, drivers)
     service = DeviceService(
         inventory=inventory,
-        registrations=Registrations(context, binding, clock=world.clock, new_id=world.new_id),
+        registrations=Registrations(context, binding, factory, slices),
+        slices=slices,
         labels=Labels(context),
         moving=Moving(context, definitions),
         binding=binding,

@@ -33,15 +33,15 @@ from tests.fake_errors import (
     libvirtError,
 )
 from tests.fake_files import FilesOnDisk
-from tests.fake_machine import TEST_POOL, Machine, Pci
+from tests.fake_machine import TEST_POOL, Machine, Mdev, Pci
 from tests.fake_xml import (
     DomainFacts,
     address_of,
     assign_slots,
+    assigned,
     domain_element,
     held,
     hostdev_element,
-    hostdevs,
     is_managed,
     leaf,
     on_vfio,
@@ -275,6 +275,12 @@ class FakeHost(Machine):
         self.notify("lifecycle", (guest.uuid, 0, 0))
         return guest
 
+    def remove_mdev(self, mdev: Mdev) -> None:
+        """virNodeDeviceDestroy: one that a domain runs with stays."""
+        if any(mdev.uuid in references(guest.live) for guest in self.guests.values()):
+            raise failure(INTERNAL, FROM_NODEDEV, "Unable to destroy: device in use")
+        self.end_mdev(mdev)
+
     def start(self, guest: Guest) -> None:
         """virDomainCreate: libvirt binds managed devices and undoes it when one fails."""
         if guest.active:
@@ -316,13 +322,18 @@ class FakeHost(Machine):
         """virDomainAttachDeviceFlags."""
         self.check_affected(guest, live, config)
         hostdev = parse(xml)
+        pci = hostdev.get("type") != "mdev"
         config_after = self._with(guest.config, hostdev, hotplug=False) if config else None
         if live:
             _refuse_other_function(hostdev)
-            self._refuse_conventional(hostdev, guest)
+            if pci:
+                self._refuse_conventional(hostdev, guest)
             live_after = self._with(guest.live, hostdev, hotplug=True)
             with self.pci_work:
-                guest.detached_by_libvirt |= self._prepare([hostdev])
+                if pci:
+                    guest.detached_by_libvirt |= self._prepare([hostdev])
+                else:
+                    self._refuse_if_gone([source_of(hostdev)])
             guest.live = live_after
             self.save(guest)
             self.notify("device_added", (guest.uuid, f"hostdev_{source_of(hostdev)}"))
@@ -335,7 +346,7 @@ class FakeHost(Machine):
         self.check_affected(guest, live, config)
         address = source_of(parse(xml))
         for affected, definition in ((config, guest.config), (live, guest.live)):
-            if affected and address not in map(source_of, hostdevs(definition)):
+            if affected and address not in map(source_of, assigned(definition)):
                 raise failure(DEVICE_MISSING, FROM_QEMU, f"device not found: {address}")
         if live and shares_slot(guest.live, address):
             raise failure(OPERATION_FAILED, FROM_QEMU, "cannot hot unplug a multifunction device")
@@ -457,7 +468,7 @@ class FakeHost(Machine):
     def _with(self, definition: Element | None, hostdev: Element, *, hotplug: bool) -> Element:
         assert definition is not None
         address = source_of(hostdev)
-        if address in held(definition):
+        if address in held(definition) | references(definition):
             raise failure(OPERATION_INVALID, FROM_DOMAIN, f"{address} is already in the domain")
         after = deepcopy(definition)
         devices = after.find("devices")

@@ -36,7 +36,7 @@ from tests.fake_errors import (
 )
 from tests.fake_faults import Hang
 from tests.fake_host import RUNNING, SHUTOFF, FakeHost, Guest
-from tests.fake_machine import Node, Pci, Pool
+from tests.fake_machine import Mdev, Node, Pci, Pool
 from tests.fake_xml import parse, show, size_of
 
 __all__ = ["FakeHost", "Hang", "libvirtError"]
@@ -48,6 +48,7 @@ VIR_CONNECT_LIST_NODE_DEVICES_CAP_SYSTEM: Final = 1
 VIR_CONNECT_LIST_NODE_DEVICES_CAP_PCI_DEV: Final = 2
 VIR_CONNECT_LIST_NODE_DEVICES_CAP_NET: Final = 16
 VIR_CONNECT_LIST_NODE_DEVICES_CAP_STORAGE: Final = 256
+VIR_CONNECT_LIST_NODE_DEVICES_CAP_MDEV: Final = 16384
 VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE: Final = 2
 VIR_DOMAIN_AFFECT_CURRENT: Final = 0
 VIR_DOMAIN_AFFECT_LIVE: Final = 1
@@ -111,6 +112,7 @@ _LISTED: Final = {
     "pci": VIR_CONNECT_LIST_NODE_DEVICES_CAP_PCI_DEV,
     "net": VIR_CONNECT_LIST_NODE_DEVICES_CAP_NET,
     "storage": VIR_CONNECT_LIST_NODE_DEVICES_CAP_STORAGE,
+    "mdev": VIR_CONNECT_LIST_NODE_DEVICES_CAP_MDEV,
 }
 
 Callback = Callable[..., object]
@@ -330,6 +332,10 @@ class virConnect:
                 raise failure(NO_NODE_DEVICE, FROM_NODEDEV, f"no node device {name!r}")
             return virNodeDevice(self, node)
 
+    def nodeDeviceDefineXML(self, xmlDesc: str, flags: int = 0) -> virNodeDevice:
+        with self._call("nodeDeviceDefineXML") as host:
+            return virNodeDevice(self, host.define_mdev(xmlDesc))
+
     def listAllDomains(self, flags: int = 0) -> list[virDomain]:
         with self._call("listAllDomains") as host, host.lock:
             return [
@@ -440,6 +446,49 @@ class virNodeDevice:
         with self._change("reAttach") as (host, device):
             host.give_back(device)
             return 0
+
+    def create(self, flags: int = 0) -> int:
+        with self._change_mdev("nodeDeviceCreate") as (host, mdev):
+            host.start_mdev(mdev)
+            return 0
+
+    def destroy(self) -> int:
+        with self._change_mdev("nodeDeviceDestroy") as (host, mdev):
+            host.remove_mdev(mdev)
+            return 0
+
+    def undefine(self, flags: int = 0) -> int:
+        with self._change_mdev("nodeDeviceUndefine") as (host, mdev):
+            host.undefine_mdev(mdev)
+            return 0
+
+    def setAutostart(self, autostart: int) -> int:
+        with self._change_mdev("nodeDeviceSetAutostart") as (_, mdev):
+            if not mdev.defined:
+                raise failure(OPERATION_INVALID, FROM_NODEDEV, "cannot autostart transient device")
+            mdev.autostart = bool(autostart)
+            return 0
+
+    def isActive(self) -> int:
+        with self._conn._call("isActive"):
+            return int(not isinstance(self._node, Mdev) or self._node.active)
+
+    def isPersistent(self) -> int:
+        with self._conn._call("isPersistent"):
+            return int(not isinstance(self._node, Mdev) or self._node.defined)
+
+    def autostart(self) -> int:
+        with self._conn._call("getAutostart"):
+            return int(not isinstance(self._node, Mdev) or self._node.autostart)
+
+    @contextmanager
+    def _change_mdev(self, call: str) -> Iterator[tuple[FakeHost, Mdev]]:
+        with self._conn._call(call) as host:
+            if not isinstance(self._node, Mdev):
+                raise failure(INVALID_ARG, FROM_NODEDEV, f"{self.name()} is no mediated device")
+            if not self._node.present:
+                raise failure(NO_NODE_DEVICE, FROM_NODEDEV, f"no node device {self.name()!r}")
+            yield host, self._node
 
     @contextmanager
     def _change(self, call: str) -> Iterator[tuple[FakeHost, Pci]]:

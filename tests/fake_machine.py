@@ -11,7 +11,10 @@ from lxml import etree
 from lxml.etree import _Element as Element
 
 from tests.fake_errors import (
+    CONFIG_UNSUPPORTED,
     FROM_NODEDEV,
+    INTERNAL,
+    OPERATION_INVALID,
     SYSTEM,
     failure,
 )
@@ -22,6 +25,7 @@ from tests.fake_xml import (
     block_element,
     fill,
     leaf,
+    mdev_element,
     net_element,
     node_name,
     on_vfio,
@@ -100,6 +104,18 @@ class Pci(Node):
     def physical_function(self) -> str | None:
         found = self.element.find("capability/capability[@type='phys_function']/address")
         return None if found is None else address_of(found)
+
+
+@dataclass
+class Mdev(Node):
+    """A mediated device: active, only defined, or active without a definition."""
+
+    uuid: str = ""
+    type_id: str = ""
+    group: int = 0
+    active: bool = False
+    defined: bool = False
+    autostart: bool = False
 
 
 Notify = Callable[[str, tuple[object, ...]], None]
@@ -226,7 +242,94 @@ class Machine(Faults):
         element = deepcopy(node.element)
         if isinstance(node, Pci):
             self._render_pci(node, element)
+        if isinstance(node, Mdev) and node.active:
+            _render_active(node, element)
         return show_node(element)
+
+    def define_mdev(self, xml: str) -> Mdev:
+        """virNodeDeviceDefineXML."""
+        element = parse(xml)
+        parent = self.nodes.get(element.findtext("parent") or "")
+        kind = element.find("capability/type")
+        if not isinstance(parent, Pci) or kind is None:
+            raise failure(CONFIG_UNSUPPORTED, FROM_NODEDEV, "no such parent")
+        uuid, type_id = element.findtext("capability/uuid") or "", kind.get("id") or ""
+        types = parent.element.xpath("capability/capability[@type='mdev_types']/type/@id")
+        if type_id not in types or any(each.uuid == uuid for each in self.mediated_devices()):
+            raise failure(INTERNAL, FROM_NODEDEV, "Unable to define mediated device")
+        mdev = Mdev(
+            mdev_element(uuid, parent.name, type_id),
+            parent.name,
+            uuid=uuid,
+            type_id=type_id,
+            group=200 + len(self.nodes),
+            defined=True,
+        )
+        with self.lock:
+            self.nodes[mdev.name] = mdev
+            self.gone_mdevs.add(uuid)
+        self._announce_node(mdev.name, 2)
+        return mdev
+
+    def start_mdev(self, mdev: Mdev) -> None:
+        """virNodeDeviceCreate: what mdevctl says when there is no room has no code of its own."""
+        if mdev.active:
+            raise failure(OPERATION_INVALID, FROM_NODEDEV, "Device is already active")
+        parent = self.nodes[mdev.parent]
+        assert isinstance(parent, Pci)
+        with self.lock:
+            if self.room(parent).get(mdev.type_id, 0) < 1:
+                raise failure(INTERNAL, FROM_NODEDEV, "Unable to start mediated device")
+            mdev.active = True
+            self.mdevs[mdev.uuid] = parent.address
+            self.gone_mdevs.discard(mdev.uuid)
+        self._announce_node(mdev.name, 0)
+
+    def end_mdev(self, mdev: Mdev) -> None:
+        """virNodeDeviceDestroy: what is defined stays, inactive."""
+        if not mdev.active:
+            raise failure(OPERATION_INVALID, FROM_NODEDEV, "Device is not active")
+        mdev.active = False
+        self.mdevs.pop(mdev.uuid, None)
+        self.gone_mdevs.add(mdev.uuid)
+        if mdev.defined:
+            self._announce_node(mdev.name, 1)
+        else:
+            self.vanish(mdev.name)
+
+    def undefine_mdev(self, mdev: Mdev) -> None:
+        """virNodeDeviceUndefine: an active one becomes transient."""
+        if not mdev.defined:
+            raise failure(OPERATION_INVALID, FROM_NODEDEV, "Device is not defined")
+        mdev.defined = mdev.autostart = False
+        if mdev.active:
+            self._announce_node(mdev.name, 3)
+        else:
+            self.vanish(mdev.name)
+
+    def mediated_devices(self) -> list[Mdev]:
+        """Return those that are active or defined."""
+        with self.lock:
+            nodes = list(self.nodes.values())
+        return [node for node in nodes if isinstance(node, Mdev) and node.present]
+
+    def room(self, parent: Pci) -> dict[str, int]:
+        """Return how many more fit of each type: one type at a time, as on NVIDIA's GPUs."""
+        if parent.driver is None or on_vfio(parent.driver):
+            return {}
+        living = [
+            each.type_id
+            for each in self.mediated_devices()
+            if each.active and each.parent == parent.name
+        ]
+        types = parent.element.iterfind("capability/capability[@type='mdev_types']/type")
+        return {
+            kind: max(int(each.findtext("availableInstances") or 0) - len(living), 0)
+            if {*living} <= {kind}
+            else 0
+            for each in types
+            for kind in [each.get("id") or ""]
+        }
 
     def notify(self, kind: str, what: tuple[object, ...]) -> None:
         """Tell every connection what happened."""
@@ -265,10 +368,22 @@ class Machine(Faults):
             driver = etree.Element("driver")
             leaf(driver, "name", device.driver)
             element.insert(3, driver)
+        self._render_types(device, element)
         members = [other for other in self.functions() if other.group == device.group]
         fill(element.find("capability/iommuGroup"), [other.address for other in members])
         virtual = [f.address for f in self.functions() if f.physical_function == device.address]
         fill(element.find("capability/capability[@type='virt_functions']"), virtual)
+
+    def _render_types(self, device: Pci, element: Element) -> None:
+        """Say how many more mediated devices fit; off its driver there are no types."""
+        room = self.room(device)
+        for kind in element.iterfind("capability/capability[@type='mdev_types']/type"):
+            left = kind.find("availableInstances")
+            assert left is not None
+            left.text = str(room.get(kind.get("id") or "", 0))
+        types = element.find("capability/capability[@type='mdev_types']")
+        if types is not None and not room:
+            element.find("capability").remove(types)  # type: ignore[union-attr]
 
     def _has_virtual_functions(self, device: Pci) -> bool:
         return any(other.physical_function == device.address for other in self.functions())
@@ -296,6 +411,9 @@ class Machine(Faults):
         ended = {each for each, parent in self.mdevs.items() if parent == device.address}
         self.gone_mdevs |= ended
         self.mdevs = {each: parent for each, parent in self.mdevs.items() if each not in ended}
+        for mdev in self.mediated_devices():
+            if mdev.active and mdev.parent == device.name:
+                self.end_mdev(mdev)
 
     def _show_children(self, device: Pci, *, present: bool) -> None:
         for node in list(self.nodes.values()):
@@ -317,3 +435,13 @@ class Machine(Faults):
         device.driver = device.host_driver
         device.probes += 1
         self._show_children(device, present=True)
+
+
+def _render_active(mdev: Mdev, element: Element) -> None:
+    """Add what libvirt knows of a mediated device that is active."""
+    driver = etree.Element("driver")
+    leaf(driver, "name", "vfio_mdev")
+    element.insert(2, driver)
+    capability = element.find("capability")
+    assert capability is not None
+    etree.SubElement(capability, "iommuGroup", number=str(mdev.group))

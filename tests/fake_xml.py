@@ -70,11 +70,18 @@ def hostdevs(definition: Element | None) -> list[Element]:
     return list(found)
 
 
+def assigned(definition: Element | None) -> list[Element]:
+    """Return every element that holds a PCI function or a mediated device of the host."""
+    if definition is None:
+        return []
+    return [*hostdevs(definition), *definition.iterfind("devices/hostdev[@type='mdev']")]
+
+
 def source_of(hostdev: Element) -> str:
     address = hostdev.find("source/address")
     if address is None:
         raise failure(27, FROM_DOMAIN, "XML error: missing source address")
-    return address_of(address)
+    return address.get("uuid") or address_of(address)
 
 
 def passed_through(definition: Element | None) -> list[Element]:
@@ -250,6 +257,18 @@ def block_element(parent: Element, disk: str) -> Element:
     return device
 
 
+def mdev_element(uuid: str, parent: str, type_id: str) -> Element:
+    """Describe a mediated device; libvirt's name of the parent is part of its own."""
+    device = etree.Element("device")
+    address = parent.removeprefix("pci_")
+    leaf(device, "name", f"mdev_{uuid.replace('-', '_')}_{address}")
+    leaf(device, "parent", parent)
+    capability = etree.SubElement(device, "capability", type="mdev")
+    etree.SubElement(capability, "type", id=type_id)
+    leaf(capability, "uuid", uuid)
+    return device
+
+
 def domain_element(name: str, **facts: Unpack[DomainFacts]) -> Element:
     """Describe a domain with its PCI controllers and the devices that it holds."""
     machine = facts.get("machine", "pc-q35-7.2")
@@ -305,7 +324,7 @@ def shares_slot(definition: Element | None, address: str) -> bool:
         return False
     addresses = definition.findall("devices/*/address[@type='pci']")
     slots = [address_of(each)[:-2] for each in addresses]
-    own = [each.find("address") for each in hostdevs(definition) if source_of(each) == address]
+    own = [each.find("address") for each in assigned(definition) if source_of(each) == address]
     return any(each is not None and slots.count(address_of(each)[:-2]) > 1 for each in own)
 
 
@@ -314,7 +333,7 @@ def without(definition: Element | None, address: str) -> Element:
     assert after is not None
     devices = after.find("devices")
     assert devices is not None
-    for hostdev in hostdevs(after):
+    for hostdev in assigned(after):
         if source_of(hostdev) == address:
             devices.remove(hostdev)
     return after
@@ -330,7 +349,7 @@ def assign_slots(definition: Element, *, hotplug: bool) -> None:
         return
     _refuse_double_use(definition)
     _add_ports(definition)
-    for hostdev in hostdevs(definition):
+    for hostdev in assigned(definition):
         if hostdev.find("address") is None:
             slot = _free_slot(definition, hotplug=hotplug)
             hostdev.append(address_xml(slot, type="pci"))
@@ -371,7 +390,7 @@ def _add_ports(definition: Element) -> None:
 
 
 def _guest_addresses(definition: Element) -> list[Element]:
-    return [a for each in hostdevs(definition) if (a := each.find("address")) is not None]
+    return [a for each in assigned(definition) if (a := each.find("address")) is not None]
 
 
 def _add_port(definition: Element, index: int) -> None:

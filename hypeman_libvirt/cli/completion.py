@@ -106,6 +106,13 @@ def complete_domain(
     return _propose(ctx, incomplete, _domains)
 
 
+def complete_profile(
+    ctx: click.Context, _: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Propose vGPU profiles."""
+    return _propose(ctx, incomplete, _profiles)
+
+
 def complete_group(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Propose numbers of IOMMU groups."""
     return _propose(ctx, incomplete, _groups)
@@ -140,7 +147,7 @@ def _devices(api: ApiClient) -> list[tuple[str, str]]:
 
 def _addresses(api: ApiClient) -> list[tuple[str, str]]:
     return [
-        (each["pci_address"], _title(each))
+        (each.get("mdev_uuid") or each["pci_address"], _title(each))
         for each in api.get("/devices/available")
         if not each.get("registered_as")
     ]
@@ -154,6 +161,11 @@ def _title(function: dict[str, Any]) -> str:
 def _domains(api: ApiClient) -> list[tuple[str, str]]:
     instances = api.get("/resources")["instances"]
     return [(each["instance_name"], each["state"]) for each in instances]
+
+
+def _profiles(api: ApiClient) -> list[tuple[str, str]]:
+    listed = api.get("/devices/vgpu-profiles")
+    return [(each["name"], f"{each['available']} more fit") for each in listed]
 
 
 def _groups(api: ApiClient) -> list[tuple[str, str]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from typing import Any, Final
 
 import click
 
@@ -12,6 +13,8 @@ from hypeman_libvirt.cli.devices import commands
 from hypeman_libvirt.cli.output import print_answer
 from hypeman_libvirt.cli.parameters import SCOPES, read_tags
 from hypeman_libvirt.cli.service import Service, pass_service
+
+_UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
 @commands.command()
@@ -36,14 +39,17 @@ def register(
     bind: str | None,
     as_json: bool,
 ) -> None:
-    """Register the device at a PCI address, such as 0000:a2:00.0, under a name."""
+    """Register the device at a PCI address, such as 0000:a2:00.0, under a name.
+
+    A vGPU that was made elsewhere is registered by the UUID of its mediated device.
+    """
     if (pci_address is None) is (hypemans is None):
         raise click.UsageError("give one PCI address, such as 0000:a2:00.0")
+    device_id = pci_address or hypemans or ""
+    kind = "mdev_uuid" if _UUID.fullmatch(device_id) else "pci_address"
     tags = read_tags(tag) or None
     with service.asking() as api:
-        device = api.post(
-            "/devices", pci_address=pci_address or hypemans, name=name, tags=tags, bind=bind
-        )
+        device = api.post("/devices", **{kind: device_id}, name=name, tags=tags, bind=bind)
     print_answer(device, as_json, f"registered {device['name']} (ID: {device['id']})")
 
 

@@ -235,6 +235,8 @@ def _named(function: dict[str, Any]) -> dict[str, Any]:
     """Add what vendor and device are called, or their ids."""
     vendor = function.get("vendor_name") or function["vendor_id"]
     device = function.get("device_name") or function["device_id"]
+    if "mdev_uuid" in function:
+        device = f"{function['mdev_type']} {function['mdev_uuid']}"
     return _held({**function, "vendor": vendor, "device": device})
 
 

@@ -70,7 +70,7 @@ def _examine(settings: Settings, world: CommandWorld) -> Sequence[Finding]:
     from hypeman_libvirt.doctor.checks import diagnose
     from hypeman_libvirt.doctor.examination import examine
     from hypeman_libvirt.doctor.machine import read_machine
-    from hypeman_libvirt.doctor.unit import read_unit
+    from hypeman_libvirt.doctor.unit import NVIDIA_VGPU_MANAGER, read_unit
     from hypeman_libvirt.host.libvirt_host import open_host
     from hypeman_libvirt.host.test_driver import demo_uri
     from hypeman_libvirt.host.uri import check_uri
@@ -86,6 +86,7 @@ def _examine(settings: Settings, world: CommandWorld) -> Sequence[Finding]:
             datetime.now(UTC),
             environment=os.environ,
             unit=read_unit(world.run),
+            vgpu_manager=read_unit(world.run, NVIDIA_VGPU_MANAGER),
         )
         return diagnose(facts)
 

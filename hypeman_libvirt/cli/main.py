@@ -17,6 +17,7 @@ from hypeman_libvirt.cli import (
     registry,
     serve,
     token,
+    vgpus,  # noqa: F401 - likewise
     virtual_functions,  # noqa: F401 - likewise
 )
 from hypeman_libvirt.cli.completion import PROGRAM, SHELLS, script

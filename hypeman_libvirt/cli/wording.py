@@ -12,6 +12,7 @@ _COMMANDS: Final[Sequence[tuple[str, str]]] = (
     (r"(?:GET|PUT) /devices/(\S+)/virtual-functions", r"hypeman-libvirt devices vfs \1"),
     (r"GET /devices/(\S+)/preflight", r"hypeman-libvirt devices preflight \1"),
     (r"GET /devices/events", "hypeman-libvirt devices events"),
+    (r"GET /devices/vgpu-profiles", "hypeman-libvirt devices profiles"),
     (r"GET /devices/(?!\S)", "hypeman-libvirt devices list"),
     (r"GET /devices(?![/\w])", "hypeman-libvirt devices list"),
     (r"GET /devices/(\S+)", r"hypeman-libvirt devices get \1"),

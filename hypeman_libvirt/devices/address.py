@@ -95,6 +95,11 @@ class MdevUuid:
         """
         return cls(str(UUID(text)))
 
+    @property
+    def default_name(self) -> str:
+        """Name of a vGPU that was registered without one."""
+        return f"vgpu-{self.text}"
+
     def __str__(self) -> str:
         """Return the UUID in lower case with dashes, as in sysfs."""
         return self.text

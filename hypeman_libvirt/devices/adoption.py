@@ -121,7 +121,7 @@ def is_plugged_in(registrations: Collection[Registration], seen: Seen) -> bool:
     One must be certain by its serial number or its incarnation, and each that has a serial number
     must be here: of a cloned image none is, and of cards that were carried over not all are.
     """
-    known = [known_of(each) for each in registrations]
+    known = [known_of(each) for each in registrations if each.mdev is None]
     verdicts = judge(known, seen)
     marked = [each for each in known if each.fingerprint.markings.has_serial]
     proven = [each for each in verdicts.values() if each.proof in {"serial", "incarnation"}]

@@ -80,7 +80,7 @@ class Attachment:
             demand_locks(snapshot, transaction)
             return self._attach(transaction, registration, snapshot, caller, force=force)
 
-        keys = self._snapshots.lock_keys(registration.pci_address)
+        keys = self._snapshots.lock_keys(registration.device)
         return self._transactions.run({*keys, f"domain {uuid}"}, attach)
 
     def detach(self, reference: str, caller: Caller) -> Device:
@@ -98,7 +98,7 @@ class Attachment:
             demand_locks(snapshot, transaction)
             return self._detach(transaction, registration, snapshot, caller)
 
-        keys = self._snapshots.lock_keys(registration.pci_address)
+        keys = self._snapshots.lock_keys(registration.device)
         return self._transactions.run(keys, detach)
 
     def _attach(
@@ -114,7 +114,7 @@ class Attachment:
         domain = snapshot.domain
         if domain is None:
             return before
-        devices = [node.address for node in snapshot.taking]
+        devices = [node.device for node in snapshot.taking]
         if snapshot.is_done:
             self._notes.complete(transaction, registration, domain, devices)
             return before
@@ -125,7 +125,7 @@ class Attachment:
         self._notes.add(transaction, registration, domain, devices, bound)
         self._drivers.bind(siblings, transaction)
         held = self._give(transaction, snapshot, domain, devices)
-        node = self._host.node_device(registration.pci_address)
+        node = self._host.node_device(registration.device)
         after = self._read_back(registration, snapshot, domain, held, node)
         self._on_change(Change("attach", caller, before, after, force and bool(snapshot.uses)))
         return after
@@ -156,7 +156,7 @@ class Attachment:
 
     def _take_out(self, transaction: Transaction, snapshot: Snapshot, domain: Domain) -> None:
         """Undo an attach: detach what the domain has now and did not have before."""
-        taking = {node.address for node in snapshot.taking}
+        taking = {node.device for node in snapshot.taking}
         had = {each.device: each for each in snapshot.all_assignments() if _is_in(each, domain)}
         try:
             held = [
@@ -205,7 +205,7 @@ class Attachment:
         self._give_back(transaction, devices, {each for entry in leaving for each in entry.bound})
         self._notes.remove(transaction, domain, [each for each in entries if each not in leaving])
         before = Device(registration, snapshot.node, snapshot.assignment, snapshot.verdict)
-        node = self._node_after_detach(registration.pci_address) or snapshot.node
+        node = self._node_after_detach(registration.device) or snapshot.node
         after = self._read_back(registration, snapshot, domain, held, node)
         self._on_change(Change("detach", caller, before, after))
         return after
@@ -276,7 +276,7 @@ class Attachment:
                 extra={"pci_address": str(address)},
             )
 
-    def _node_after_detach(self, address: PciAddress) -> NodeDevice | None:
+    def _node_after_detach(self, address: HostDeviceId) -> NodeDevice | None:
         """Read a device; a detach that has succeeded does not fail for that it cannot be read."""
         try:
             node = self._host.node_device(address)
@@ -304,7 +304,7 @@ class Attachment:
         node: NodeDevice | None,
     ) -> Device:
         """Return the device as it is after the change: only the one domain can have changed."""
-        address = registration.pci_address
+        address = registration.device
         others = [
             each
             for each in snapshot.assignments.get(address, ())

@@ -93,7 +93,7 @@ class Drivers:
         noted = self._registry.host_driver(key, address)
         if noted is not None:
             return noted
-        registration = self._registry.find_by_address(key, address)
+        registration = self._registry.find_by_device(key, address)
         return registration.host_driver if registration else None
 
     def _driver(self, address: PciAddress) -> str | None:
@@ -180,7 +180,7 @@ class Binding:
             snapshot = self._snapshots.read("bind", registration, scope)
             return self.bind_within(transaction, registration, snapshot, caller, force=force)
 
-        keys = self._snapshots.lock_keys(registration.pci_address)
+        keys = self._snapshots.lock_keys(registration.device)
         return self._transactions.run(keys, bind)
 
     def unbind(self, reference: str, scope: Scope, caller: Caller) -> Device:
@@ -197,7 +197,7 @@ class Binding:
             checks.guard(snapshot)
             return self.unbind_within(transaction, registration, snapshot, caller)
 
-        keys = self._snapshots.lock_keys(registration.pci_address)
+        keys = self._snapshots.lock_keys(registration.device)
         return self._transactions.run(keys, unbind)
 
     def bind_within(

@@ -11,8 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, TypeAlias
 
-from hypeman_libvirt.devices import function_checks, move_checks, release_checks, rules
-from hypeman_libvirt.devices.address import PciAddress
+from hypeman_libvirt.devices import (
+    function_checks,
+    move_checks,
+    release_checks,
+    rules,
+    slice_checks,
+)
+from hypeman_libvirt.devices.address import MdevUuid, PciAddress
 from hypeman_libvirt.devices.card import Verdict
 from hypeman_libvirt.devices.definitions import describe_expecting
 from hypeman_libvirt.devices.domain import Assignment
@@ -38,6 +44,12 @@ def check_endpoint(snapshot: Snapshot) -> Check:
     """A bridge can never be assigned."""
     if snapshot.registration and snapshot.verdict and snapshot.verdict.state == "moved":
         raise _doubtful(snapshot, snapshot.registration, snapshot.verdict)
+    if snapshot.node is None and isinstance(snapshot.address, MdevUuid):
+        raise IdentityChangedError(
+            f"the mediated device {snapshot.address} is not active now",
+            hint="start it on the host (virsh nodedev-list --cap mdev --all shows its name), or "
+            "delete it",
+        )
     if snapshot.node is None:
         raise _gone(snapshot)
     if not rules.is_endpoint(snapshot.node):
@@ -65,18 +77,18 @@ def check_iommu(snapshot: Snapshot) -> Check:
 def check_identity(snapshot: Snapshot) -> Check:
     """The card must certainly be the one that was registered."""
     registration, verdict = snapshot.registration, snapshot.verdict
-    if registration is None or verdict is None:
+    if registration is None:
         _present(snapshot)
         return Check("identity", "ok", f"{snapshot.address} is not registered yet")
     _present(snapshot)
-    if verdict.state == "follow":
+    if verdict is not None and verdict.state == "follow":
         raise BusyError(
             f"the card of {registration.name} has moved from {snapshot.address} to "
             f"{verdict.address} and is about to be followed",
             hint="try again",
         )
     changed = rules.differences(registration, _present(snapshot))
-    if changed or verdict.state != "present":
+    if changed or (verdict is not None and verdict.state != "present"):
         what = ", ".join(changed) or "its ids are the same, and it is another card"
         raise IdentityChangedError(
             f"other hardware is at {snapshot.address} than was registered: {what}"
@@ -84,6 +96,8 @@ def check_identity(snapshot: Snapshot) -> Check:
             hint="unregister the device and register it anew if that is meant, or say where its "
             "card is: POST /devices/{id}/move",
         )
+    if verdict is None:
+        return Check("identity", "ok", "the mediated device is what was registered, by its UUID")
     return Check("identity", "ok", f"the card is what was registered, by its {verdict.proof}")
 
 
@@ -135,7 +149,7 @@ def check_critical(snapshot: Snapshot) -> Check:
 def check_in_use(snapshot: Snapshot) -> Check:
     """A device that a domain has, or lives on, stays with the domain."""
     for node in snapshot.taking if snapshot.purpose == "attach" else snapshot.todo:
-        for assignment in snapshot.assignments.get(node.address, ()):
+        for assignment in snapshot.assignments.get(node.device, ()):
             if _disturbs(snapshot, assignment):
                 raise rules.in_use(assignment)
     return Check("in_use", "ok", "no domain holds it")
@@ -239,6 +253,7 @@ _PASSTHROUGH: Final[Sequence[Named]] = (
     ("identity", check_identity),
     ("critical", check_critical),
     ("in_use", check_in_use),
+    ("slices", slice_checks.check_slices),
     ("sriov", check_sriov),
     ("group", check_group),
     ("vfio", check_vfio),

@@ -188,7 +188,7 @@ def relocate(
     """
     key, moves = registration.host, {old: new}
     for one, other in functions_of_card(registration, old, new).items():
-        registered = any(registry.find_by_address(key, each) for each in (one, other))
+        registered = any(registry.find_by_device(key, each) for each in (one, other))
         if one != old and other in present and not registered:
             moves[one] = other
     return Relocation(registration.id, moves, means_unnoted)

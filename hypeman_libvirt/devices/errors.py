@@ -101,6 +101,12 @@ class DeviceNotFoundError(DeviceError):
     code = "device_not_found"
 
 
+class ProfileNotFoundError(DeviceError):
+    """No GPU of the host offers a vGPU profile of that name."""
+
+    code = "profile_not_found"
+
+
 class InstanceNotFoundError(DeviceError):
     """libvirt has no domain of that UUID, name or instance id."""
 
@@ -183,6 +189,12 @@ class NoFreeSlotError(DeviceError):
     """The domain has no free PCI slot for a hot-plug."""
 
     code = "no_free_slot"
+
+
+class NoCapacityError(DeviceError):
+    """No GPU has room for another vGPU of the profile."""
+
+    code = "no_capacity"
 
 
 class BusyError(DeviceError):

@@ -10,13 +10,14 @@ from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from hypeman_libvirt.devices import rules
-from hypeman_libvirt.devices.address import PciAddress
+from hypeman_libvirt.devices.address import HostDeviceId, MdevUuid, PciAddress
 from hypeman_libvirt.devices.errors import TooManyListenersError
 from hypeman_libvirt.devices.inventory import Inventory
 from hypeman_libvirt.devices.model import Event, EventType
+from hypeman_libvirt.devices.node_device import list_slices
 from hypeman_libvirt.devices.ports import Clock, HostView
 
 _log: Final = logging.getLogger(__name__)
@@ -29,6 +30,18 @@ _LAST_POLL: Final = 2.0
 """Seconds that a poll under way has to end when the service does."""
 _LONGEST_STREAM: Final = 10_000
 """Events after which a stream ends, so that no server buffers without limit for a client."""
+
+
+class Place(NamedTuple):
+    """What a device is known by in a snapshot: its address, and which slice there it is.
+
+    Attributes:
+        address: Of a mediated device its parent's.
+        mdev: UUID; empty for a PCI function, so that places have an order.
+    """
+
+    address: PciAddress
+    mdev: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,22 +65,26 @@ class DeviceSnapshot:
     is_vfio_provider: bool = False
 
 
-def take_snapshot(inventory: Inventory, host: HostView) -> Mapping[PciAddress, DeviceSnapshot]:
-    """Read every endpoint of the host and every registered device."""
+def take_snapshot(inventory: Inventory, host: HostView) -> Mapping[Place, DeviceSnapshot]:
+    """Read every endpoint of the host with its slices, and every registered device."""
+    listed = host.list_node_devices()
     seen = {
-        node.address: DeviceSnapshot(None, None, True, node.driver, None, node.is_vfio_provider)
-        for node in host.list_node_devices()
+        _place(node.address, node.device): DeviceSnapshot(
+            None, None, True, node.driver, None, rules.is_vfio_provider(node)
+        )
+        for node in [*listed, *list_slices(listed, host.list_mdevs())]
         if rules.is_endpoint(node)
     }
     for device in inventory.list_devices({}):
         registration, node = device.registration, device.node
-        seen[registration.pci_address] = DeviceSnapshot(
+        address = node.address if node and node.mdev else registration.pci_address
+        seen[_place(address, registration.device)] = DeviceSnapshot(
             device_id=registration.id,
             name=registration.name,
             present=node is not None,
             driver=node.driver if node else None,
             attached_to=device.assignment.domain.instance if device.assignment else None,
-            is_vfio_provider=node is not None and node.is_vfio_provider,
+            is_vfio_provider=node is not None and rules.is_vfio_provider(node),
         )
     return seen
 
@@ -98,6 +115,10 @@ def what_happened(before: DeviceSnapshot | None, after: DeviceSnapshot | None) -
         (then.present and not now.present, "vanished"),
     ]
     return [event for happened, event in pairs if happened]
+
+
+def _place(address: PciAddress, device: HostDeviceId) -> Place:
+    return Place(address, device.text if isinstance(device, MdevUuid) else "")
 
 
 _NOTHING: Final = DeviceSnapshot(None, None, False, None, None)
@@ -151,7 +172,7 @@ class EventFeed:
         self._wake = threading.Event()
         self._listeners: list[queue.Queue[Event | None]] = []
         self._past: deque[Event] = deque(maxlen=_REMEMBERED)
-        self._seen: Mapping[PciAddress, DeviceSnapshot] | None = None
+        self._seen: Mapping[Place, DeviceSnapshot] | None = None
         self._adopted: set[str] = set()
         self._count = 0
         self._thread: threading.Thread | None = None
@@ -221,9 +242,9 @@ class EventFeed:
             before, self._seen = self._seen, seen
             if before is not None:
                 before = self._publish_moves(before, seen)
-                for address in sorted(before.keys() | seen.keys()):
-                    for step in steps_between(before.get(address), seen.get(address)):
-                        self._publish(address, *step)
+                for place in sorted(before.keys() | seen.keys()):
+                    for step in steps_between(before.get(place), seen.get(place)):
+                        self._publish(place, *step)
 
     def close(self) -> None:
         """End every stream and stop polling; a poll that hangs in libvirt is not awaited long."""
@@ -237,31 +258,31 @@ class EventFeed:
             thread.join(_LAST_POLL)
 
     def _publish_moves(
-        self, before: Mapping[PciAddress, DeviceSnapshot], seen: Mapping[PciAddress, DeviceSnapshot]
-    ) -> Mapping[PciAddress, DeviceSnapshot]:
+        self, before: Mapping[Place, DeviceSnapshot], seen: Mapping[Place, DeviceSnapshot]
+    ) -> Mapping[Place, DeviceSnapshot]:
         """Publish which registrations have moved; return the snapshot as if they had been there.
 
         Otherwise each would be unregistered at one address and registered at another.
         """
-        places = {each.device_id: address for address, each in before.items() if each.device_id}
+        places = {each.device_id: place for place, each in before.items() if each.device_id}
         moved = {
-            address: (places[each.device_id], each)
-            for address, each in seen.items()
-            if each.device_id in places and places[each.device_id] != address
+            place: (places[each.device_id], each)
+            for place, each in seen.items()
+            if each.device_id in places and places[each.device_id] != place
         }
         as_if = dict(before)
         for left, _ in moved.values():
             as_if[left] = replace(before[left], device_id=None, name=None)
-        for address, (_, after) in moved.items():
-            here = before.get(address, _NOTHING)
-            as_if[address] = replace(here, device_id=after.device_id, name=after.name)
-            self._publish_one("moved", address, after, after)
+        for place, (_, after) in moved.items():
+            here = before.get(place, _NOTHING)
+            as_if[place] = replace(here, device_id=after.device_id, name=after.name)
+            self._publish_one("moved", place, after, after)
         return as_if
 
-    def _publish(self, address: PciAddress, before: DeviceSnapshot, after: DeviceSnapshot) -> None:
+    def _publish(self, place: Place, before: DeviceSnapshot, after: DeviceSnapshot) -> None:
         named = after if after.device_id else before
         for event_type in what_happened(before, after):
-            self._publish_one(self._how(event_type, named), address, named, after)
+            self._publish_one(self._how(event_type, named), place, named, after)
 
     def _how(self, event_type: EventType, named: DeviceSnapshot) -> EventType:
         """Tell a registration that was adopted from a new one."""
@@ -273,7 +294,7 @@ class EventFeed:
     def _publish_one(
         self,
         event_type: EventType,
-        address: PciAddress,
+        place: Place,
         named: DeviceSnapshot,
         after: DeviceSnapshot,
     ) -> None:
@@ -282,11 +303,12 @@ class EventFeed:
             id=f"{self._epoch}-{self._count}",
             type=event_type,
             at=self._clock(),
-            pci_address=address,
+            pci_address=place.address,
             device_id=named.device_id,
             name=named.name,
             driver=after.driver,
             attached_to=after.attached_to,
+            mdev=MdevUuid(place.mdev) if place.mdev else None,
         )
         self._hand_out(event)
 

@@ -26,7 +26,7 @@ from hypeman_libvirt.devices.identity import judge
 from hypeman_libvirt.devices.model import Registration
 from hypeman_libvirt.devices.ports import Host, Registry
 from hypeman_libvirt.devices.transaction import Transaction, Transactions
-from hypeman_libvirt.devices.whereabouts import known_of
+from hypeman_libvirt.devices.whereabouts import known_of, list_cards
 
 _log: Final = logging.getLogger(__name__)
 _PAUSE: Final = 1.0
@@ -47,6 +47,7 @@ class Follower:
         transactions: Transactions,
         subscribe: Callable[[Callable[[], None]], None],
         on_follow: Callable[[], None] = lambda: None,
+        afterwards: Callable[[], object] = lambda: None,
     ) -> None:
         """Follow on this host.
 
@@ -58,6 +59,7 @@ class Follower:
             transactions: Rewrites them with locks and an undo.
             subscribe: Has something called after each announcement of the host.
             on_follow: Called after registrations were given another address or this host's key.
+            afterwards: Called on the thread each time that cards were followed.
         """
         self._host = host
         self._registry = registry
@@ -66,6 +68,7 @@ class Follower:
         self._transactions = transactions
         self._subscribe = subscribe
         self._on_follow = on_follow
+        self._afterwards = afterwards
         self._doubts: Mapping[str, Verdict] = {}
         self._wake: Final = threading.Event()
         self._closed = False
@@ -99,7 +102,7 @@ class Follower:
         """
         if self._adoption.adopt():
             self._on_follow()
-        registrations = self._registry.list_registrations(self._host.key(), {})
+        registrations = list_cards(self._registry, self._host.key())
         if not registrations:
             return []
         seen = fingerprint_all(self._host.read_node_devices())
@@ -204,6 +207,7 @@ class Follower:
                 return
             try:
                 self.follow()
+                self._afterwards()
                 pause = None
             except DeviceError as error:
                 _log.info("cards cannot be followed now: %s", error.message)

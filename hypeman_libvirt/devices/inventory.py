@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from hypeman_libvirt.devices import rules
-from hypeman_libvirt.devices.address import PciAddress
+from hypeman_libvirt.devices.address import HostDeviceId, MdevUuid
 from hypeman_libvirt.devices.card import Verdict
 from hypeman_libvirt.devices.errors import (
     DeviceNotFoundError,
@@ -20,7 +20,7 @@ from hypeman_libvirt.devices.model import (
     Registration,
     Scope,
 )
-from hypeman_libvirt.devices.node_device import NodeDevice
+from hypeman_libvirt.devices.node_device import NodeDevice, list_slices
 from hypeman_libvirt.devices.ports import AssignmentsByDevice, HostView, Registry
 from hypeman_libvirt.devices.references import References
 from hypeman_libvirt.devices.whereabouts import Whereabouts
@@ -46,11 +46,13 @@ class Inventory:
 
     def of(self, registration: Registration) -> Device:
         """Return what libvirt says now of a registration."""
-        node = self._view.node_device(registration.pci_address)
-        verdict = self._whereabouts.of(registration, node)
-        if verdict.address is not None:
-            node = self._view.node_device(verdict.address)
-        nodes = {} if node is None else {node.address: node}
+        node = self._view.node_device(registration.device)
+        verdict = None
+        if registration.mdev is None:
+            verdict = self._whereabouts.of(registration, node)
+            if verdict.address is not None:
+                node = self._view.node_device(verdict.address)
+        nodes = {} if node is None else {node.device: node}
         return _device(registration, verdict, nodes, self._view.list_assignments())
 
     def list_devices(self, tags: Mapping[str, str]) -> Sequence[Device]:
@@ -59,21 +61,25 @@ class Inventory:
         if not registrations:
             return []
         listed = self._view.list_node_devices()
-        nodes = {node.address: node for node in listed}
+        nodes = {node.device: node for node in listed}
+        if any(each.mdev for each in registrations):
+            nodes |= {each.device: each for each in self._list_slices(listed)}
         assignments = self._view.list_assignments()
         verdicts = self._whereabouts.of_all(registrations, listed)
         return [_device(each, verdicts.get(each.id), nodes, assignments) for each in registrations]
 
     def list_available(self) -> Sequence[AvailableDevice]:
-        """List endpoints in an IOMMU group, by address, registered or not."""
+        """List endpoints in an IOMMU group, by address, each with its slices; registered or not."""
         registered, assignments = self._registered(), self._view.list_assignments()
+        listed = self._view.list_node_devices()
+        nodes = sorted([*listed, *self._list_slices(listed)], key=lambda node: node.address)
         return [
             AvailableDevice(
                 node,
-                registered.get(node.address),
-                rules.first_assignment(assignments, node.address),
+                registered.get(node.device),
+                rules.first_assignment(assignments, node.device),
             )
-            for node in self._view.list_node_devices()
+            for node in nodes
             if rules.is_endpoint(node) and node.iommu_group is not None
         ]
 
@@ -106,16 +112,22 @@ class Inventory:
             f"this host has no IOMMU group {number}", hint="GET /iommu-groups lists them"
         )
 
-    def node_device(self, address: PciAddress) -> NodeDevice:
-        """Return what is at an address.
+    def node_device(self, device: HostDeviceId) -> NodeDevice:
+        """Return what is at an address, or a mediated device that is active.
 
         Raises:
             DeviceNotFoundError: Nothing is.
         """
-        node = self._view.node_device(address)
+        node = self._view.node_device(device)
+        if node is None and isinstance(device, MdevUuid):
+            raise DeviceNotFoundError(
+                f"the mediated device {device} is not active",
+                hint="virsh nodedev-list --cap mdev --all shows its name, virsh nodedev-start "
+                "starts it",
+            )
         if node is None:
             raise DeviceNotFoundError(
-                f"no PCI device {address} on this host", hint="GET /devices/available lists them"
+                f"no PCI device {device} on this host", hint="GET /devices/available lists them"
             )
         return node
 
@@ -141,23 +153,26 @@ class Inventory:
             NotFoundError: No registration is known by the reference.
             DeviceNotFoundError: The device is not on the host now.
         """
-        node = self.node_device(self._references.find(reference).pci_address)
+        node = self.node_device(self._references.find(reference).device)
         rules.check_assignable(node)
         taking = self.in_scope(node, scope)
         return self._view.hostdev_xml(
-            [each.address for each in taking],
+            [each.device for each in taking],
             [each.address for each in taking if rules.is_vfio_provider(each)],
         )
 
-    def _registered(self) -> Mapping[PciAddress, Registration]:
+    def _registered(self) -> Mapping[HostDeviceId, Registration]:
         listed = self._registry.list_registrations(self._view.key(), {})
-        return {each.pci_address: each for each in listed if not each.displaced}
+        return {each.device: each for each in listed if not each.displaced}
+
+    def _list_slices(self, nodes: Sequence[NodeDevice]) -> Sequence[NodeDevice]:
+        return list_slices(nodes, self._view.list_mdevs())
 
 
 def _device(
     registration: Registration,
     verdict: Verdict | None,
-    nodes: Mapping[PciAddress, NodeDevice],
+    nodes: Mapping[HostDeviceId, NodeDevice],
     assignments: AssignmentsByDevice,
 ) -> Device:
     """Put a device together, at the address to which its card has certainly gone."""
@@ -165,14 +180,14 @@ def _device(
         registration = replace(registration, pci_address=verdict.address)
     elif registration.displaced:
         return Device(registration, None, None, verdict)
-    address = registration.pci_address
-    assignment = rules.first_assignment(assignments, address)
-    return Device(registration, nodes.get(address), assignment, verdict)
+    device = registration.device
+    assignment = rules.first_assignment(assignments, device)
+    return Device(registration, nodes.get(device), assignment, verdict)
 
 
 def _member(
     node: NodeDevice,
-    registered: Mapping[PciAddress, Registration],
+    registered: Mapping[HostDeviceId, Registration],
     assignments: AssignmentsByDevice,
 ) -> GroupMember:
     assignment = rules.first_assignment(assignments, node.address)
@@ -182,7 +197,7 @@ def _member(
 def _report(
     number: int,
     nodes: Sequence[NodeDevice],
-    registered: Mapping[PciAddress, Registration],
+    registered: Mapping[HostDeviceId, Registration],
     assignments: AssignmentsByDevice,
 ) -> GroupReport:
     return GroupReport(

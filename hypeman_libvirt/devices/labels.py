@@ -43,7 +43,7 @@ class Labels:
         if tags is not None:
             rules.check_tags(tags)
         registration = self._references.find(reference)
-        keys = self._snapshots.lock_keys(registration.pci_address)
+        keys = self._snapshots.lock_keys(registration.device)
 
         def relabel(transaction: Transaction) -> Device:
             old = self._references.find(registration.id)  # again, now that it is locked
@@ -59,10 +59,10 @@ class Labels:
     def _relabel(
         self, transaction: Transaction, old: Registration, new: Registration, caller: Caller
     ) -> Device:
-        address = old.pci_address
-        assignments = self._host.read_assignments([address]).get(address, ())
+        device = old.device
+        assignments = self._host.read_assignments([device]).get(device, ())
         first = assignments[0] if assignments else None
-        node = self._host.node_device(address)
+        node = self._host.node_device(device)
         transaction.undo.callback(self._registry.relabel, old)
         if not self._registry.relabel(new):
             raise NotFoundError(f"device {old.id} was unregistered meanwhile")

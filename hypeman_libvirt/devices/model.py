@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, TypeAlias
 
-from hypeman_libvirt.devices.address import PciAddress
+from hypeman_libvirt.devices.address import HostDeviceId, MdevUuid, PciAddress
 from hypeman_libvirt.devices.card import Fingerprint, Verdict
 from hypeman_libvirt.devices.domain import Assignment
 from hypeman_libvirt.devices.node_device import NodeDevice
@@ -32,13 +32,32 @@ EventType: TypeAlias = Literal[
 
 
 @dataclass(frozen=True, slots=True)
+class Vgpu:
+    """What a registration is that is a slice of a GPU.
+
+    Attributes:
+        type_id: The kernel's name of its type, such as ``nvidia-222``.
+        profile: The vendor's name of the type, such as ``GRID T4-1B``.
+        mdev: Which mediated device it is; None where it is a virtual function.
+        made: The service made it, and takes it away when it is unregistered.
+        persist: Of a virtual function, whose driver forgets: the service makes it a vGPU again.
+    """
+
+    type_id: str
+    profile: str
+    mdev: MdevUuid | None = None
+    made: bool = False
+    persist: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Registration:
     """What the registry stores of a device: its names, and what identifies the hardware.
 
     Attributes:
         id: CUID2.
         host: Key of the libvirt host; see ``Host.key``.
-        pci_address: Unique on the host.
+        pci_address: Unique on the host, but of a mediated device, whose parent's it is.
         name: Unique on the host; no name equals an id.
         created_at: UTC.
         created_by: Subject of the token; None without auth.
@@ -52,6 +71,7 @@ class Registration:
         fingerprint: What distinguishes its card from others; None for a registration of 0.1.
         moved_from: Where the card was before it was followed or moved; None if it never was.
         displaced: Another registration's card is at the address now.
+        vgpu: What it is a slice of; None for a device that is no slice.
         persistent: A boot rule binds it to vfio-pci.
     """
 
@@ -71,7 +91,18 @@ class Registration:
     fingerprint: Fingerprint | None = None
     moved_from: PciAddress | None = None
     displaced: bool = False
+    vgpu: Vgpu | None = None
     persistent: bool = False
+
+    @property
+    def mdev(self) -> MdevUuid | None:
+        """The mediated device that it is; None for a PCI function."""
+        return self.vgpu.mdev if self.vgpu else None
+
+    @property
+    def device(self) -> HostDeviceId:
+        """What a domain is given, unique on the host."""
+        return self.mdev or self.pci_address
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +111,9 @@ class Device:
 
     Attributes:
         registration: Our record.
-        node: What is at the address now; None when nothing is.
+        node: What is at the address now; None when nothing is, or its vGPU is not active.
         assignment: The domain that holds it, a running one first; None when free.
-        verdict: Where its card is; None where only the ids were compared.
+        verdict: Where its card is; None where only the ids were compared, as of a mediated device.
     """
 
     registration: Registration
@@ -160,7 +191,7 @@ class Check:
 
     Attributes:
         id: ``iommu``, ``vfio``, ``endpoint``, ``group``, ``critical``, ``identity``, ``in_use``,
-            ``sriov``, ``numa``, ``pcie_link`` or ``link``.
+            ``slices``, ``sriov``, ``numa``, ``pcie_link`` or ``link``.
         severity: An ``error`` stops passthrough, a ``warning`` does not.
         message: The finding, for people.
         hint: What to do about it; None when ok.
@@ -201,6 +232,7 @@ class Event:
         name: Likewise.
         driver: Bound after the event; None without one.
         attached_to: Instance that holds it after the event; None when free.
+        mdev: The mediated device; None for a PCI function.
     """
 
     id: str
@@ -211,6 +243,7 @@ class Event:
     name: str | None
     driver: str | None
     attached_to: str | None
+    mdev: MdevUuid | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ def check_same_card(snapshot: Snapshot) -> Check:
     if registration is None or node is None:
         return Check("identity", "ok", "nothing is known of it")
     known = known_of(registration)
-    if not could_be(known, seen[snapshot.address]):
+    if not could_be(known, seen[node.address]):
         what = rules.differences(registration, node)
         raise IdentityChangedError(
             f"the card at {snapshot.address} cannot be the one of {registration.name}: "

@@ -11,7 +11,7 @@ from hypeman_libvirt.devices.address import PciAddress
 from hypeman_libvirt.devices.card import Verdict
 from hypeman_libvirt.devices.context import ChangeContext
 from hypeman_libvirt.devices.definitions import Definitions, log_rewritten
-from hypeman_libvirt.devices.errors import BusyError, DeviceError
+from hypeman_libvirt.devices.errors import BusyError, DeviceError, NotSupportedError
 from hypeman_libvirt.devices.fingerprint import confirm
 from hypeman_libvirt.devices.model import Caller, Change, Device, Registration
 from hypeman_libvirt.devices.snapshot import Snapshot
@@ -49,6 +49,11 @@ class Moving:
         """
         address = PciAddress.parse(pci_address)
         registration = self._references.find(reference)
+        if registration.mdev is not None:
+            raise NotSupportedError(
+                f"{registration.name} is a mediated device, which cannot move",
+                hint="delete it, and make another one on that GPU",
+            )
         keys = {
             *self._snapshots.lock_keys(registration.pci_address),
             *self._snapshots.lock_keys(address),
@@ -62,7 +67,7 @@ class Moving:
             snapshot = self._snapshots.read_move(old, address)
             checks.guard(snapshot)
             self._demand_locks(transaction, snapshot)
-            return self._move(transaction, old, snapshot, caller)
+            return self._move(transaction, old, address, snapshot, caller)
 
         return self._transactions.run(keys, move)
 
@@ -78,9 +83,14 @@ class Moving:
             raise BusyError("another domain was given the device meanwhile", hint="try again")
 
     def _move(
-        self, transaction: Transaction, old: Registration, snapshot: Snapshot, caller: Caller
+        self,
+        transaction: Transaction,
+        old: Registration,
+        address: PciAddress,
+        snapshot: Snapshot,
+        caller: Caller,
     ) -> Device:
-        destination, address = snapshot.destination, snapshot.address
+        destination = snapshot.destination
         before = self._snapshots.read("detach", old, scope=None).device
         moved = address != old.pci_address
         new = replace(
@@ -103,7 +113,7 @@ class Moving:
     def _place(self, transaction: Transaction, old: Registration, new: Registration) -> None:
         """Write down where the card is; who had the address without being there loses it."""
         addresses = {old.pci_address, new.pci_address}
-        holders = [self._registry.find_by_address(old.host, each) for each in addresses]
+        holders = [self._registry.find_by_device(old.host, each) for each in addresses]
         others = [each for each in holders if each is not None and each.id != old.id]
         transaction.undo.callback(self._take_back, old, new, others)
         if not self._registry.place([(old, new)]):

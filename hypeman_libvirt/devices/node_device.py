@@ -1,10 +1,16 @@
-"""What the host has: PCI functions as libvirt lists them, and what the host does with them."""
+"""What the host has: PCI functions and their slices, and what the host does with them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
 
-from hypeman_libvirt.devices.address import PciAddress
+from hypeman_libvirt.devices.address import HostDeviceId, MdevUuid, PciAddress
+
+Framework: TypeAlias = Literal["mdev", "vendor"]
+"""How the host makes vGPUs: as mediated devices, or by a type on a virtual function (vendor VFIO).
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,17 +28,48 @@ class PcieLink:
 
 @dataclass(frozen=True, slots=True)
 class VgpuProfile:
-    """A mediated device type that a physical GPU offers.
+    """A type of vGPU that a PCI function offers.
 
     Attributes:
-        type_id: The kernel's name, such as ``nvidia-222``.
+        type_id: The kernel's name, such as ``nvidia-222``; of vendor VFIO a number.
         name: The vendor's name, such as ``GRID T4-1B``.
         available: How many more instances fit.
+        framework: How one is made.
     """
 
     type_id: str
     name: str
     available: int
+    framework: Framework = "mdev"
+
+
+@dataclass(frozen=True, slots=True)
+class MediatedDevice:
+    """A mediated device, such as a vGPU, as libvirt lists it on the host.
+
+    Attributes:
+        node_name: libvirt's name, usually ``mdev_UUID_PARENT``.
+        uuid: By which the kernel knows it.
+        parent: libvirt's name of the PCI function that it is a slice of.
+        type_id: The kernel's name of its type, such as ``nvidia-222``.
+        active: It exists; one that is only defined can be started.
+        persistent: It is defined, so that it outlives its end.
+        autostart: It is started with the host, or once its parent is there.
+        iommu_group: Its own; None while it is not active.
+        driver: Bound to it, such as ``vfio_mdev``; None while it is not active.
+
+    Source: https://libvirt.org/formatnode.html, mdev
+    """
+
+    node_name: str
+    uuid: MdevUuid
+    parent: str
+    type_id: str
+    active: bool
+    persistent: bool
+    autostart: bool
+    iommu_group: int | None = None
+    driver: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +97,10 @@ class NodeDevice:
             on the host.
         link_capability: What the PCIe link can do; None for conventional PCI.
         link_status: What the PCIe link runs at; None where libvirt does not say.
-        vgpu_profiles: Mediated device types on offer.
+        vgpu_profiles: Types of vGPUs on offer.
+        vgpu_type: Of a virtual function that can be a vGPU without being a mediated device, the id
+            of its type, ``0`` for none; None for all others, and where the service is not on the
+            host.
         path: Directory in sysfs.
         parent: libvirt's name of what it hangs on; None at the root.
         topology: Slot and function of each bridge from the root to it, such as
@@ -69,8 +109,10 @@ class NodeDevice:
         device_serial: PCIe Device Serial Number; None where it cannot be read.
         incarnation: Differs after each boot and each time the kernel finds the device anew; None
             where the service is not on the host.
-        is_vfio_provider: The driver is not vfio-pci and gives the device to guests itself; False
-            where the service is not on the host, too.
+        is_vfio_provider: The driver is not vfio-pci and gives the device to guests itself; None
+            where the service is not on the host.
+        mdev: The mediated device that this is; the other facts are then its parent's, but for
+            name, driver and IOMMU group. None for a PCI function.
 
     Source: https://libvirt.org/formatnode.html
     """
@@ -95,13 +137,55 @@ class NodeDevice:
     link_capability: PcieLink | None = None
     link_status: PcieLink | None = None
     vgpu_profiles: tuple[VgpuProfile, ...] = ()
+    vgpu_type: str | None = None
     path: str | None = None
     parent: str | None = None
     topology: str | None = None
     subsystem: str | None = None
     device_serial: str | None = None
     incarnation: str | None = None
-    is_vfio_provider: bool = False
+    is_vfio_provider: bool | None = None
+    mdev: MediatedDevice | None = None
+
+    @property
+    def device(self) -> HostDeviceId:
+        """What a domain is given: the PCI function, or the mediated device."""
+        return self.address if self.mdev is None else self.mdev.uuid
+
+
+def slice_of(parent: NodeDevice, mdev: MediatedDevice) -> NodeDevice:
+    """Describe a mediated device that is active: a device of its own on its parent's hardware."""
+    return replace(
+        parent,
+        node_name=mdev.node_name,
+        parent=parent.node_name,
+        driver=mdev.driver,
+        iommu_group=mdev.iommu_group,
+        group_addresses=(),
+        physical_function=None,
+        virtual_functions=(),
+        link_capability=None,
+        link_status=None,
+        max_virtual_functions=None,
+        autoprobe=None,
+        vgpu_profiles=(),
+        vgpu_type=None,
+        incarnation=None,
+        is_vfio_provider=False,
+        mdev=mdev,
+    )
+
+
+def list_slices(
+    nodes: Iterable[NodeDevice], mdevs: Iterable[MediatedDevice]
+) -> Sequence[NodeDevice]:
+    """Describe the mediated devices that are active, each on its parent among the nodes."""
+    parents = {node.node_name: node for node in nodes}
+    return [
+        slice_of(parents[each.parent], each)
+        for each in mdevs
+        if each.active and each.parent in parents
+    ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ class Notes:
         transaction: Transaction,
         registration: Registration,
         domain: Domain,
-        devices: Sequence[PciAddress],
+        devices: Sequence[HostDeviceId],
         bound: Sequence[PciAddress],
     ) -> None:
         """Note the devices before the domain gets them, so that nothing is there without a note.
@@ -46,7 +46,7 @@ class Notes:
         transaction: Transaction,
         registration: Registration,
         domain: Domain,
-        devices: Sequence[PciAddress],
+        devices: Sequence[HostDeviceId],
     ) -> None:
         """Note what the domain has without a note, such as after an attach with a lost reply."""
         try:
@@ -65,17 +65,17 @@ class Notes:
         self,
         before: Sequence[MetadataEntry],
         registration: Registration,
-        devices: Sequence[PciAddress],
+        devices: Sequence[HostDeviceId],
         bound: Sequence[PciAddress],
     ) -> Sequence[MetadataEntry]:
         earlier = [each for entry in before if entry.device in devices for each in entry.bound]
         entries = [entry for entry in before if entry.device not in devices]
-        for address in devices:
-            known = self._registry.find_by_address(registration.host, address)
+        for device in devices:
+            known = self._registry.find_by_device(registration.host, device)
             if known is not None:
-                own = address == registration.pci_address
+                own = device == registration.device
                 noted = tuple(dict.fromkeys([*earlier, *bound])) if own else ()
-                entries.append(MetadataEntry(known.id, known.name, address, noted))
+                entries.append(MetadataEntry(known.id, known.name, device, noted))
         return entries
 
     def remove(

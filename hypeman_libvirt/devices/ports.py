@@ -11,12 +11,17 @@ from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Literal, Protocol, TypeAlias
 
-from hypeman_libvirt.devices.address import HostDeviceId, PciAddress
+from hypeman_libvirt.devices.address import HostDeviceId, MdevUuid, PciAddress
 from hypeman_libvirt.devices.boot_rule import BootRule
 from hypeman_libvirt.devices.domain import Assignment, Domain, MetadataEntry, Usage
 from hypeman_libvirt.devices.host_identity import HostIdentity
 from hypeman_libvirt.devices.model import Change, Registration
-from hypeman_libvirt.devices.node_device import HostUse, NetworkLink, NodeDevice
+from hypeman_libvirt.devices.node_device import (
+    HostUse,
+    MediatedDevice,
+    NetworkLink,
+    NodeDevice,
+)
 
 Clock: TypeAlias = Callable[[], datetime]
 """Now, in UTC."""
@@ -47,14 +52,17 @@ class HostView(Protocol):
     def ping(self) -> None:
         """Raise if libvirt does not answer."""
 
-    def node_device(self, address: PciAddress) -> NodeDevice | None:
-        """Look up the PCI function at an address; None when there is none."""
+    def node_device(self, device: HostDeviceId) -> NodeDevice | None:
+        """Look up a PCI function, or a mediated device that is active; None when there is none."""
 
     def node_device_named(self, node_name: str) -> NodeDevice | None:
         """Look up a PCI function by libvirt's name; None when there is none."""
 
     def list_node_devices(self) -> Sequence[NodeDevice]:
         """List every PCI function, by address. One that vanishes meanwhile is left out."""
+
+    def list_mdevs(self) -> Sequence[MediatedDevice]:
+        """List mediated devices, active or only defined, by UUID; whoever made them."""
 
     def list_assignments(self) -> AssignmentsByDevice:
         """Say which domains have which device, running ones first."""
@@ -69,7 +77,7 @@ class HostView(Protocol):
         """Whether the hypervisor can pass PCI devices through; None where it does not say."""
 
     def hostdev_xml(
-        self, addresses: Sequence[PciAddress], unmanaged: Collection[PciAddress] = ()
+        self, devices: Sequence[HostDeviceId], unmanaged: Collection[HostDeviceId] = ()
     ) -> str:
         """Return the element for ``virsh attach-device``, or several in one document.
 
@@ -146,6 +154,25 @@ class HostChanges(Protocol):
     def write_metadata(self, domain: Domain, entries: Sequence[MetadataEntry]) -> None:
         """Make the entries our metadata of the domain; none removes it. Others' stays."""
 
+    def make_mdev(
+        self, mdev: MdevUuid, parent: PciAddress, type_id: str, *, autostart: bool
+    ) -> None:
+        """Define a mediated device and start it; what of it is done already is left as it is.
+
+        Args:
+            mdev: The UUID that it gets.
+            parent: The PCI function that it is a slice of.
+            type_id: The kernel's name of its type.
+            autostart: Start it with the host, too.
+        """
+
+    def remove_mdev(self, mdev: MdevUuid) -> None:
+        """End a mediated device and its definition, as far as it is there.
+
+        Raises:
+            InUseError: A process on the host has it open.
+        """
+
 
 class Host(Protocol):
     """The libvirt host itself, for whatever decides over a change: nothing here may be stale.
@@ -168,14 +195,17 @@ class Host(Protocol):
     def ping(self) -> None:
         """Raise if libvirt does not answer."""
 
-    def node_device(self, address: PciAddress) -> NodeDevice | None:
-        """Look up the PCI function at an address; None when there is none."""
+    def node_device(self, device: HostDeviceId) -> NodeDevice | None:
+        """Look up a PCI function, or a mediated device that is active; None when there is none."""
 
     def node_device_named(self, node_name: str) -> NodeDevice | None:
         """Look up a PCI function by libvirt's name; None when there is none."""
 
     def read_node_devices(self) -> Sequence[NodeDevice]:
         """Read every PCI function, by address: only together they say which card is which."""
+
+    def read_mdevs(self) -> Sequence[MediatedDevice]:
+        """Read every mediated device, active or only defined, by UUID."""
 
     def read_assignments(self, devices: Collection[HostDeviceId]) -> AssignmentsByDevice:
         """Say which domains have any of these devices, running ones first.
@@ -324,8 +354,8 @@ class Registry(HostDrivers, BootRules, Protocol):
     def find(self, host: str, reference: str) -> Registration | None:
         """Look up by exact id, then by exact name."""
 
-    def find_by_address(self, host: str, address: PciAddress) -> Registration | None:
-        """Look up by PCI address."""
+    def find_by_device(self, host: str, device: HostDeviceId) -> Registration | None:
+        """Look up by PCI address, or by the UUID of a mediated device."""
 
     def list_registrations(self, host: str, tags: Mapping[str, str]) -> Sequence[Registration]:
         """List in the order of registration those that carry all the tags."""

@@ -14,9 +14,8 @@ from hypeman_libvirt.devices.errors import (
     LibvirtFailedError,
     NotAssignableError,
 )
-from hypeman_libvirt.devices.fingerprint import fingerprint_all
-from hypeman_libvirt.devices.model import Registration
-from hypeman_libvirt.devices.node_device import NodeDevice
+from hypeman_libvirt.devices.model import Caller
+from hypeman_libvirt.devices.new_registration import RegistrationFactory
 from hypeman_libvirt.devices.ports import Clock, Host, Registry
 
 
@@ -63,38 +62,20 @@ def _recover_domain(
 def _recover(
     host: Host, registry: Registry, clock: Clock, entry: MetadataEntry, domain: str
 ) -> Recovered:
-    address = entry.device
-    if not isinstance(address, PciAddress):
-        return Recovered(entry, domain, f"{address} is a mediated device; register it anew")
-    known = registry.find_by_address(host.key(), address)
+    device = entry.device
+    known = registry.find_by_device(host.key(), device)
     if known is not None:
         same = (known.id, known.name) == (entry.id, entry.name)
-        problem = f"{address} is registered already as {known.name!r} (id {known.id})"
+        problem = f"{device} is registered already as {known.name!r} (id {known.id})"
         return Recovered(entry, domain, problem, known=same)
-    node = host.node_device(address)
+    node = host.node_device(device)
     if node is None:
-        return Recovered(entry, domain, f"no PCI device is at {address} now")
+        what = "PCI device is at" if isinstance(device, PciAddress) else "mediated device is"
+        return Recovered(entry, domain, f"no {what} {device} now")
     try:
         rules.check_assignable(node)
-        registry.add(_registration(host, node, entry, clock))
+        factory = RegistrationFactory(host, clock, lambda: entry.id)
+        registry.add(factory.make(node, entry.name, {}, Caller()))
     except (ConflictError, IommuUnavailableError, NotAssignableError) as error:
         return Recovered(entry, domain, error.message)
     return Recovered(entry, domain, None)
-
-
-def _registration(host: Host, node: NodeDevice, entry: MetadataEntry, clock: Clock) -> Registration:
-    return Registration(
-        id=entry.id,
-        host=host.key(),
-        pci_address=node.address,
-        name=entry.name,
-        created_at=clock(),
-        created_by=None,
-        vendor_id=node.vendor_id,
-        device_id=node.device_id,
-        class_code=node.class_code,
-        serial=node.serial,
-        fingerprint=fingerprint_all(host.read_node_devices()).get(node.address),
-        iommu_group=node.iommu_group,
-        host_driver=rules.host_driver(node),
-    )

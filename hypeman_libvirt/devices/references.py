@@ -7,7 +7,7 @@ import re
 from typing import Final, Protocol
 
 from hypeman_libvirt.devices import rules
-from hypeman_libvirt.devices.address import PciAddress
+from hypeman_libvirt.devices.address import HostDeviceId, MdevUuid, PciAddress
 from hypeman_libvirt.devices.errors import InvalidPciAddressError, NotFoundError
 from hypeman_libvirt.devices.model import Registration
 from hypeman_libvirt.devices.node_device import NodeDevice
@@ -15,6 +15,10 @@ from hypeman_libvirt.devices.ports import Registry
 
 _log: Final = logging.getLogger(__name__)
 _NODE_NAME: Final = re.compile(r"pci_([0-9a-f]{4,8})_([0-9a-f]{2})_([0-9a-f]{2})_([0-7])")
+_MDEV_NAME: Final = re.compile(
+    r"(?:mdev_)?([0-9a-f]{8}(?:[-_][0-9a-f]{4}){3}[-_][0-9a-f]{12})(?:_.*)?"
+)
+"""A mediated device's UUID, or libvirt's name of one, which ends with its parent."""
 
 
 class NamedHost(Protocol):
@@ -36,7 +40,7 @@ class References:
         self._registry = registry
 
     def find(self, reference: str) -> Registration:
-        """Look up by id, name, PCI address or libvirt's node device name, in this order.
+        """Look up by id, name, PCI address, UUID or libvirt's node device name, in this order.
 
         A name from before such names were refused may be the node device name of another device:
         the name wins, and the log says so.
@@ -46,8 +50,8 @@ class References:
         """
         key = self._host.key()
         registration = self._registry.find(key, reference)
-        if registration is None and (address := self._address_of(reference)):
-            registration = self._registry.find_by_address(key, address)
+        if registration is None and (device := self._device_of(reference)):
+            registration = self._registry.find_by_device(key, device)
         if registration is None:
             raise NotFoundError(
                 f"no device {reference[: rules.MAX_NAME]!r} is registered",
@@ -74,15 +78,20 @@ class References:
         try:
             return self.find(reference)
         except NotFoundError:
-            address = self._address_of(reference)
-            if address is None or self._host.node_device_named(address.node_device_name) is None:
+            address = self._device_of(reference)
+            if not isinstance(address, PciAddress):
+                raise
+            if self._host.node_device_named(address.node_device_name) is None:
                 raise
             return address
 
-    def _address_of(self, reference: str) -> PciAddress | None:
+    def _device_of(self, reference: str) -> HostDeviceId | None:
         parts = _NODE_NAME.fullmatch(reference)
         if parts:
             return PciAddress(*(int(part, 16) for part in parts.groups()))
+        uuid = _MDEV_NAME.fullmatch(reference.lower())
+        if uuid:
+            return MdevUuid(uuid[1].replace("_", "-"))
         try:
             return PciAddress.parse(reference)
         except InvalidPciAddressError:

@@ -4,39 +4,45 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from datetime import timedelta
 from typing import Final
 
 from hypeman_libvirt.devices import checks, rules
-from hypeman_libvirt.devices.address import PciAddress
+from hypeman_libvirt.devices.address import MdevUuid, PciAddress
 from hypeman_libvirt.devices.binding import Binding
 from hypeman_libvirt.devices.context import ChangeContext
-from hypeman_libvirt.devices.errors import DeviceError, DeviceNotFoundError, NotFoundError
-from hypeman_libvirt.devices.fingerprint import fingerprint_all
+from hypeman_libvirt.devices.errors import (
+    BadRequestError,
+    DeviceError,
+    DeviceNotFoundError,
+    NotFoundError,
+)
 from hypeman_libvirt.devices.model import Caller, Change, Device, Registration, Scope
+from hypeman_libvirt.devices.new_registration import RegistrationFactory
 from hypeman_libvirt.devices.node_device import NodeDevice
-from hypeman_libvirt.devices.ports import Clock, NewId
+from hypeman_libvirt.devices.slices import Slices
 from hypeman_libvirt.devices.snapshot import Snapshot
 from hypeman_libvirt.devices.transaction import Transaction
 
 _log: Final = logging.getLogger(__name__)
-_LOST_REPLY: Final = timedelta(minutes=1)
-"""How long after a registration the same request counts as a retry of it."""
 
 
 class Registrations:
     """Registers devices of the host under an id and a name, and unregisters them."""
 
     def __init__(
-        self, context: ChangeContext, binding: Binding, *, clock: Clock, new_id: NewId
+        self,
+        context: ChangeContext,
+        binding: Binding,
+        factory: RegistrationFactory,
+        slices: Slices,
     ) -> None:
         """Register in this context.
 
         Args:
             context: The host, and what is stored about its devices.
             binding: Binds and unbinds in the same step.
-            clock: Now, in UTC.
-            new_id: Makes a CUID2.
+            factory: Describes new registrations.
+            slices: Takes away vGPUs that the service has made.
         """
         self._host = context.host
         self._registry = context.registry
@@ -45,8 +51,8 @@ class Registrations:
         self._transactions = context.transactions
         self._on_change = context.on_change
         self._binding = binding
-        self._clock = clock
-        self._new_id = new_id
+        self._factory = factory
+        self._slices = slices
 
     def register(
         self,
@@ -80,14 +86,43 @@ class Registrations:
             rules.check_name(name)
         rules.check_tags(tags)
         address = PciAddress.parse(pci_address)
-        new = self._registration(self._assignable(address), name, tags, caller)
-        earlier = self._answered_before(new) if caller.is_retry else None
+        new = self._factory.make(self._assignable(address), name, tags, caller)
+        earlier = self._answered_before(new, caller) if caller.is_retry else None
         if earlier is None:
             return self._add(new, caller, bind)
         return self._binding.bind(earlier.id, bind, caller) if bind else self._answer(earlier)
 
+    def register_mdev(
+        self, mdev_uuid: str, name: str | None, tags: Mapping[str, str], caller: Caller
+    ) -> Device:
+        """Register a mediated device as it is; unregistering it leaves it there.
+
+        Raises:
+            InvalidNameError: The name breaks the rules.
+            InvalidTagsError: A tag breaks the rules.
+            BadRequestError: It is no UUID.
+            DeviceNotFoundError: The host has no such mediated device, or it is not active.
+            ConflictError: Name or device is registered already.
+        """
+        if name is not None:
+            rules.check_name(name)
+        rules.check_tags(tags)
+        mdev = _parse_mdev(mdev_uuid)
+        node = self._host.node_device(mdev)
+        if node is None:
+            raise DeviceNotFoundError(
+                f"no mediated device {mdev} is active on this host",
+                hint="GET /devices/available lists those that are",
+            )
+        rules.check_assignable(node)
+        new = self._factory.make(node, name, tags, caller)
+        earlier = self._answered_before(new, caller) if caller.is_retry else None
+        return self._answer(earlier) if earlier else self._add(new, caller, None)
+
     def unregister(self, reference: str, caller: Caller, unbind: Scope | None = None) -> None:
         """Unregister a device; with ``unbind``, give it back to its host driver as well.
+
+        A vGPU that the service has made is taken away too.
 
         Everything is checked before anything moves.
 
@@ -96,7 +131,10 @@ class Registrations:
             InUseError: A domain has it or lives on it; with ``unbind``, any of its group.
         """
         registration = self._references.find(reference)
-        keys = self._snapshots.lock_keys(registration.pci_address)
+        if registration.vgpu is not None and registration.vgpu.made:
+            self._slices.take_away(registration, caller)
+            return
+        keys = self._snapshots.lock_keys(registration.device)
         if unbind is None:
             with self._transactions.hold(keys):
                 self._remove(registration, self._checked(registration, None), caller)
@@ -128,10 +166,10 @@ class Registrations:
 
     def _answer(self, registration: Registration) -> Device:
         """Read the answer before the registration is stored: a failed read must store nothing."""
-        address = registration.pci_address
-        assignments = self._host.read_assignments([address])
-        assignment = rules.first_assignment(assignments, address)
-        node = self._host.node_device(address)
+        device = registration.device
+        assignments = self._host.read_assignments([device])
+        assignment = rules.first_assignment(assignments, device)
+        node = self._host.node_device(device)
         verdict = self._snapshots.verdict(registration, node)
         return Device(registration, node, assignment, verdict)
 
@@ -164,30 +202,19 @@ class Registrations:
         rules.check_assignable(node)
         return node
 
-    def _registration(
-        self, node: NodeDevice, name: str | None, tags: Mapping[str, str], caller: Caller
-    ) -> Registration:
-        return Registration(
-            id=self._new_id(),
-            host=self._host.key(),
-            pci_address=node.address,
-            name=name or node.address.default_name,
-            created_at=self._clock(),
-            created_by=caller.subject,
-            vendor_id=node.vendor_id,
-            device_id=node.device_id,
-            class_code=node.class_code,
-            serial=node.serial,
-            fingerprint=fingerprint_all(self._host.read_node_devices()).get(node.address),
-            iommu_group=node.iommu_group,
-            host_driver=rules.host_driver(node),
-            tags=dict(tags),
-        )
-
-    def _answered_before(self, new: Registration) -> Registration | None:
+    def _answered_before(self, new: Registration, caller: Caller) -> Registration | None:
         """Return the registration that an earlier try of the same request has made."""
-        earlier = self._registry.find_by_address(new.host, new.pci_address)
-        if earlier is None or earlier.name != new.name or earlier.created_by != new.created_by:
+        earlier = self._registry.find_by_device(new.host, new.device)
+        if earlier is None or earlier.name != new.name:
             return None
-        apart = abs(new.created_at - earlier.created_at)  # the clock may have been set back
-        return earlier if apart <= _LOST_REPLY else None
+        return earlier if self._factory.is_recent(earlier, caller) else None
+
+
+def _parse_mdev(text: str) -> MdevUuid:
+    try:
+        return MdevUuid.parse(text)
+    except ValueError:
+        raise BadRequestError(
+            f"mdev_uuid {text[: rules.MAX_NAME]!r} is no UUID",
+            hint="write it as GET /devices/available does",
+        ) from None

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
-from hypeman_libvirt.devices.address import PciAddress
+from hypeman_libvirt.devices.address import HostDeviceId, PciAddress
 from hypeman_libvirt.devices.domain import Assignment, GuestInterface
 from hypeman_libvirt.devices.errors import (
     BadRequestError,
@@ -22,7 +22,9 @@ from hypeman_libvirt.devices.ports import AssignmentsByDevice
 
 MAX_NAME: Final = 128
 MAX_TAGS: Final = 50
-RESERVED_NAMES: Final = frozenset({"available", "events", "history", "preflight", "topology"})
+RESERVED_NAMES: Final = frozenset(
+    {"available", "events", "history", "preflight", "topology", "vgpu-profiles"}
+)
 """Names that the API's own paths have in the place of a device's."""
 
 _NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
@@ -37,6 +39,7 @@ _NVIDIA: Final = "10de"
 _MAC: Final = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 _LONGEST_MAC: Final = 20
 _LAST_VLAN: Final = 4094
+_NVIDIAS_DRIVER: Final = "nvidia"
 _HARMLESS_DRIVERS: Final = frozenset({"pcieport", "pci-stub", "shpchp"})
 """They do no DMA, so that the kernel lets a guest have their group.
 
@@ -82,15 +85,22 @@ def on_vfio(driver: str | None) -> bool:
 def is_vfio_provider(node: NodeDevice) -> bool:
     """Whether its driver, other than vfio-pci, gives it to guests: it must stay on that driver.
 
-    A remote host's are known by their name alone, so that NVIDIA's is not.
+    A remote host's are known by what libvirt says: the name of a driver, and of NVIDIA's that it
+    has a virtual function and offers no mediated devices on it, since only vGPUs are that.
     """
     by_name = on_vfio(node.driver) and node.driver != VFIO_PCI
-    return node.is_vfio_provider or by_name
+    if node.is_vfio_provider is not None:
+        return node.is_vfio_provider or by_name
+    is_nvidias = node.driver == _NVIDIAS_DRIVER and node.physical_function is not None
+    return by_name or (is_nvidias and not node.vgpu_profiles)
 
 
 def is_on_vfio(node: NodeDevice) -> bool:
-    """Whether a guest can have the device as it is: on vfio-pci, or on a provider of its own."""
-    return on_vfio(node.driver) or node.is_vfio_provider
+    """Whether a guest can have the device as it is: on vfio-pci, or on a provider of its own.
+
+    Every mediated device is.
+    """
+    return on_vfio(node.driver) or is_vfio_provider(node) or node.mdev is not None
 
 
 def on_host_driver(node: NodeDevice) -> bool:
@@ -295,12 +305,19 @@ def differences(registration: Registration, node: NodeDevice) -> Sequence[str]:
         ("vendor:device", _ids(registration), _ids(node)),
         ("class", _hex(registration.class_code), _hex(node.class_code)),
         ("serial", registration.serial, node.serial),
+        ("vGPU type", *_vgpu_types(registration, node)),
     )
     return [
         f"{what} {now} instead of {then}"
         for what, then, now in pairs
         if then is not None and now is not None and then != now
     ]
+
+
+def _vgpu_types(registration: Registration, node: NodeDevice) -> tuple[str | None, str | None]:
+    """Return the type at registration and now; a host that does not say now says nothing."""
+    now = node.mdev.type_id if node.mdev else node.vgpu_type
+    return registration.vgpu.type_id if registration.vgpu else None, now
 
 
 def _ids(of: Registration | NodeDevice) -> str:
@@ -320,6 +337,6 @@ def device_state(device: Device) -> DeviceState:
     return "changed" if differences(device.registration, device.node) else "present"
 
 
-def first_assignment(assignments: AssignmentsByDevice, address: PciAddress) -> Assignment | None:
+def first_assignment(assignments: AssignmentsByDevice, device: HostDeviceId) -> Assignment | None:
     """Return the domain that has the device itself, a running one before one that defines it."""
-    return next((each for each in assignments.get(address, ()) if each.direct), None)
+    return next((each for each in assignments.get(device, ()) if each.direct), None)

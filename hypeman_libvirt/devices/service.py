@@ -15,6 +15,7 @@ from hypeman_libvirt.devices.labels import Labels
 from hypeman_libvirt.devices.moving import Moving
 from hypeman_libvirt.devices.preflight import Preflighter
 from hypeman_libvirt.devices.registration import Registrations
+from hypeman_libvirt.devices.slices import Slices
 from hypeman_libvirt.devices.topology import TopologyReader
 from hypeman_libvirt.devices.transaction import Transactions
 from hypeman_libvirt.devices.virtual_functions import VirtualFunctionControl
@@ -36,8 +37,12 @@ class DeviceService:
         event_feed: Publishes what happened.
         topology: Reads the host as a picture.
         history: Remembers who changed what.
-        register: Gives a device an id and a name; see Registrations, as for the next.
+        register: Gives a device an id and a name; see Registrations, as for the next two.
+        register_mdev: Likewise a mediated device.
         unregister: Unregisters a device.
+        create_vgpu: Makes a vGPU and registers it; see Slices, as for the next.
+        list_profiles: Lists the vGPU profiles on offer.
+        restore_vgpus: Makes those again that the host has forgotten.
         relabel: Gives it another name or other tags; see Labels.
         move: Says where its card is; see Moving.
         bind: Gives a device to vfio-pci; see Binding, as for the next.
@@ -56,6 +61,7 @@ class DeviceService:
         *,
         inventory: Inventory,
         registrations: Registrations,
+        slices: Slices,
         labels: Labels,
         moving: Moving,
         binding: Binding,
@@ -77,7 +83,10 @@ class DeviceService:
         self.topology = topology
         self.history = history
         self.register = registrations.register
+        self.register_mdev = registrations.register_mdev
         self.unregister = registrations.unregister
+        self.create_vgpu, self.list_profiles = slices.create, slices.list_profiles
+        self.restore_vgpus = slices.restore
         self.relabel = labels.relabel
         self.move = moving.move
         self.bind, self.unbind = binding.bind, binding.unbind

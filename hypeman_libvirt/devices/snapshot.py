@@ -7,14 +7,19 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
 
 from hypeman_libvirt.devices import rules
-from hypeman_libvirt.devices.address import HostDeviceId, PciAddress
+from hypeman_libvirt.devices.address import HostDeviceId, MdevUuid, PciAddress
 from hypeman_libvirt.devices.card import Verdict
 from hypeman_libvirt.devices.definitions import NO_PLAN, Definitions, Plan, Relocation, relocate
 from hypeman_libvirt.devices.domain import Assignment, Domain, GuestInterface, Usage
 from hypeman_libvirt.devices.errors import InstanceNotFoundError
 from hypeman_libvirt.devices.fingerprint import Seen, fingerprint_all
 from hypeman_libvirt.devices.model import Device, Registration, Scope
-from hypeman_libvirt.devices.node_device import HostUse, NetworkLink, NodeDevice
+from hypeman_libvirt.devices.node_device import (
+    HostUse,
+    MediatedDevice,
+    NetworkLink,
+    NodeDevice,
+)
 from hypeman_libvirt.devices.ports import AssignmentsByDevice, Host, Registry
 from hypeman_libvirt.devices.whereabouts import Whereabouts
 
@@ -48,7 +53,7 @@ class Snapshot:
 
     Attributes:
         purpose: The operation.
-        address: Where the device is.
+        address: Where the device is; of a mediated device its UUID.
         node: What is there; None when nothing is.
         registration: Ours; None for a device that is not registered.
         group: Every member of its IOMMU group, by address.
@@ -67,10 +72,12 @@ class Snapshot:
         interface: How the domain is to get a network card's function; None for a plain hostdev.
         link: Of the physical function, of a network card's virtual function that is attached.
         count: How many virtual functions are wanted; None where that is not the question.
+        slices: Mediated devices that live on members of ``taking``, and end with their driver.
+        registered_slices: Those of them that are registered.
     """
 
     purpose: Purpose
-    address: PciAddress
+    address: HostDeviceId
     node: NodeDevice | None
     registration: Registration | None
     group: Sequence[NodeDevice]
@@ -89,6 +96,8 @@ class Snapshot:
     interface: GuestInterface | None = None
     link: NetworkLink | None = None
     count: int | None = None
+    slices: Sequence[MediatedDevice] = ()
+    registered_slices: Mapping[MdevUuid, Registration] = field(default_factory=dict)
 
     @property
     def going(self) -> Sequence[PciAddress]:
@@ -151,7 +160,7 @@ class Snapshot:
         return sorted(assignments, key=lambda each: not each.live)
 
     def _members(self) -> Sequence[HostDeviceId]:
-        return [node.address for node in self.group] or [self.address]
+        return [node.device for node in self.group] or [self.address]
 
     def _has_it(self, node: NodeDevice) -> bool:
         """Whether the domain has the member already: now if it runs, and at its next start."""
@@ -161,7 +170,7 @@ class Snapshot:
             and each.domain.uuid == domain.uuid
             and each.live == domain.active
             and each.persistent == domain.persistent
-            for each in self.assignments.get(node.address, ())
+            for each in self.assignments.get(node.device, ())
         )
 
 
@@ -178,7 +187,7 @@ class SnapshotReader:
     def read(
         self,
         purpose: Purpose,
-        device: Registration | PciAddress,
+        device: Registration | HostDeviceId,
         scope: Scope | None = "device",
         domain: Domain | None = None,
         *,
@@ -190,7 +199,7 @@ class SnapshotReader:
 
         Args:
             purpose: The operation that it is for.
-            device: A registration, or the address of a device that is not registered.
+            device: A registration, or a device that is not registered.
             scope: What the operation moves; None for nothing.
             domain: The domain that is to get the device.
             is_new: The registration is not in the registry yet.
@@ -198,7 +207,7 @@ class SnapshotReader:
             count: How many virtual functions it is to have.
         """
         registration = device if isinstance(device, Registration) else None
-        address = device.pci_address if isinstance(device, Registration) else device
+        address = device.device if isinstance(device, Registration) else device
         lost = registration is not None and registration.displaced
         node = None if lost else self._host.node_device(address)
         group = self._group_of(node) if node else []
@@ -207,7 +216,8 @@ class SnapshotReader:
         taking = endpoints if scope == "group" else alone
         functions = [each for member in taking for each in member.virtual_functions]
         moves = purpose in {"bind", "attach"}
-        devices = {address, *(member.address for member in group), *functions}
+        devices = {address, *(member.device for member in group), *functions}
+        slices = self._slices(taking) if moves else []
         lost_by_host = endpoints if moves else self._going(node, count)
         usage = self._usage(devices, lost_by_host)
         verdict = self.verdict(registration, node) if registration else None
@@ -231,6 +241,8 @@ class SnapshotReader:
             interface=interface,
             link=self._link(node) if purpose == "attach" and node else None,
             count=count,
+            slices=slices,
+            registered_slices=self._registered_slices(slices),
         )
 
     def read_move(self, registration: Registration, address: PciAddress) -> Snapshot:
@@ -242,7 +254,9 @@ class SnapshotReader:
             (
                 each
                 for each in others
-                if each.id != registration.id and verdicts[each.id].address == address
+                if each.id != registration.id
+                and each.id in verdicts
+                and verdicts[each.id].address == address
             ),
             None,
         )
@@ -288,9 +302,12 @@ class SnapshotReader:
             if each not in {None, address} and each is not None
         ]
 
-    def verdict(self, registration: Registration, node: NodeDevice | None) -> Verdict:
-        """Say where the card of a registration is; ``node`` is what is at its address."""
-        return self._whereabouts.of(registration, node)
+    def verdict(self, registration: Registration, node: NodeDevice | None) -> Verdict | None:
+        """Say where the card of a registration is; ``node`` is what is at its address.
+
+        None of a mediated device: no other one ever has its UUID.
+        """
+        return None if registration.mdev else self._whereabouts.of(registration, node)
 
     def domain(self, instance: str) -> Domain:
         """Look up a domain by UUID, name or instance id.
@@ -306,10 +323,9 @@ class SnapshotReader:
             )
         return domain
 
-    def lock_keys(self, address: PciAddress) -> Collection[str]:
+    def lock_keys(self, device: HostDeviceId) -> Collection[str]:
         """Return the keys of the locks on a device and its group."""
-        node = self._host.node_device(address)
-        return lock_keys(address, node)
+        return lock_keys(device, self._host.node_device(device))
 
     def _group_of(self, node: NodeDevice) -> Sequence[NodeDevice]:
         others = [each for each in node.group_addresses if each != node.address]
@@ -353,13 +369,29 @@ class SnapshotReader:
         if not functions:
             return {}
         key = self._host.key()
-        registrations = [self._registry.find_by_address(key, each) for each in functions]
+        registrations = [self._registry.find_by_device(key, each) for each in functions]
         return {each.pci_address: each for each in registrations if each is not None}
 
+    def _slices(self, taking: Sequence[NodeDevice]) -> Sequence[MediatedDevice]:
+        """Read which mediated devices live on these; only their parents have types of them."""
+        parents = {node.node_name for node in taking if node.vgpu_profiles}
+        if not parents:
+            return []
+        return [each for each in self._host.read_mdevs() if each.active and each.parent in parents]
 
-def lock_keys(address: PciAddress, node: NodeDevice | None) -> Collection[str]:
+    def _registered_slices(
+        self, slices: Sequence[MediatedDevice]
+    ) -> Mapping[MdevUuid, Registration]:
+        if not slices:
+            return {}
+        key = self._host.key()
+        known = {each.uuid: self._registry.find_by_device(key, each.uuid) for each in slices}
+        return {uuid: each for uuid, each in known.items() if each is not None}
+
+
+def lock_keys(device: HostDeviceId, node: NodeDevice | None) -> Collection[str]:
     """Return the keys of the locks on a device, on its IOMMU group and on all members of it."""
-    members = {address, *(node.group_addresses if node else ())}
+    members = {device, *(node.group_addresses if node else ())}
     keys = {f"device {each}" for each in members}
     if node is not None and node.iommu_group is not None:
         keys.add(f"group {node.iommu_group}")

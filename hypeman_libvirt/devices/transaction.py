@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Collection
 from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager, ExitStack
@@ -14,6 +15,8 @@ from hypeman_libvirt.devices.errors import BusyError, OperationTimeoutError
 from hypeman_libvirt.devices.ports import Held, HostChanges, Locks
 
 Result = TypeVar("Result")
+_BETWEEN_TRIES: Final = 0.05
+"""Seconds between two tries to take a lock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,8 @@ class Transactions:
         deadline: float,
         at_once: int,
         start: Callable[[threading.Thread], None] = threading.Thread.start,
+        monotonic: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         """Allow ``at_once`` operations, each of which clients await for ``deadline`` seconds.
 
@@ -70,23 +75,34 @@ class Transactions:
             deadline: Seconds.
             at_once: Operations.
             start: Starts a thread; fails with RuntimeError when the process may have no more.
+            monotonic: Seconds on a clock that is never set.
+            sleep: Waits for so many seconds.
         """
         self._open_changes = open_changes
         self._locks = locks
         self._deadline = deadline
         self._at_once = at_once
         self._start = start
+        self._monotonic = monotonic
+        self._sleep = sleep
         self._idle: Final = threading.Condition()
         self._running = 0
 
-    def run(self, keys: Collection[str], work: Callable[[Transaction], Result]) -> Result:
+    def run(
+        self, keys: Collection[str], work: Callable[[Transaction], Result], patience: float = 0.0
+    ) -> Result:
         """Do all of the work or none of it, with locks on all of the keys.
+
+        Args:
+            keys: What to lock.
+            work: What to do.
+            patience: Seconds to wait for locks that another operation holds.
 
         Raises:
             BusyError: A lock is held elsewhere, every worker waits, or no thread can be started.
             OperationTimeoutError: The work is not done by the deadline, and goes on.
         """
-        held = self._locks.hold(keys)
+        held = self._hold(keys, patience)
         with ExitStack() as refused:
             refused.callback(held.release)
             self._take_worker()
@@ -108,6 +124,16 @@ class Transactions:
             BusyError: An operation holds one of the locks.
         """
         return self._locks.hold(keys)
+
+    def _hold(self, keys: Collection[str], patience: float) -> Held:
+        give_up = self._monotonic() + patience
+        while True:
+            try:
+                return self._locks.hold(keys)
+            except BusyError:
+                if self._monotonic() >= give_up:
+                    raise
+            self._sleep(_BETWEEN_TRIES)
 
     def drain(self, seconds: float) -> bool:
         """Wait for operations under way, those that have answered ``timeout`` included.

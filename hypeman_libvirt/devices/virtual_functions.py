@@ -16,6 +16,7 @@ from hypeman_libvirt.devices.errors import (
     DeviceError,
     DeviceNotFoundError,
     LibvirtFailedError,
+    NoVirtualFunctionsError,
 )
 from hypeman_libvirt.devices.function_checks import count_possible
 from hypeman_libvirt.devices.model import Caller, Change, GroupMember, Registration
@@ -86,8 +87,7 @@ class VirtualFunctionControl:
             NoVirtualFunctionsError: It has no SR-IOV.
         """
         found = self._references.find_function(reference)
-        address = found.pci_address if isinstance(found, Registration) else found
-        return self._describe(self._node(address))
+        return self._describe(self._node(_function_of(found)))
 
     def set(
         self,
@@ -111,13 +111,14 @@ class VirtualFunctionControl:
             DeviceError: A check refuses, or the kernel does; there are as many as before then.
         """
         found = self._references.find_function(reference)
-        address = found.pci_address if isinstance(found, Registration) else found
+        address = _function_of(found)
 
         def set_count(transaction: Transaction) -> VirtualFunctions:
             self._lock_functions(transaction, address)
             snapshot = self._snapshots.read("virtual_functions", found, count=count)
             checks.guard(snapshot)
-            return self._set(transaction, snapshot, count, caller, autoprobe, persist)
+            physical = self._node(address)
+            return self._set(transaction, snapshot, physical, count, caller, autoprobe, persist)
 
         return self._transactions.run(self._snapshots.lock_keys(address), set_count)
 
@@ -130,12 +131,12 @@ class VirtualFunctionControl:
         self,
         transaction: Transaction,
         snapshot: Snapshot,
+        physical: NodeDevice,
         count: int,
         caller: Caller,
         autoprobe: bool,
         persist: bool,
     ) -> VirtualFunctions:
-        physical = self._node(snapshot.address)
         before = len(physical.virtual_functions)
         if count != before or (count and physical.autoprobe == (not autoprobe)):
             transaction.undo.callback(self._restore, physical)
@@ -223,7 +224,7 @@ class VirtualFunctionControl:
         members = [
             GroupMember(
                 node,
-                self._registry.find_by_address(key, node.address),
+                self._registry.find_by_device(key, node.address),
                 rules.first_assignment(assignments, node.address),
             )
             for node in nodes
@@ -242,3 +243,16 @@ def _boot_rule(physical: NodeDevice, count: int, autoprobe: bool) -> BootRule:
         virtual_functions=count,
         autoprobe=autoprobe,
     )
+
+
+def _function_of(found: Registration | PciAddress) -> PciAddress:
+    """Return which PCI function is meant; a mediated device is none.
+
+    Raises:
+        NoVirtualFunctionsError: It is a mediated device.
+    """
+    if isinstance(found, PciAddress):
+        return found
+    if found.mdev is not None:
+        raise NoVirtualFunctionsError(f"{found.name} is a mediated device and has no SR-IOV")
+    return found.pci_address

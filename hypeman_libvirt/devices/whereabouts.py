@@ -61,6 +61,7 @@ class Whereabouts:
     ) -> Mapping[str, Verdict]:
         """Say where these are, of a host with these node devices."""
         by_address = {node.address: node for node in nodes}
+        registrations = [each for each in registrations if each.mdev is None]
         proven = {
             each.id: Verdict("present", each.pci_address, "incarnation")
             for each in registrations
@@ -70,12 +71,17 @@ class Whereabouts:
 
     def judge(self, nodes: Sequence[NodeDevice]) -> Mapping[str, Verdict]:
         """Judge all registrations of the host at once, anew only where something has changed."""
-        registrations = self._registry.list_registrations(self._key(), {})
+        registrations = list_cards(self._registry, self._key())
         last_registrations, last_nodes, verdicts = self._last
         if registrations != last_registrations or nodes != last_nodes:
             verdicts = judge([known_of(each) for each in registrations], fingerprint_all(nodes))
             self._last = registrations, nodes, verdicts
         return verdicts
+
+
+def list_cards(registry: Registry, host: str) -> Sequence[Registration]:
+    """List the registrations that mean a card: a mediated device is known by its UUID alone."""
+    return [each for each in registry.list_registrations(host, {}) if each.mdev is None]
 
 
 def known_of(registration: Registration) -> Known:

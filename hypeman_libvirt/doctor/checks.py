@@ -13,6 +13,7 @@ from hypeman_libvirt.devices.model import Device
 from hypeman_libvirt.doctor.facts import Facts, Finding, Libvirt, Machine, Unreadable
 from hypeman_libvirt.doctor.interrupted import check_interrupted
 from hypeman_libvirt.doctor.service_checks import check_service
+from hypeman_libvirt.doctor.vgpu_checks import check_slices
 from hypeman_libvirt.host.xml.domain import DEVICES_NAMESPACE
 
 _OLDEST: Final = (9, 0)
@@ -101,6 +102,7 @@ def _ask_libvirt(facts: Facts) -> Iterator[Finding]:
     yield check_host_uuid(libvirt)
     yield from check_other_hosts(facts, libvirt)
     yield from check_devices(facts.devices, facts.expecting)
+    yield from check_slices(facts, libvirt)
     yield from check_interrupted(facts.groups, facts.noted, facts.misplaced)
     yield from check_notes(facts.unreadable)
 
@@ -237,13 +239,19 @@ def check_devices(
 
 
 def _check_device(device: Device, expecting: Sequence[Assignment]) -> Iterator[Finding]:
-    name, address = device.registration.name, device.registration.pci_address
+    name, address = device.registration.name, device.registration.device
     state, defined = rules.device_state(device), describe_expecting(expecting)
     if rules.is_misleading(device.registration):
         message = f"{name} is the name of the device at {address}, and of a node device of libvirt"
         cure = f"register it under another name: hypeman-libvirt devices delete {address}"
         yield Finding("devices", "warning", message, cure)
-    if state == "missing":
+    if state == "missing" and device.registration.mdev is not None:
+        cure = (
+            "virsh nodedev-list --cap mdev --all shows its name, if it is defined, and virsh "
+            f"nodedev-start starts it; else hypeman-libvirt devices delete {name}"
+        )
+        yield Finding("devices", "warning", f"{name}: the vGPU {address} is not active", cure)
+    elif state == "missing":
         cure = f"plug it in again, or hypeman-libvirt devices delete {name}"
         yield Finding("devices", "warning", f"{name}: nothing is at {address}", cure)
     if state == "moved" and device.verdict is not None:

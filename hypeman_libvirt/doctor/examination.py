@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from hypeman_libvirt.devices import rules
+from hypeman_libvirt.devices.boot_rule import BootRule
 from hypeman_libvirt.devices.definitions import Definitions
 from hypeman_libvirt.devices.domain import Assignment
 from hypeman_libvirt.devices.errors import DeviceError
 from hypeman_libvirt.devices.inventory import Inventory
 from hypeman_libvirt.devices.model import Device, GroupReport, Registration
+from hypeman_libvirt.devices.node_device import NodeDevice
 from hypeman_libvirt.doctor.facts import (
     Facts,
     Libvirt,
@@ -43,6 +45,7 @@ def examine(
     *,
     environment: Iterable[str] = (),
     unit: Unit | None = None,
+    vgpu_manager: Unit | None = None,
 ) -> Facts:
     """Read every fact once.
 
@@ -53,12 +56,13 @@ def examine(
         now: The clock.
         environment: Names of variables.
         unit: As systemd has it; None where no systemd knows it.
+        vgpu_manager: Likewise NVIDIA's vGPU manager.
     """
     libvirt = _catch(lambda: _read_libvirt(host))
-    registry, devices, groups = _read_registry(settings, host, libvirt)
+    registry, devices, groups, boot_rules = _read_registry(settings, host, libvirt)
     read = _catch(lambda: _read_noted(host))
     held, noted, unreadable = ((), (), ()) if isinstance(read, DeviceError) else read
-    places = {each.registration.id: each.registration.pci_address for each in devices}
+    places = {each.registration.id: each.registration.device for each in devices}
     return Facts(
         machine=machine,
         libvirt=libvirt,
@@ -81,6 +85,8 @@ def examine(
             for each in held
             if places.get(each.entry.id, each.entry.device) != each.entry.device
         ],
+        boot_rules=boot_rules,
+        vgpu_manager=vgpu_manager,
     )
 
 
@@ -100,7 +106,12 @@ def _read_libvirt(host: LibvirtHost) -> Libvirt:
         domains=domains if isinstance(domains, DeviceError) else None,
         has_vfio=None if isinstance(has_vfio, DeviceError) else has_vfio,
         unannounced=host.unannounced(),
+        makes_vgpus=not isinstance(nodes, DeviceError) and any(map(_makes_vgpus, nodes)),
     )
+
+
+def _makes_vgpus(node: NodeDevice) -> bool:
+    return bool(node.vgpu_profiles) or node.vgpu_type is not None
 
 
 def _catch(ask: Callable[[], Answer]) -> Answer | DeviceError:
@@ -112,16 +123,16 @@ def _catch(ask: Callable[[], Answer]) -> Answer | DeviceError:
 
 def _read_registry(
     settings: Settings, host: LibvirtHost, libvirt: Libvirt | DeviceError
-) -> tuple[RegistryFacts, Sequence[Device], Sequence[GroupReport]]:
+) -> tuple[RegistryFacts, Sequence[Device], Sequence[GroupReport], Sequence[BootRule]]:
     """Read the registry; one that does not exist is not made, since the service must own it."""
     location = settings.registry_location
     try:
         settings.check_registry_file()
     except SettingsError as error:
         closed = RegistryFacts(settings.shown_registry, True, error.message, {}, None, closed=True)
-        return closed, (), ()
+        return closed, (), (), ()
     if "://" not in location and not Path(location).exists():
-        return RegistryFacts(settings.shown_registry, False, None, {}, None), (), ()
+        return RegistryFacts(settings.shown_registry, False, None, {}, None), (), (), ()
     try:
         with closing(SqlRegistry(location)) as registry:
             registry.check_writable()
@@ -129,13 +140,15 @@ def _read_registry(
             inventory = Inventory(host, registry)
             devices = _catch(lambda: inventory.list_devices({}))
             groups = _catch(inventory.list_groups)
+            key = None if isinstance(libvirt, DeviceError) else libvirt.identity.key
+            boot_rules = registry.list_boot_rules(key) if key else ()
     except (RegistryOpenError, DeviceError) as error:
-        return RegistryFacts(settings.shown_registry, True, str(error), {}, None), (), ()
-    key = None if isinstance(libvirt, DeviceError) else libvirt.identity.key
+        return RegistryFacts(settings.shown_registry, True, str(error), {}, None), (), (), ()
     return (
         _describe(settings.shown_registry, registrations, key),
         () if isinstance(devices, DeviceError) else devices,
         () if isinstance(groups, DeviceError) else groups,
+        boot_rules,
     )
 
 
@@ -162,7 +175,9 @@ def _read_expecting(
     host: LibvirtHost, devices: Sequence[Device]
 ) -> Mapping[str, Sequence[Assignment]]:
     doubted = [
-        each.registration for each in devices if rules.device_state(each) in {"moved", "changed"}
+        each.registration
+        for each in devices
+        if rules.device_state(each) in {"moved", "changed"} and each.registration.mdev is None
     ]
     expecting = _catch(lambda: Definitions(host).expecting(doubted))
     return {} if isinstance(expecting, DeviceError) else expecting

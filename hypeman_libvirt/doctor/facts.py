@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, TypeAlias
 
+from hypeman_libvirt.devices.boot_rule import BootRule
 from hypeman_libvirt.devices.domain import Assignment, MetadataEntry
 from hypeman_libvirt.devices.errors import DeviceError
 from hypeman_libvirt.devices.host_identity import HostIdentity
@@ -43,6 +44,7 @@ class Machine:
         groups: How many IOMMU groups the kernel made.
         command_line: Of the kernel, by words.
         vfio: Whether the kernel has vfio-pci.
+        lost_mdevctl: The path by which udev's rule calls mdevctl, if nothing is there.
     """
 
     socket: Socket
@@ -50,6 +52,7 @@ class Machine:
     groups: int
     command_line: Sequence[str]
     vfio: Literal["loaded", "loadable", "missing"]
+    lost_mdevctl: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,7 @@ class Libvirt:
         domains: The error when they cannot be read; None when they can.
         has_vfio: What the domain capabilities say; None when they do not.
         unannounced: Why libvirt does not announce what its driver could, by what changes.
+        makes_vgpus: GPUs of the host are, or could be, cut into vGPUs.
     """
 
     identity: HostIdentity
@@ -73,6 +77,7 @@ class Libvirt:
     domains: DeviceError | None
     has_vfio: bool | None
     unannounced: Mapping[str, DeviceError] = field(default_factory=dict)
+    makes_vgpus: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +188,8 @@ class Facts:
         unreadable: Domains whose metadata cannot be read.
         expecting: Domains, by a registration's id, that have its card in their definition, where
             it is not for certain.
+        boot_rules: What the host is to do with functions at boot.
+        vgpu_manager: NVIDIA's vGPU manager; None where no systemd knows it.
     """
 
     machine: Machine | None
@@ -202,3 +209,5 @@ class Facts:
     unreadable: Sequence[Unreadable] = ()
     expecting: Mapping[str, Sequence[Assignment]] = field(default_factory=dict)
     misplaced: Sequence[Noted] = ()
+    boot_rules: Sequence[BootRule] = ()
+    vgpu_manager: Unit | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import socket
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,9 @@ _SOCKETS: Final = (
 )
 _IOMMU_TABLES: Final = ("DMAR", "IVRS", "IORT", "VIOT")
 """Of Intel, AMD, Arm and virtio. Source: the ACPI specification, section 5.2.6."""
+_RULES: Final = ("etc/udev/rules.d", "usr/lib/udev/rules.d", "lib/udev/rules.d")
+_MDEVCTL_RULE: Final = "60-mdevctl.rules"
+_MDEVCTL: Final = re.compile(r"""/[\w/-]*/mdevctl(?=[\s"'])""")
 
 
 def read_machine(root: Path) -> Machine:
@@ -28,6 +32,7 @@ def read_machine(root: Path) -> Machine:
         groups=len(_names(root / "sys/kernel/iommu_groups")),
         command_line=_text(root / "proc/cmdline").split(),
         vfio=_vfio(root),
+        lost_mdevctl=_lost_mdevctl(root),
     )
 
 
@@ -62,6 +67,18 @@ def _vfio(root: Path) -> Literal["loaded", "loadable", "missing"]:
     modules = root / "lib/modules" / _text(root / "proc/sys/kernel/osrelease")
     known = _text(modules / "modules.dep") + _text(modules / "modules.builtin")
     return "loadable" if "/vfio-pci.ko" in known else "missing"
+
+
+def _lost_mdevctl(root: Path) -> str | None:
+    """Return where udev's rule looks for mdevctl in vain: then no mdev starts by itself.
+
+    Source: Debian's mdevctl 1.2.0-3 and 1.4.0-2, whose rule names /usr/sbin and not /usr/bin.
+    """
+    texts = (_text(root / each / _MDEVCTL_RULE) for each in _RULES)
+    called = next((match for text in texts if (match := _MDEVCTL.search(text))), None)
+    if called is None or (root / called[0].lstrip("/")).exists():
+        return None
+    return called[0]
 
 
 def _names(directory: Path) -> Sequence[str]:

@@ -11,6 +11,8 @@ from hypeman_libvirt.doctor.facts import Unit
 Run = Callable[[Sequence[str]], str | None]
 """Runs a program and returns what it printed; None where there is no such program."""
 
+NVIDIA_VGPU_MANAGER: Final = "nvidia-vgpu-mgr.service"
+"""NVIDIA's Virtual GPU Manager: without it no domain starts with one of its vGPUs."""
 _PROPERTIES: Final = (
     "LoadState",
     "ActiveState",

@@ -176,7 +176,7 @@ def _list_devices(devices: DomainDevices | None, trace: Trace) -> Iterator[tuple
     if devices is None:
         return
     for held in devices.held:
-        yield (held.address, held.kind, None), held.managed
+        yield (held.device, held.kind, None), held.managed
     for each in devices.others:
         yield from ((device, False) for device in _trace(each, trace))
 
@@ -252,5 +252,5 @@ def _devices_of(xml: DomainXml | None) -> DomainDevices | None:
     held, others = tuple(xml.held), tuple(parse_guest_devices(xml.root))
     if not held and not others:
         return None
-    together = frozenset(each.address for each in held if shares_slot(xml, each.address))
+    together = frozenset(each.device for each in held if shares_slot(xml, each.device))
     return DomainDevices(held, others, together)

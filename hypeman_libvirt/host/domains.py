@@ -9,7 +9,7 @@ from typing import Final
 
 import libvirt
 
-from hypeman_libvirt.devices.address import PciAddress
+from hypeman_libvirt.devices.address import HostDeviceId, PciAddress
 from hypeman_libvirt.devices.domain import Domain, MetadataEntry
 from hypeman_libvirt.devices.errors import (
     DeviceError,
@@ -26,11 +26,12 @@ from hypeman_libvirt.host.xml.domain import (
     NAMESPACE_PREFIX,
     DomainXml,
     build_hostdev,
+    build_mdev_hostdev,
     build_metadata,
     parse_metadata,
     without_alias,
 )
-from hypeman_libvirt.host.xml.guest_slots import build_functions, list_hot_slots
+from hypeman_libvirt.host.xml.guest_slots import build_hostdevs, list_hot_slots
 
 _log: Final = logging.getLogger(__name__)
 _LIVE: Final = libvirt.VIR_DOMAIN_AFFECT_LIVE
@@ -68,8 +69,8 @@ class Domains:
     def attach(
         self,
         domain: Domain,
-        addresses: Sequence[PciAddress],
-        unmanaged: Collection[PciAddress] = (),
+        devices: Sequence[HostDeviceId],
+        unmanaged: Collection[HostDeviceId] = (),
     ) -> None:
         """Give devices to the domain where it does not have them yet, all or none.
 
@@ -78,18 +79,18 @@ class Domains:
         """
         with ExitStack() as undo:
             if domain.persistent:
-                self._attach_to_definition(domain, addresses, unmanaged, undo)
+                self._attach_to_definition(domain, devices, unmanaged, undo)
             if domain.active:
-                self._attach_to_guest(domain, addresses, unmanaged, undo)
+                self._attach_to_guest(domain, devices, unmanaged, undo)
             undo.pop_all()
 
-    def detach(self, domain: Domain, addresses: Sequence[PciAddress]) -> None:
+    def detach(self, domain: Domain, devices: Sequence[HostDeviceId]) -> None:
         """Ask for devices back where the domain has them, the guest first: it may refuse."""
         with ExitStack() as undo:
             if domain.active:
-                self._detach_from_guest(domain, addresses, undo)
+                self._detach_from_guest(domain, devices, undo)
             if domain.persistent:
-                self._detach_from_definition(domain, addresses, undo)
+                self._detach_from_definition(domain, devices, undo)
             undo.pop_all()
 
     def move_devices(self, domain: Domain, moves: Mapping[PciAddress, PciAddress]) -> None:
@@ -119,14 +120,14 @@ class Domains:
     def _attach_to_definition(
         self,
         domain: Domain,
-        addresses: Sequence[PciAddress],
-        unmanaged: Collection[PciAddress],
+        devices: Sequence[HostDeviceId],
+        unmanaged: Collection[HostDeviceId],
         undo: ExitStack,
     ) -> None:
         definition = self._read_xml(domain, live=False)
-        missing = [each for each in addresses if definition.find(each) is None]
+        missing = [each for each in devices if definition.find(each) is None]
         undo.callback(self._take_from_definition, domain, missing)
-        hostdevs = build_functions(missing, definition, unmanaged)
+        hostdevs = build_hostdevs(missing, definition, unmanaged)
         try:
             for xml in hostdevs:
                 self._attach_device(domain, xml, _CONFIG)
@@ -136,18 +137,18 @@ class Domains:
     def _attach_to_guest(
         self,
         domain: Domain,
-        addresses: Sequence[PciAddress],
-        unmanaged: Collection[PciAddress],
+        devices: Sequence[HostDeviceId],
+        unmanaged: Collection[HostDeviceId],
         undo: ExitStack,
     ) -> None:
         live = self._read_xml(domain, live=True)
         slots = list_hot_slots(live)
-        missing = [each for each in addresses if live.find(each) is None]
+        missing = [each for each in devices if live.find(each) is None]
         try:
-            for address in missing:
-                managed = address not in unmanaged
-                bare = build_hostdev(address, managed=managed)
-                placed = build_hostdev(address, next(slots, None), managed=managed)
+            for device in missing:
+                managed = device not in unmanaged
+                bare = _build(device, None, managed=managed)
+                placed = _build(device, next(slots, None), managed=managed)
                 with _undone(undo, self._take_from_guest, domain, bare):
                     self._attach_device(domain, placed, _LIVE)
         except NotSupportedError:
@@ -155,32 +156,32 @@ class Domains:
                 raise
 
     def _detach_from_guest(
-        self, domain: Domain, addresses: Sequence[PciAddress], undo: ExitStack
+        self, domain: Domain, devices: Sequence[HostDeviceId], undo: ExitStack
     ) -> None:
         live = self._read_xml(domain, live=True)
-        held = [each for address in addresses if (each := live.find(address)) is not None]
+        held = [each for device in devices if (each := live.find(device)) is not None]
         for each in held:
             again = without_alias(each.xml)
             with suppress(NotAttachedError), _undone(undo, self._give_again, domain, again, _LIVE):
                 self._detach_device(domain, each.xml, _LIVE)
 
     def _detach_from_definition(
-        self, domain: Domain, addresses: Collection[PciAddress], undo: ExitStack
+        self, domain: Domain, devices: Collection[HostDeviceId], undo: ExitStack
     ) -> None:
         definition = self._read_xml(domain, live=False)
-        held = [each for address in addresses if (each := definition.find(address)) is not None]
+        held = [each for device in devices if (each := definition.find(device)) is not None]
         try:
             for each in held:
                 with _undone(undo, self._give_again, domain, each.xml, _CONFIG):
                     self._detach_device(domain, each.xml, _CONFIG)
         except NotSupportedError:
-            addresses = {each.address for each in held}
-            self._redefine(domain, lambda each: each.without(addresses))
+            going = {each.device for each in held}
+            self._redefine(domain, lambda each: each.without(going))
 
-    def _take_from_definition(self, domain: Domain, addresses: Collection[PciAddress]) -> None:
+    def _take_from_definition(self, domain: Domain, devices: Collection[HostDeviceId]) -> None:
         """Undo an attach as far as libvirt lets us; what it refused is in the log."""
         with _logged("the definition", domain), ExitStack() as undo:
-            self._detach_from_definition(domain, addresses, undo)
+            self._detach_from_definition(domain, devices, undo)
             undo.pop_all()
 
     def _take_from_guest(self, domain: Domain, xml: str) -> None:
@@ -246,6 +247,12 @@ def _undone(undo: ExitStack, way_back: Callable[..., object], *args: object) -> 
             step.pop_all()
             raise
         undo.callback(step.pop_all().close)
+
+
+def _build(device: HostDeviceId, guest: PciAddress | None, *, managed: bool) -> str:
+    if isinstance(device, PciAddress):
+        return build_hostdev(device, guest, managed=managed)
+    return build_mdev_hostdev(device, guest)
 
 
 def _affected(domain: Domain) -> int:

@@ -9,16 +9,22 @@ from typing import TypeAlias
 
 import libvirt
 
-from hypeman_libvirt.devices.address import HostDeviceId, PciAddress
+from hypeman_libvirt.devices.address import HostDeviceId, MdevUuid, PciAddress
 from hypeman_libvirt.devices.domain import Assignment, Domain, MetadataEntry, Usage
 from hypeman_libvirt.devices.errors import (
     DeviceError,
     LibvirtDeniedError,
     LibvirtUnavailableError,
-    NotSupportedError,
 )
 from hypeman_libvirt.devices.host_identity import HostIdentity
-from hypeman_libvirt.devices.node_device import HostUse, NetworkLink, NodeDevice
+from hypeman_libvirt.devices.node_device import (
+    HostUse,
+    MediatedDevice,
+    NetworkLink,
+    NodeDevice,
+    list_slices,
+    slice_of,
+)
 from hypeman_libvirt.devices.ports import (
     AssignmentsByDevice,
     HostChanges,
@@ -34,12 +40,14 @@ from hypeman_libvirt.host.cache.domain_files import (
     domain_directories,
 )
 from hypeman_libvirt.host.cache.domains import DomainCache
+from hypeman_libvirt.host.cache.mdevs import MdevCache
 from hypeman_libvirt.host.cache.node_devices import NodeDeviceCache, SysfsDrivers
 from hypeman_libvirt.host.connection import FOR_READS, Connection, Observe, ignore_call
 from hypeman_libvirt.host.domain_lookup import DomainLookup
 from hypeman_libvirt.host.domains import Domains
 from hypeman_libvirt.host.identity import IdentityReader
 from hypeman_libvirt.host.local_markings import LocalMarkings
+from hypeman_libvirt.host.mdevs import MediatedDevices
 from hypeman_libvirt.host.node_devices import NodeDevices, as_it_is
 from hypeman_libvirt.host.removal import watch_removal
 from hypeman_libvirt.host.resources import ResourceFacts
@@ -50,18 +58,19 @@ from hypeman_libvirt.host.test_driver import (
     is_test_driver,
 )
 from hypeman_libvirt.host.test_driver_helper import TestDriverHelper
+from hypeman_libvirt.host.test_driver_slices import TestDriverMdevs
 from hypeman_libvirt.host.usage.guest_usage import GuestUsage
 from hypeman_libvirt.host.usage.host_usage import HostUsage
 from hypeman_libvirt.host.usage.local_host import LocalHost, is_local
 from hypeman_libvirt.host.xml.document import parse_xml
 from hypeman_libvirt.host.xml.domain import join_devices
-from hypeman_libvirt.host.xml.guest_slots import build_functions
+from hypeman_libvirt.host.xml.guest_slots import build_hostdevs
 
 OpenChanges: TypeAlias = Callable[[], AbstractContextManager[HostChanges]]
 """Opens what changes the host, and closes it again."""
 
-Caches: TypeAlias = tuple[NodeDeviceCache, DomainCache]
-"""Of node devices and of domains."""
+Caches: TypeAlias = tuple[NodeDeviceCache, MdevCache, DomainCache]
+"""Of PCI functions, of mediated devices and of domains."""
 
 
 class LibvirtHost:
@@ -78,6 +87,7 @@ class LibvirtHost:
         self,
         connection: Connection,
         node_devices: NodeDevices,
+        mdevs: MediatedDevices,
         domains: DomainLookup,
         uses: HostUsage,
         open_changes: OpenChanges,
@@ -89,6 +99,7 @@ class LibvirtHost:
         self._node_devices = node_devices
         self._domains = domains
         self._metadata = Domains(connection)
+        self._mdevs = mdevs
         self._open_changes = open_changes
         self.view: HostView = view or self
         self._identity = identity
@@ -130,9 +141,15 @@ class LibvirtHost:
         """Raise if libvirt does not answer."""
         self._node_devices.ping()
 
-    def node_device(self, address: PciAddress) -> NodeDevice | None:
-        """Look up the PCI function at an address."""
-        return self._node_devices.find(address)
+    def node_device(self, device: HostDeviceId) -> NodeDevice | None:
+        """Look up a PCI function, or a mediated device that is active."""
+        if isinstance(device, PciAddress):
+            return self._node_devices.find(device)
+        mdev = self._mdevs.find(device)
+        if mdev is None or not mdev.active:
+            return None
+        parent = self._node_devices.find_named(mdev.parent)
+        return parent and slice_of(parent, mdev)
 
     def node_device_named(self, node_name: str) -> NodeDevice | None:
         """Look up a PCI function by libvirt's name."""
@@ -146,9 +163,17 @@ class LibvirtHost:
         """Say which domains hold which address, running ones first."""
         return self._domains.read_snapshot().list_assignments()
 
+    def list_mdevs(self) -> Sequence[MediatedDevice]:
+        """List mediated devices, active or only defined, by UUID."""
+        return self._mdevs.list_devices()
+
     def read_node_devices(self) -> Sequence[NodeDevice]:
         """Read every PCI function, by address."""
         return self._node_devices.list_devices()
+
+    def read_mdevs(self) -> Sequence[MediatedDevice]:
+        """Read every mediated device, active or only defined, by UUID."""
+        return self._mdevs.list_devices()
 
     def read_assignments(self, devices: Collection[HostDeviceId]) -> AssignmentsByDevice:
         """Say which domains have any of these devices, running ones first."""
@@ -211,10 +236,10 @@ class LibvirtHost:
         return self._metadata.read_metadata(domain)
 
     def hostdev_xml(
-        self, addresses: Sequence[PciAddress], unmanaged: Collection[PciAddress] = ()
+        self, devices: Sequence[HostDeviceId], unmanaged: Collection[HostDeviceId] = ()
     ) -> str:
         """Return a ``<hostdev>``, or ``<devices>`` of several; one card in a proposed slot."""
-        return join_devices(build_functions(addresses, unmanaged=unmanaged))
+        return join_devices(build_hostdevs(devices, unmanaged=unmanaged))
 
     def changes(self) -> AbstractContextManager[HostChanges]:
         """Open a connection of its own for changes, and close it again."""
@@ -239,19 +264,27 @@ class CachedHost(LibvirtHost):
         self,
         connection: Connection,
         node_devices: NodeDevices,
+        mdevs: MediatedDevices,
         domains: DomainLookup,
         uses: HostUsage,
         open_changes: OpenChanges,
         identity: IdentityReader,
         caches: Caches,
     ) -> None:
-        """Take the same as a LibvirtHost, and the caches of both."""
-        super().__init__(connection, node_devices, domains, uses, open_changes, identity)
-        self._node_device_cache, self._domain_cache = caches
+        """Take the same as a LibvirtHost, and its caches."""
+        super().__init__(connection, node_devices, mdevs, domains, uses, open_changes, identity)
+        self._node_device_cache, self._mdev_cache, self._domain_cache = caches
 
-    def node_device(self, address: PciAddress) -> NodeDevice | None:
-        """Look up the PCI function at an address."""
-        return self._node_device_cache.find(address)
+    def node_device(self, device: HostDeviceId) -> NodeDevice | None:
+        """Look up a PCI function, or a mediated device that is active."""
+        if isinstance(device, PciAddress):
+            return self._node_device_cache.find(device)
+        slices = list_slices(self.list_node_devices(), self.list_mdevs())
+        return next((each for each in slices if each.device == device), None)
+
+    def list_mdevs(self) -> Sequence[MediatedDevice]:
+        """List mediated devices, active or only defined, by UUID."""
+        return self._mdev_cache.list_devices()
 
     def list_node_devices(self) -> Sequence[NodeDevice]:
         """List every PCI function, by address."""
@@ -270,13 +303,32 @@ class LibvirtChanges:
     """The port ``HostChanges`` on libvirt."""
 
     def __init__(
-        self, node_devices: NodeDevices, domains: Domains, domain_cache: DomainCache | None
+        self,
+        node_devices: NodeDevices,
+        mdevs: MediatedDevices,
+        domains: Domains,
+        caches: Caches | None,
     ) -> None:
-        """Change over the connection of these two; a changed domain is invalid in the cache."""
+        """Change over the connection of these; what has changed is invalid in the caches."""
         self.bind = node_devices.bind
         self.unbind = node_devices.unbind
+        self._node_devices = node_devices
+        self._mdevs = mdevs
         self._domains = domains
-        self._domain_cache = domain_cache
+        self._caches = caches
+
+    def make_mdev(
+        self, mdev: MdevUuid, parent: PciAddress, type_id: str, *, autostart: bool
+    ) -> None:
+        """Define a mediated device and start it."""
+        name = self._node_devices.name_of(parent)
+        with self._changing_mdevs():
+            self._mdevs.make(mdev, name, type_id, autostart=autostart)
+
+    def remove_mdev(self, mdev: MdevUuid) -> None:
+        """End a mediated device and its definition."""
+        with self._changing_mdevs():
+            self._mdevs.remove(mdev)
 
     def attach(
         self,
@@ -286,12 +338,12 @@ class LibvirtChanges:
     ) -> None:
         """Give the devices to the domain."""
         with self._changing(domain):
-            self._domains.attach(domain, _pci_functions(devices), _pci_functions(unmanaged))
+            self._domains.attach(domain, devices, unmanaged)
 
     def detach(self, domain: Domain, devices: Sequence[HostDeviceId]) -> None:
         """Ask for the devices back."""
         with self._changing(domain):
-            self._domains.detach(domain, _pci_functions(devices))
+            self._domains.detach(domain, devices)
 
     def move_devices(self, domain: Domain, moves: Mapping[PciAddress, PciAddress]) -> None:
         """Say in the domain's definition that devices are at other addresses."""
@@ -308,21 +360,24 @@ class LibvirtChanges:
         try:
             yield
         finally:
-            if self._domain_cache is not None:
-                self._domain_cache.invalidate(domain.name)
+            if self._caches is not None:
+                self._caches[2].invalidate(domain.name)
+
+    @contextmanager
+    def _changing_mdevs(self) -> Iterator[None]:
+        """Invalidate mediated devices, and PCI functions, which say how many more fit."""
+        try:
+            yield
+        finally:
+            if self._caches is not None:
+                self._caches[0].invalidate()
+                self._caches[1].invalidate()
 
 
 def _select(
     assignments: AssignmentsByDevice, devices: Collection[HostDeviceId]
 ) -> AssignmentsByDevice:
     return {device: assignments[device] for device in devices if device in assignments}
-
-
-def _pci_functions(devices: Collection[HostDeviceId]) -> Sequence[PciAddress]:
-    addresses = [each for each in devices if isinstance(each, PciAddress)]
-    if len(addresses) < len(devices):
-        raise NotSupportedError("mediated devices cannot be attached or detached yet")
-    return addresses
 
 
 def open_host(
@@ -345,12 +400,14 @@ def open_host(
     here = (local_host or LocalHost()) if is_local(uri) else None
     complete = as_it_is if here is None else LocalMarkings(here.root).complete
     node_devices, reader = NodeDevices(connection, complete), DomainReader(connection)
+    mdevs = MediatedDevices(connection)
     new_trace = _trace_on(connection, node_devices, here)
     local = domain_directories(uri, os.environ) if is_local(uri) else None
     caches = None
     if local is not None:
         caches = (
             NodeDeviceCache(connection, node_devices, SysfsDrivers()),
+            MdevCache(connection, mdevs),
             DomainCache(connection, reader, new_trace, DomainFiles(local.definitions).read),
         )
     lookup = DomainLookup(reader, _read_all(reader, directories or local), new_trace)
@@ -360,12 +417,12 @@ def open_host(
     def open_changes() -> Iterator[HostChanges]:
         own = Connection(uri, observe)
         try:
-            yield LibvirtChanges(NodeDevices(own), Domains(own), caches and caches[1])
+            yield LibvirtChanges(NodeDevices(own), MediatedDevices(own), Domains(own), caches)
         finally:
             own.close()
 
     identity = IdentityReader(connection, here.root if here else None)
-    return _assemble(connection, node_devices, lookup, uses, open_changes, identity, caches)
+    return _assemble(connection, node_devices, mdevs, lookup, uses, open_changes, identity, caches)
 
 
 def _read_all(reader: DomainReader, directories: DomainDirectories | None) -> Callable[[], Records]:
@@ -381,15 +438,26 @@ def _open_demo(connection: Connection) -> LibvirtHost:
     node_devices, reader = TestDriverNodeDevices(connection), DomainReader(connection)
     new_trace = _trace_on(connection, node_devices, None)
     domain_cache = DomainCache(connection, reader, new_trace, read_stamps=None)
-    caches = NodeDeviceCache(connection, node_devices, node_devices), domain_cache
-    changes = LibvirtChanges(
-        node_devices, TestDriverDomains(connection, node_devices), domain_cache
+    mdevs = TestDriverMdevs(connection, node_devices, node_devices.slices)
+    caches = (
+        NodeDeviceCache(connection, node_devices, node_devices),
+        MdevCache(connection, mdevs),
+        domain_cache,
     )
+    domains = TestDriverDomains(connection, node_devices)
+    changes = LibvirtChanges(node_devices, mdevs, domains, caches)
     lookup = DomainLookup(reader, reader.read_all, new_trace)
     uses = HostUsage(node_devices.list_tree, None)
     identity = IdentityReader(connection, None)
     host = _assemble(
-        connection, node_devices, lookup, uses, lambda: nullcontext(changes), identity, caches
+        connection,
+        node_devices,
+        mdevs,
+        lookup,
+        uses,
+        lambda: nullcontext(changes),
+        identity,
+        caches,
     )
     host.helper = TestDriverHelper(
         node_devices.set_functions, node_devices.find, caches[0].invalidate
@@ -408,6 +476,7 @@ def _trace_on(
 def _assemble(
     connection: Connection,
     node_devices: NodeDevices,
+    mdevs: MediatedDevices,
     domains: DomainLookup,
     uses: HostUsage,
     open_changes: OpenChanges,
@@ -416,5 +485,7 @@ def _assemble(
 ) -> LibvirtHost:
     view: HostView | None = None
     if caches is not None:
-        view = CachedHost(connection, node_devices, domains, uses, open_changes, identity, caches)
-    return LibvirtHost(connection, node_devices, domains, uses, open_changes, identity, view)
+        view = CachedHost(
+            connection, node_devices, mdevs, domains, uses, open_changes, identity, caches
+        )
+    return LibvirtHost(connection, node_devices, mdevs, domains, uses, open_changes, identity, view)

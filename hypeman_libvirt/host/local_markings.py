@@ -10,8 +10,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
-from hypeman_libvirt.devices.node_device import NodeDevice
+from hypeman_libvirt.devices.node_device import NodeDevice, VgpuProfile
 from hypeman_libvirt.host.usage.sysfs import provides_vfio
+from hypeman_libvirt.host.vendor_vgpus import read_vgpu
 
 _EXTENDED: Final = 0x100
 """Where extended capabilities begin in config space."""
@@ -55,14 +56,23 @@ class LocalMarkings:
             serial = self._serial(node.path, incarnation)
         except OSError:
             serial = None
+        vgpu_type, vgpu_profiles = self._vgpu(node)
         return replace(
             node,
+            vgpu_type=vgpu_type,
+            vgpu_profiles=vgpu_profiles or node.vgpu_profiles,
             subsystem=self._subsystem(node.path, incarnation),
             device_serial=serial,
             incarnation=incarnation,
             is_vfio_provider=provides_vfio(self._root + node.path, node.driver),
             autoprobe=self._autoprobe(node),
         )
+
+    def _vgpu(self, node: NodeDevice) -> tuple[str | None, tuple[VgpuProfile, ...]]:
+        """Read what of a virtual function libvirt does not know: vGPUs without mediated devices."""
+        if node.path is None or node.physical_function is None:
+            return None, ()
+        return read_vgpu(Path(self._root + node.path))
 
     def _autoprobe(self, node: NodeDevice) -> bool | None:
         if node.max_virtual_functions is None:

@@ -123,7 +123,7 @@ class NodeDevices:
 
     def bind(self, address: PciAddress) -> None:
         """Give the device to vfio-pci."""
-        name = self._name_of(address)
+        name = self.name_of(address)
         self._connection.write(
             "detachFlags",
             lambda c: c.nodeDeviceLookupByName(name).detachFlags(_TO_VFIO, 0),
@@ -132,7 +132,7 @@ class NodeDevices:
 
     def unbind(self, address: PciAddress) -> None:
         """Give the device back to its host driver; one that is there already is probed again."""
-        name = self._name_of(address)
+        name = self.name_of(address)
         self._connection.write(
             "reAttach", lambda c: c.nodeDeviceLookupByName(name).reAttach(), _MEANINGS
         )
@@ -169,7 +169,12 @@ class NodeDevices:
         message = "the vital product data of node device %s are no XML, and are left out: %s"
         self._once.warn(f"VPD of {name}", message, name, damage)
 
-    def _name_of(self, address: PciAddress) -> str:
+    def name_of(self, address: PciAddress) -> str:
+        """Return libvirt's name of the function at an address.
+
+        Raises:
+            DeviceNotFoundError: There is none.
+        """
         device = self.find(address)
         if device is None:
             raise DeviceNotFoundError(

@@ -154,7 +154,6 @@ def _describe(domain: libvirt.virDomain, info: Sequence[int], xml: DomainXml) ->
         memory=info[2] * _KIB,
         download=_bandwidth(xml.root, "inbound"),
         upload=_bandwidth(xml.root, "outbound"),
-        mdevs=len(xml.root.findall("devices/hostdev[@type='mdev']")),
     )
 
 

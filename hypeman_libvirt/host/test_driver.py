@@ -1,7 +1,8 @@
 """Hosts of libvirt's test driver, with the drivers that it leaves out.
 
 Its state is in the process of its caller, drops ``<driver>`` from the file that its URI
-names and has neither detach nor reattach. These three are added here, in memory.
+names, has neither detach nor reattach and makes no mediated devices. All of these are added here
+and in ``test_driver_slices``, in memory.
 """
 
 from __future__ import annotations
@@ -15,16 +16,17 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote, unquote, urlsplit
 
-from hypeman_libvirt.devices.address import PciAddress
+from hypeman_libvirt.devices.address import HostDeviceId, PciAddress
 from hypeman_libvirt.devices.domain import Domain
 from hypeman_libvirt.devices.errors import DeviceNotFoundError, InUseError, LibvirtFailedError
-from hypeman_libvirt.devices.node_device import NodeDevice
+from hypeman_libvirt.devices.node_device import NodeDevice, VgpuProfile
 from hypeman_libvirt.devices.rules import on_vfio
 from hypeman_libvirt.host.assignments import DomainReader
 from hypeman_libvirt.host.connection import Connection
 from hypeman_libvirt.host.domains import Domains
 from hypeman_libvirt.host.node_devices import NodeDevices
 from hypeman_libvirt.host.test_driver_helper import MemoryFunctions
+from hypeman_libvirt.host.test_driver_slices import MemorySlices
 from hypeman_libvirt.host.xml.document import parse_xml, show_xml
 from hypeman_libvirt.host.xml.node_device import parse_node_device
 
@@ -52,6 +54,7 @@ class TestDriverNodeDevices(NodeDevices):
 
     Attributes:
         functions: Virtual functions that were made, in memory as well.
+        slices: Mediated devices on them, also in memory.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -61,6 +64,7 @@ class TestDriverNodeDevices(NodeDevices):
             LibvirtFailedError: The file cannot be read.
         """
         super().__init__(connection)
+        self.slices = MemorySlices()
         self._reader = DomainReader(connection)
         self._lock = threading.Lock()
         self._at_boot = _read_drivers(connection.uri)
@@ -75,11 +79,11 @@ class TestDriverNodeDevices(NodeDevices):
     def find_named(self, node_name: str) -> NodeDevice | None:
         """Look up by libvirt's name, also one that was made."""
         made = [each for each in self.functions.list_made() if each.node_name == node_name]
-        return self._with_driver(made[0]) if made else super().find_named(node_name)
+        return self._with_memory(made[0]) if made else super().find_named(node_name)
 
     def list_devices(self) -> Sequence[NodeDevice]:
         """List all, by address, also those that were made."""
-        made = [self._with_driver(each) for each in self.functions.list_made()]
+        made = [self._with_memory(each) for each in self.functions.list_made()]
         listed = {node.address: node for node in [*super().list_devices(), *made]}
         return [listed[address] for address in sorted(listed)]
 
@@ -109,6 +113,11 @@ class TestDriverNodeDevices(NodeDevices):
         """Know of none: the test driver's devices are in no sysfs."""
         return False
 
+    def vgpu(self, address: PciAddress) -> tuple[str | None, tuple[VgpuProfile, ...]]:
+        """Return the type of vGPU that a virtual function is in memory, and what it could be."""
+        node = self.find(address)
+        return (node.vgpu_type, node.vgpu_profiles) if node else (None, ())
+
     def addresses(self) -> None:
         """Return None: the test driver announces its node devices."""
 
@@ -116,20 +125,23 @@ class TestDriverNodeDevices(NodeDevices):
         """Do with managed devices what libvirt does when a domain takes or returns them."""
         used = self._used()
         with self._lock:
-            for address in set(used) - set(self._taken):
+            for address in used.keys() - self._taken.keys():
                 if not on_vfio(self._drivers.get(address)):
                     self._taken[address] = self._drivers.get(address)
                     self._drivers[address] = _VFIO
-            for address in set(self._taken) - set(used):
+            for address in self._taken.keys() - used.keys():
                 self._drivers[address] = self._taken.pop(address)
 
     def _parse(self, xml: str) -> NodeDevice | None:
         device = super()._parse(xml)
         node = device and self.functions.apply(device)
-        return node and self._with_driver(node)
+        return node and self._with_memory(node)
 
-    def _with_driver(self, node: NodeDevice) -> NodeDevice:
-        return replace(node, driver=self.driver(node.address))
+    def _with_memory(self, node: NodeDevice) -> NodeDevice:
+        """Add the driver, and how many vGPUs fit: none while it is off its host driver."""
+        driver = self.driver(node.address)
+        types = () if on_vfio(driver) else self.slices.list_types(node)
+        return replace(node, driver=driver, vgpu_profiles=types)
 
     def _move(self, address: PciAddress, driver: str | None) -> None:
         """Change the driver of a device that no running domain uses, as libvirt does.
@@ -151,9 +163,10 @@ class TestDriverNodeDevices(NodeDevices):
     def _used(self) -> Mapping[PciAddress, str]:
         """Return what running domains have, and which one has it."""
         return {
-            held.address: name
+            held.device: name
             for name, record in self._reader.read_all().items()
             for held in (record.live.held if record.live else ())
+            if isinstance(held.device, PciAddress)
         }
 
 
@@ -168,16 +181,16 @@ class TestDriverDomains(Domains):
     def attach(
         self,
         domain: Domain,
-        addresses: Sequence[PciAddress],
-        unmanaged: Collection[PciAddress] = (),
+        devices: Sequence[HostDeviceId],
+        unmanaged: Collection[HostDeviceId] = (),
     ) -> None:
         """Give devices to the domain, and to vfio-pci if it runs."""
-        super().attach(domain, addresses, unmanaged)
+        super().attach(domain, devices, unmanaged)
         self._node_devices.follow_domains()
 
-    def detach(self, domain: Domain, addresses: Sequence[PciAddress]) -> None:
+    def detach(self, domain: Domain, devices: Sequence[HostDeviceId]) -> None:
         """Take devices out of the domain, and off vfio-pci if that is how they got there."""
-        super().detach(domain, addresses)
+        super().detach(domain, devices)
         self._node_devices.follow_domains()
 
 

@@ -21,7 +21,7 @@ from sqlalchemy import (
     text,
 )
 
-HEAD: Final = "0004"
+HEAD: Final = "0005"
 """Revision of the newest migration in ``migrations/versions``."""
 
 
@@ -66,6 +66,7 @@ registrations: Final = Table(
     Column("fingerprint", JSON(none_as_null=True)),
     Column("moved_from", String(_DEVICE_ID)),
     Column("displaced", String(64), nullable=False, server_default=text("''")),
+    Column("vgpu", JSON(none_as_null=True)),
     UniqueConstraint("host", "device", "displaced", name="one_registration_per_device"),
     UniqueConstraint("host", "name", name="one_registration_per_name"),
 )

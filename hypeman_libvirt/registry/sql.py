@@ -23,7 +23,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
-from hypeman_libvirt.devices.address import HostDeviceId, PciAddress
+from hypeman_libvirt.devices.address import (
+    HostDeviceId,
+    PciAddress,
+    parse_host_device_id,
+)
 from hypeman_libvirt.devices.errors import ConflictError, RegistryUnavailableError
 from hypeman_libvirt.devices.model import Registration
 from hypeman_libvirt.devices.rules import MAX_NAME
@@ -34,6 +38,7 @@ from hypeman_libvirt.registry.fingerprints import read_fingerprint, write_finger
 from hypeman_libvirt.registry.opening import open_engine, serialize
 from hypeman_libvirt.registry.schema import host_drivers, registrations
 from hypeman_libvirt.registry.sqlite import LOCK_TIMEOUT, Version, files_of
+from hypeman_libvirt.registry.vgpus import read_vgpu, write_vgpu
 
 _TABLE = registrations.c
 _log: Final = logging.getLogger(__name__)
@@ -186,9 +191,9 @@ class SqlRegistry(SqlBootRules):
             return None  # none is so long, and what is looked up stays in memory
         return self._first(_BY_REFERENCE, host, reference)
 
-    def find_by_address(self, host: str, address: PciAddress) -> Registration | None:
-        """Look up by PCI address."""
-        return self._first(_BY_DEVICE, host, str(address))
+    def find_by_device(self, host: str, device: HostDeviceId) -> Registration | None:
+        """Look up by PCI address, or by the UUID of a mediated device."""
+        return self._first(_BY_DEVICE, host, str(device))
 
     def list_registrations(self, host: str, tags: Mapping[str, str]) -> Sequence[Registration]:
         """List in the order of registration those that carry all the tags."""
@@ -365,9 +370,9 @@ def _refuse_conflict(new: Registration, rivals: Sequence[Registration]) -> None:
                 hint="choose another name, or unregister that device first",
             )
     for other in rivals:
-        if new.pci_address == other.pci_address:
+        if new.device == other.device:
             raise ConflictError(
-                f"{new.pci_address} is registered already as {other.name!r} (id {other.id})",
+                f"{new.device} is registered already as {other.name!r} (id {other.id})",
                 hint="use that device, or unregister it first",
             )
     for other in rivals:
@@ -380,9 +385,10 @@ def _refuse_conflict(new: Registration, rivals: Sequence[Registration]) -> None:
 def _values(registration: Registration) -> dict[str, object]:
     named = {column.name: getattr(registration, column.name, None) for column in _TABLE}
     return named | {
-        "device": str(registration.pci_address),
+        "device": str(registration.device),
         "tags": dict(registration.tags),
         "fingerprint": write_fingerprint(registration.fingerprint),
+        "vgpu": write_vgpu(registration),
         "moved_from": registration.moved_from and str(registration.moved_from),
         "displaced": registration.id if registration.displaced else "",
     }
@@ -392,13 +398,13 @@ def _values_read(registration: Registration) -> dict[str, object]:
     return {
         "of_host": registration.host,
         "of_id": registration.id,
-        "of_device": str(registration.pci_address),
+        "of_device": str(registration.device),
     }
 
 
 def _values_placed(registration: Registration) -> dict[str, object]:
     return {
-        "new_device": str(registration.pci_address),
+        "new_device": str(registration.device),
         "new_fingerprint": write_fingerprint(registration.fingerprint),
         "new_moved_from": registration.moved_from and str(registration.moved_from),
     }
@@ -407,8 +413,11 @@ def _values_placed(registration: Registration) -> dict[str, object]:
 def _registration(row: Row[Any]) -> Registration:
     columns = row._asdict()
     moved_from = columns.pop("moved_from")
+    device = parse_host_device_id(columns.pop("device"))
+    pci_address, vgpu = read_vgpu(device, columns.pop("vgpu"))
     return Registration(
-        pci_address=PciAddress.parse(columns.pop("device")),
+        pci_address=pci_address,
+        vgpu=vgpu,
         moved_from=PciAddress.parse(moved_from) if moved_from else None,
         fingerprint=read_fingerprint(columns.pop("fingerprint"), columns["id"]),
         displaced=bool(columns.pop("displaced")),

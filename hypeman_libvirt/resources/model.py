@@ -34,7 +34,6 @@ class Guest:
         memory: Bytes.
         download: Bytes per second towards the guest, over all its interfaces; None without limit.
         upload: Bytes per second from the guest; likewise.
-        mdevs: Mediated devices, such as vGPUs.
     """
 
     name: str
@@ -43,7 +42,6 @@ class Guest:
     memory: int
     download: int | None = None
     upload: int | None = None
-    mdevs: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from hypeman_libvirt.devices.inventory import Inventory
 from hypeman_libvirt.devices.model import AvailableDevice
 from hypeman_libvirt.devices.node_device import NodeDevice
 from hypeman_libvirt.devices.ports import HostView
+from hypeman_libvirt.devices.vgpu import framebuffer_of
 from hypeman_libvirt.resources.model import Guest, Platform, StoragePool
 from hypeman_libvirt.resources.ports import ResourceHost
 
@@ -21,10 +21,6 @@ GpuMode: TypeAlias = Literal["passthrough", "vgpu"]
 
 _DIRECTORY: Final = "dir"
 """libvirt's word for a storage pool that is a directory of some file system."""
-_FRAMEBUFFER: Final = re.compile(r"-(\d+)[ABCQ](?:ME)?$")
-_SMALLEST_FRAMEBUFFER: Final = 512
-_GIB: Final = 1024
-"""MiB of one GiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +81,11 @@ class GpuResources:
     devices: Sequence[PassthroughGpu]
     profiles: Sequence[GpuProfile]
 
+    @property
+    def allocatable(self) -> int:
+        """How many slots no domain holds yet."""
+        return self.total - self.used
+
 
 @dataclass(frozen=True, slots=True)
 class Resources:
@@ -140,7 +141,7 @@ class ResourceReader:
             memory=count_taken(has.memory, (each.memory for each in has.guests)),
             disk=count_storage(has.pools),
             network=count_taken(has.link_speed, map(_fastest, has.guests)),
-            gpu=count_gpus(self._inventory.list_available(), has.guests),
+            gpu=count_gpus(self._inventory.list_available()),
             guests=has.guests,
             domains=sorted(self._view.list_domains(), key=lambda domain: domain.name),
         )
@@ -176,9 +177,7 @@ def count_storage(pools: Sequence[StoragePool] | None) -> Resource:
     )
 
 
-def count_gpus(
-    available: Sequence[AvailableDevice], guests: Sequence[Guest]
-) -> GpuResources | None:
+def count_gpus(available: Sequence[AvailableDevice]) -> GpuResources | None:
     """Count GPUs, or vGPUs when every GPU offers them; None without a GPU.
 
     A GPU whose virtual functions are enabled cannot be passed through itself; they can.
@@ -186,29 +185,22 @@ def count_gpus(
     gpus = [
         each
         for each in available
-        if rules.device_type(each.node) == "gpu" and not each.node.virtual_functions
+        if rules.device_type(each.node) == "gpu"
+        and each.node.mdev is None
+        and not each.node.virtual_functions
     ]
     if not gpus:
         return None
     nodes = [each.node for each in gpus]
     profiles = _profiles(nodes)
     if all(node.vgpu_profiles for node in nodes):
-        used = sum(each.mdevs for each in guests)
+        slices = [each for each in available if each.node.mdev is not None]
         free = sum(max(each.available for each in node.vgpu_profiles) for node in nodes)
-        return GpuResources("vgpu", used + free, used, (), profiles)
+        used = sum(each.assignment is not None for each in slices)
+        return GpuResources("vgpu", len(slices) + free, used, (), profiles)
     devices = [PassthroughGpu(_name(each.node), each.assignment is None) for each in gpus]
     used = sum(not each.available for each in devices)
     return GpuResources("passthrough", len(devices), used, devices, profiles)
-
-
-def framebuffer_of(profile: str) -> int:
-    """Read the MiB of frame buffer out of a vGPU profile's name; 0 if it has none.
-
-    Source: NVIDIA's vGPU user guide: the GPU, ``-``, GiB of frame buffer, the series; 0 for 512
-    MiB; of a MIG slice with its number of slices before.
-    """
-    match = _FRAMEBUFFER.search(profile)
-    return (int(match[1]) * _GIB or _SMALLEST_FRAMEBUFFER) if match else 0
 
 
 def _profiles(nodes: Sequence[NodeDevice]) -> Sequence[GpuProfile]:

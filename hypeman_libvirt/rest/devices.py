@@ -5,7 +5,7 @@ from __future__ import annotations
 import falcon
 
 from hypeman_libvirt.devices.errors import BadRequestError
-from hypeman_libvirt.devices.model import Device
+from hypeman_libvirt.devices.model import Caller, Device
 from hypeman_libvirt.devices.service import DeviceService
 from hypeman_libvirt.rest.requests import caller_of, read_body, read_purpose, read_scope, read_tags
 from hypeman_libvirt.rest.responses import (
@@ -23,6 +23,7 @@ from hypeman_libvirt.rest.schemas import (
     PreflightOut,
     UnbindBody,
     UpdateDevice,
+    VgpuProfileOut,
     VirtualFunctionsBody,
     VirtualFunctionsOut,
 )
@@ -40,9 +41,7 @@ class Devices:
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Register a device for passthrough."""
         body = read_body(req, resp, CreateDevice, self._max_body)
-        device = self._service.register(
-            body.pci_address, body.name, body.tags or {}, caller_of(req), body.bind
-        )
+        device = self._create(body, caller_of(req))
         resp.status = falcon.HTTP_201
         answer_with(resp, DeviceOut.of(device))
 
@@ -55,6 +54,11 @@ class Devices:
         """List what can be passed through, registered or not."""
         available = self._service.inventory.list_available()
         answer_written(resp, self._available.write_all(available))
+
+    def on_get_profiles(self, _req: falcon.Request, resp: falcon.Response) -> None:
+        """List the vGPU profiles that the GPUs offer."""
+        profiles = self._service.list_profiles()
+        answer_with(resp, [VgpuProfileOut.of(each) for each in profiles])
 
     def on_get_preflight(self, req: falcon.Request, resp: falcon.Response) -> None:
         """Check what is at an address before it is registered."""
@@ -70,6 +74,30 @@ class Devices:
             read_purpose(req),
         )
         answer_with(resp, PreflightOut.of(preflight))
+
+    def _create(self, body: CreateDevice, caller: Caller) -> Device:
+        """Register a PCI device or a mediated device, or make a vGPU."""
+        named = body.model_fields_set & {"pci_address", "mdev_uuid", "profile"}
+        if not named:
+            raise BadRequestError(
+                "pci_address: field required", hint="or mdev_uuid, or profile for a new vGPU"
+            )
+        if len(named) > 1:
+            raise BadRequestError("give one of pci_address, mdev_uuid and profile")
+        name, tags = body.name, body.tags or {}
+        if "pci_address" in named:
+            return self._service.register(body.pci_address, name, tags, caller, body.bind)
+        if "mdev_uuid" in named:
+            return self._service.register_mdev(body.mdev_uuid, name, tags, caller)
+        return self._service.create_vgpu(
+            body.profile,
+            name,
+            tags,
+            caller,
+            parent=body.parent,
+            numa_node=body.numa_node,
+            persist=body.persist,
+        )
 
 
 class OneDevice:

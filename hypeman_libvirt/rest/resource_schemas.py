@@ -74,13 +74,19 @@ class GpuOut(BaseModel):
     mode: GpuMode
     total_slots: int
     used_slots: int
+    allocatable_slots: int
     devices: list[PassthroughGpuOut] | SkipJsonSchema[None] = None
     profiles: list[GpuProfileOut] | SkipJsonSchema[None] = None
 
     @classmethod
     def of(cls, gpu: reader.GpuResources) -> GpuOut:
         """Describe them; without profiles if no GPU offers any."""
-        slots = {"mode": gpu.mode, "total_slots": gpu.total, "used_slots": gpu.used}
+        slots = {
+            "mode": gpu.mode,
+            "total_slots": gpu.total,
+            "used_slots": gpu.used,
+            "allocatable_slots": gpu.allocatable,
+        }
         devices = [{"name": each.name, "available": each.available} for each in gpu.devices]
         profiles = [
             {"name": each.name, "framebuffer_mb": each.framebuffer, "available": each.available}

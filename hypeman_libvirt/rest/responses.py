@@ -65,12 +65,12 @@ class BodyCache(Generic[D]):
 
 def write_devices() -> BodyCache[Device]:
     """Write registered devices."""
-    return BodyCache(lambda each: each.registration.pci_address, DeviceOut.of)
+    return BodyCache(lambda each: each.registration.device, DeviceOut.of)
 
 
 def write_available() -> BodyCache[AvailableDevice]:
     """Write devices that can be passed through."""
-    return BodyCache(lambda each: each.node.address, AvailableDeviceOut.of)
+    return BodyCache(lambda each: each.node.device, AvailableDeviceOut.of)
 
 
 def _is_same(one: D, other: D) -> bool:

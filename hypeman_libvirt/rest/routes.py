@@ -85,6 +85,7 @@ def device_routes(service: DeviceService, max_body: int = MAX_BODY) -> Sequence[
         Route("/devices/history", picture, {"GET": "device:read"}, "history"),
         Route("/devices/preflight", devices, {"GET": "device:read"}, "preflight"),
         Route("/devices/topology", picture, {"GET": "device:read"}, "topology"),
+        Route("/devices/vgpu-profiles", devices, {"GET": "device:read"}, "profiles"),
         Route(
             _DEVICE,
             device,

@@ -22,6 +22,8 @@ from hypeman_libvirt.devices.model import (
     Scope,
     Severity,
 )
+from hypeman_libvirt.devices.node_device import Framework
+from hypeman_libvirt.devices.vgpu import Profile
 from hypeman_libvirt.devices.virtual_functions import VirtualFunctions
 
 
@@ -32,9 +34,17 @@ class RequestBody(BaseModel):
 
 
 class CreateDevice(RequestBody):
-    """Body of ``POST /devices``. What a name or a tag may be is the service's to say."""
+    """Body of ``POST /devices``. What a name or a tag may be is the service's to say.
 
-    pci_address: str
+    One of the address, the UUID and the profile says which device it is.
+    """
+
+    pci_address: str = ""
+    mdev_uuid: str = ""
+    profile: str = Field(default="", min_length=1)
+    parent: str | None = None
+    numa_node: int | None = Field(default=None, ge=0)
+    persist: bool = False
     name: str | None = None
     tags: dict[str, str] | None = None
     bind: Scope | None = None
@@ -136,6 +146,10 @@ class DeviceOut(BaseModel):
     topology: str | SkipJsonSchema[None] = None
     moved_from: str | SkipJsonSchema[None] = None
     attached_domain: str | SkipJsonSchema[None] = None
+    parent: str | SkipJsonSchema[None] = None
+    profile: str | SkipJsonSchema[None] = None
+    mdev_uuid: str | SkipJsonSchema[None] = None
+    persistent: bool | SkipJsonSchema[None] = None
 
     @classmethod
     def of(cls, device: model.Device) -> DeviceOut:
@@ -164,8 +178,26 @@ class DeviceOut(BaseModel):
                 "state": rules.device_state(device),
                 **_place(device),
                 **_domain(device.assignment),
+                **_slice(device),
             }
         )
+
+
+def _slice(device: model.Device) -> dict[str, object]:
+    """Say what a device is a slice of; nothing of one that is none."""
+    registration, node = device.registration, device.node
+    if registration.vgpu is None:
+        return {}
+    parent = registration.pci_address
+    if registration.mdev is None:
+        parent = (node and node.physical_function) or parent
+    facts: dict[str, object] = {"parent": str(parent), "profile": registration.vgpu.profile}
+    if registration.mdev is not None:
+        facts["mdev_uuid"] = str(registration.mdev)
+    facts["persistent"] = registration.vgpu.persist
+    if node is not None and node.mdev is not None:
+        facts["persistent"] = node.mdev.autostart
+    return facts
 
 
 def _place(device: model.Device) -> dict[str, object]:
@@ -228,12 +260,53 @@ class AvailableDeviceOut(FunctionOut):
     """An assignable device of the host."""
 
     iommu_group_members: list[str]
+    mdev_uuid: str | SkipJsonSchema[None] = None
+    mdev_type: str | SkipJsonSchema[None] = None
 
     @classmethod
     def of(cls, available: model.AvailableDevice) -> AvailableDeviceOut:
         """Describe it, with the addresses that share its group."""
         members = [str(address) for address in available.node.group_addresses]
-        return cls.model_validate({**cls.facts(available), "iommu_group_members": members})
+        mdev, slice_ = available.node.mdev, {}
+        if mdev is not None:
+            slice_ = {"mdev_uuid": str(mdev.uuid), "mdev_type": mdev.type_id}
+        return cls.model_validate(
+            {**cls.facts(available), "iommu_group_members": members, **slice_}
+        )
+
+
+class ProfileParentOut(BaseModel):
+    """A GPU that offers a vGPU profile."""
+
+    pci_address: str
+    name: str
+    available: int
+
+
+class VgpuProfileOut(BaseModel):
+    """A vGPU profile, over all GPUs that offer it."""
+
+    name: str
+    framebuffer_mb: int
+    available: int
+    framework: Framework
+    parents: list[ProfileParentOut]
+
+    @classmethod
+    def of(cls, profile: Profile) -> VgpuProfileOut:
+        """Describe it with its GPUs."""
+        return cls(
+            name=profile.name,
+            framebuffer_mb=profile.framebuffer,
+            available=profile.available,
+            framework=profile.framework,
+            parents=[
+                ProfileParentOut(
+                    pci_address=str(each.pci_address), name=each.name, available=each.available
+                )
+                for each in profile.parents
+            ],
+        )
 
 
 class GroupMemberOut(FunctionOut):
@@ -344,6 +417,7 @@ class EventOut(BaseModel):
     name: str | None
     current_driver: str | None
     attached_to: str | None
+    mdev_uuid: str | SkipJsonSchema[None] = None
 
     @classmethod
     def of(cls, event: model.Event) -> EventOut:
@@ -356,6 +430,7 @@ class EventOut(BaseModel):
             name=event.name,
             current_driver=event.driver,
             attached_to=event.attached_to,
+            **({"mdev_uuid": str(event.mdev)} if event.mdev else {}),
         )
 
 

@@ -62,12 +62,15 @@ def test_a_gpu_is_no_longer_available_once_it_is_attached(api: Api) -> None:
 def test_vgpu_profiles_are_listed(api: Api, fake_host: FakeHost) -> None:
     fake_host.vanish(GPU)
     fake_host.vanish("0000:41:00.0")
-    fake_host.add_pci("0000:65:00.0", group=65, vgpu=[("nvidia-222", "GRID T4-1B", 16)])
+    vgpu = [("nvidia-222", "GRID T4-1B", 16)]
+    fake_host.add_pci("0000:65:00.0", driver="nvidia", group=65, vgpu=vgpu)
+    api.post("/devices", {"profile": "GRID T4-1B"})
     assert api.get("/resources").json["gpu"] == {
         "mode": "vgpu",
         "total_slots": 16,
         "used_slots": 0,
-        "profiles": [{"name": "GRID T4-1B", "framebuffer_mb": 1024, "available": 16}],
+        "allocatable_slots": 16,
+        "profiles": [{"name": "GRID T4-1B", "framebuffer_mb": 1024, "available": 15}],
     }
 
 

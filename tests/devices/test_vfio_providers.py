@@ -129,6 +129,48 @@ def test_a_variant_of_vfio_pci_is_known_by_its_name(
     assert fake_host.driver(variant) == "mlx5_vfio_pci"
 
 
+@pytest.fixture
+def remote(world: World, fake_host: FakeHost) -> str:
+    """A virtual function on NVIDIA's driver, of which sysfs says nothing."""
+    address = "0000:b1:00.4"
+    fake_host.add_pci("0000:b1:00.0", product="26b9", driver="nvidia", group=91, max_vfs=16)
+    fake_host.add_pci(
+        address, product="26b9", driver="nvidia", group=92, physical_function="0000:b1:00.0"
+    )
+    fake_host.provides_vfio(address)
+    world.service.register(address, "remote", {}, OPERATOR)
+    return address
+
+
+def test_on_a_remote_host_nvidias_vgpus_are_known_by_what_libvirt_says(
+    world: World, fake_host: FakeHost, remote: str
+) -> None:
+    fake_host.libvirt = OLD
+    with pytest.raises(NotSupportedError, match=f"{remote} is on nvidia"):
+        world.service.attach("remote", "vm-on", "device", OPERATOR)
+    fake_host.libvirt = NEW
+    assert 'managed="no"' in world.service.inventory.hostdev_xml("remote", "device")
+    world.service.attach("remote", "vm-on", "device", OPERATOR)
+    assert managed(fake_host, "vm-on") == {"no"}
+    assert (fake_host.driver(remote), fake_host.pci(remote).unbinds) == ("nvidia", 0)
+
+
+def test_a_virtual_function_with_mediated_devices_is_no_vgpu_itself(
+    world: World, fake_host: FakeHost
+) -> None:
+    address = "0000:b1:00.5"
+    fake_host.add_pci("0000:b1:00.0", driver="nvidia", group=91, max_vfs=16)
+    fake_host.add_pci(
+        address,
+        driver="nvidia",
+        group=93,
+        physical_function="0000:b1:00.0",
+        vgpu=[("nvidia-474", "NVIDIA A10-4Q", 1)],
+    )
+    world.service.register(address, "parent", {}, OPERATOR)
+    assert 'managed="yes"' in world.service.inventory.hostdev_xml("parent", "device")
+
+
 @pytest.mark.parametrize("libvirt", [OLD, 9_006_000])
 def test_a_variant_is_not_given_by_a_libvirt_that_would_take_it(
     world: World, fake_host: FakeHost, variant: str, libvirt: int

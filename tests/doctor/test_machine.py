@@ -43,6 +43,20 @@ def test_a_module_that_is_not_loaded_yet_is_loadable(tmp_path: Path, index: str)
     assert read_machine(tmp_path).vfio == "loadable"
 
 
+@pytest.mark.parametrize(
+    ("there", "lost"), [("usr/bin/mdevctl", "/usr/sbin/mdevctl"), ("usr/sbin/mdevctl", None)]
+)
+def test_where_udevs_rule_looks_for_mdevctl(tmp_path: Path, there: str, lost: str | None) -> None:
+    rule = 'SUBSYSTEM=="mdev_bus", ACTION=="add", TEST=="/etc/mdevctl.d/$kernel", RUN+='
+    write(tmp_path, "usr/lib/udev/rules.d/60-mdevctl.rules", f'{rule}"/usr/sbin/mdevctl start"\n')
+    write(tmp_path, there)
+    assert read_machine(tmp_path).lost_mdevctl == lost
+
+
+def test_a_machine_without_mdevctl_has_lost_none(tmp_path: Path) -> None:
+    assert read_machine(tmp_path).lost_mdevctl is None
+
+
 def test_sockets_that_answer_or_do_not(tmp_path: Path) -> None:
     directory = tmp_path / "run" / "libvirt"
     directory.mkdir(parents=True)

@@ -11,7 +11,7 @@ import pytest
 
 from hypeman_libvirt.devices.address import PciAddress
 from hypeman_libvirt.devices.errors import LibvirtUnavailableError
-from hypeman_libvirt.devices.node_device import NodeDevice
+from hypeman_libvirt.devices.node_device import NodeDevice, VgpuProfile
 from hypeman_libvirt.host.assignments import DomainReader
 from hypeman_libvirt.host.cache.domains import DomainCache
 from hypeman_libvirt.host.cache.node_devices import NodeDeviceCache
@@ -38,9 +38,12 @@ class Kernel:
         found = [each for each in self.host.functions() if each.address == str(address)]
         return driver is not None and any(each.is_vfio_provider for each in found)
 
+    def vgpu(self, _address: PciAddress) -> tuple[str | None, tuple[VgpuProfile, ...]]:
+        return None, ()
+
     def complete(self, node: NodeDevice) -> NodeDevice:
         provider = self.is_vfio_provider(node.address, node.driver)
-        return replace(node, is_vfio_provider=provider)
+        return replace(node, is_vfio_provider=True) if provider else node
 
     def addresses(self) -> set[str]:
         return {each.address for each in self.host.functions()}

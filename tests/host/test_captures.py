@@ -89,7 +89,7 @@ def test_the_computer_is_no_pci_device() -> None:
 )
 def test_a_domain_holds_three_functions(host: str, name: str, live: bool) -> None:
     domain = DomainXml((CAPTURES / host / name).read_text())
-    held = {str(each.address): each for each in domain.held}
+    held = {str(each.device): each for each in domain.held}
     assert set(held) == {"0000:82:00.0", "0000:82:00.1", "0000:01:00.0"}
     assert all(each.managed for each in held.values())
     assert held["0000:82:00.1"].guest_address == PciAddress(0, 6, 1, 0)

@@ -29,7 +29,7 @@ def test_a_hostdev_holds_its_source_and_not_its_guest_address() -> None:
         "</hostdev>"
     )
     (held,) = vm.held
-    assert (held.address, held.managed, held.guest_address) == (L4, False, PciAddress(0, 5, 0, 0))
+    assert (held.device, held.managed, held.guest_address) == (L4, False, PciAddress(0, 5, 0, 0))
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_a_hostdev_holds_its_source_and_not_its_guest_address() -> None:
 )
 def test_an_interface_can_hold_a_virtual_function(interface: str) -> None:
     vm = domain(interface.format(ADDRESS.format(0x10000, 0x3B, 3)))
-    assert [held.address for held in vm.held] == [VF]
+    assert [held.device for held in vm.held] == [VF]
     assert vm.held[0].xml.startswith("<interface")
     assert "<interface" not in vm.without([VF])
 
@@ -66,9 +66,9 @@ def test_a_source_that_is_no_address_is_an_error_and_not_nothing() -> None:
 def test_devices_come_and_go_in_a_definition() -> None:
     vm = domain("<memballoon model='none'/>")
     after = DomainXml(vm.with_hostdevs([build_hostdev(L4), build_hostdev(VF)]))
-    assert [held.address for held in after.held] == [L4, VF]
+    assert [held.device for held in after.held] == [L4, VF]
     rest = after.without([L4])
-    assert [held.address for held in DomainXml(rest).held] == [VF]
+    assert [held.device for held in DomainXml(rest).held] == [VF]
     assert "memballoon" in rest
     assert list(vm.held) == []
 
@@ -76,7 +76,7 @@ def test_devices_come_and_go_in_a_definition() -> None:
 def test_a_hostdev_is_managed_and_keeps_a_domain_above_ffff() -> None:
     xml = build_hostdev(VF, PciAddress(0, 1, 0, 3), multifunction=True)
     (held,) = domain(xml).held
-    assert (held.address, held.managed, held.guest_address) == (VF, True, PciAddress(0, 1, 0, 3))
+    assert (held.device, held.managed, held.guest_address) == (VF, True, PciAddress(0, 1, 0, 3))
     assert 'multifunction="on"' in xml
 
 

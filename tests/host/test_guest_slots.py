@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-from hypeman_libvirt.devices.address import PciAddress
+from hypeman_libvirt.devices.address import HostDeviceId, PciAddress
 from hypeman_libvirt.host.xml.domain import DomainXml
-from hypeman_libvirt.host.xml.guest_slots import build_functions, shares_slot
+from hypeman_libvirt.host.xml.guest_slots import build_hostdevs, shares_slot
 from tests.fake_xml import domain_element, show
 
 GPU, AUDIO, NIC = (PciAddress.parse(f"0000:{each}") for each in ("41:00.0", "41:00.1", "3b:00.0"))
@@ -14,11 +14,11 @@ def definition(machine: str = "pc-q35-7.2", root_ports: int = 2) -> DomainXml:
 
 def place(
     addresses: list[PciAddress], vm: DomainXml | None = None
-) -> dict[PciAddress, PciAddress | None]:
+) -> dict[HostDeviceId, PciAddress | None]:
     """Say where in the guest each device goes."""
-    xml = "".join(build_functions(addresses, vm))
+    xml = "".join(build_hostdevs(addresses, vm))
     held = DomainXml(f"<domain><devices>{xml}</devices></domain>").held
-    return {each.address: each.guest_address for each in held}
+    return {each.device: each.guest_address for each in held}
 
 
 def test_a_device_alone_goes_where_libvirt_likes() -> None:
@@ -33,7 +33,7 @@ def test_functions_of_one_card_stay_together() -> None:
 
 
 def test_only_function_0_announces_more_functions() -> None:
-    first, second = build_functions([GPU, AUDIO], definition())
+    first, second = build_hostdevs([GPU, AUDIO], definition())
     assert 'multifunction="on"' in first
     assert "multifunction" not in second
 
@@ -52,7 +52,7 @@ def test_functions_without_a_0_get_one() -> None:
 
 def test_taken_ports_are_left_out_and_new_ones_spoken_of() -> None:
     vm = definition(root_ports=1)
-    full = DomainXml(vm.with_hostdevs(build_functions([GPU, AUDIO], vm)))
+    full = DomainXml(vm.with_hostdevs(build_hostdevs([GPU, AUDIO], vm)))
     other = [PciAddress(0, 0x61, 0, 0), PciAddress(0, 0x61, 0, 1)]
     assert list(place(other, full).values()) == [PciAddress(0, 2, 0, 0), PciAddress(0, 2, 0, 1)]
 
@@ -72,7 +72,7 @@ def test_without_a_domain_a_slot_is_proposed() -> None:
 
 def test_who_shares_a_slot() -> None:
     vm = definition()
-    together = DomainXml(vm.with_hostdevs(build_functions([GPU, AUDIO, NIC], vm)))
+    together = DomainXml(vm.with_hostdevs(build_hostdevs([GPU, AUDIO, NIC], vm)))
     assert shares_slot(together, GPU)
     assert shares_slot(together, AUDIO)
     assert not shares_slot(together, NIC)

@@ -20,7 +20,6 @@ LIMITED = """
 <inbound average='1000' peak='5000'/><outbound average='128'/></bandwidth></interface>
 <interface type='network'><bandwidth><inbound average='24'/></bandwidth></interface>
 """
-MDEV = "<hostdev mode='subsystem' type='mdev' model='vfio-pci'><source/></hostdev>"
 
 
 def add_interface(fake_host: FakeHost, name: str, parent: str, path: str, link: str) -> None:
@@ -45,10 +44,6 @@ def test_the_limits_of_all_interfaces_add_up(
     guest = busy_guest(fake_host, libvirt_host, LIMITED)
     assert (guest.cpus, guest.memory) == (2, 4 * 1024**3)
     assert (guest.download, guest.upload) == (1_024_000, 128_000)
-
-
-def test_mediated_devices_are_counted(fake_host: FakeHost, libvirt_host: LibvirtHost) -> None:
-    assert busy_guest(fake_host, libvirt_host, MDEV * 2).mdevs == 2
 
 
 def test_a_domain_that_ends_meanwhile_is_left_out(

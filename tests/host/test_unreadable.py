@@ -158,7 +158,8 @@ def test_in_the_cache_the_others_answer_while_it_lasts(
 
 def test_in_the_cache_capacity_follows_the_vgpus(cached: CachedWorld) -> None:
     host, parent = cached.host, PciAddress.parse("0000:67:00.0")
-    gpu = host.add_pci("0000:67:00.0", group=67, vgpu=[("nvidia-222", "GRID T4-1B", 16)])
+    vgpu = [("nvidia-222", "GRID T4-1B", 16)]
+    gpu = host.add_pci("0000:67:00.0", driver="nvidia", group=67, vgpu=vgpu)
     cached.settle("node device", gpu.name)
     assert [each.available for each in profiles_of(cached, parent)] == [16]
     available = gpu.element.find(".//availableInstances")

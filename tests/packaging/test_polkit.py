@@ -85,6 +85,14 @@ def test_only_pci_devices_may_leave_their_driver() -> None:
     assert ask(detach, node_device="usb_1_2") == "not handled"
 
 
+@pytest.mark.parametrize("right", ["delete", "start", "stop", "write"])
+def test_only_mediated_devices_are_made_and_removed(right: str) -> None:
+    action = f"org.libvirt.api.node-device.{right}"
+    assert ask(action, node_device="mdev_c2177883_f1bb_47f0_914d_32a22e3a8804") == "yes"
+    assert ask(action, node_device="new device") == "yes"
+    assert ask(action, node_device="pci_0000_a2_00_0") == "not handled"
+
+
 def test_libvirt_knows_every_right() -> None:
     actions = [Path(each) / "polkit-1" / "actions" for each in DATA.split(os.pathsep)]
     files = [file for each in actions for file in sorted(each.glob("org.libvirt.*.policy"))]

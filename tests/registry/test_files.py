@@ -26,7 +26,7 @@ READS: list[Callable[[SqlRegistry], object]] = [
     lambda registry: registry.list_registrations(L4.host, {}),
     lambda registry: registry.find(L4.host, "l4-gpu"),
     lambda registry: registry.find(L4.host, "nobody"),
-    lambda registry: registry.find_by_address(L4.host, L4.pci_address),
+    lambda registry: registry.find_by_device(L4.host, L4.pci_address),
     lambda registry: registry.list_all(),
     lambda registry: registry.ping(),
 ]

@@ -63,7 +63,7 @@ def test_a_registration_of_0_1_gets_its_fingerprint(registry: SqlRegistry) -> No
     assert old.fingerprint is None
     new = replace(old, fingerprint=CARD)
     assert registry.place([(old, new)]) == 1
-    assert registry.find_by_address(L4.host, X) == new
+    assert registry.find_by_device(L4.host, X) == new
 
 
 def test_two_cards_that_swapped_are_placed_at_once(registry: SqlRegistry) -> None:
@@ -76,7 +76,7 @@ def test_two_cards_that_swapped_are_placed_at_once(registry: SqlRegistry) -> Non
 def test_who_is_nowhere_loses_the_address_to_the_card_that_is_there(registry: SqlRegistry) -> None:
     left, gone = add(registry, 1, X), add(registry, 2, Y)
     registry.place([moved(left, Y)])
-    found = registry.find_by_address(L4.host, Y)
+    found = registry.find_by_device(L4.host, Y)
     assert found is not None
     assert found.id == left.id
     assert registry.find(L4.host, gone.id) == replace(gone, displaced=True)
@@ -87,7 +87,7 @@ def test_who_was_displaced_comes_back_elsewhere(registry: SqlRegistry) -> None:
     registry.place([moved(left, Y)])
     back = moved(replace(gone, displaced=True), Z)
     assert registry.place([back]) == 1
-    assert registry.find_by_address(L4.host, Z) == replace(back[1], displaced=False)
+    assert registry.find_by_device(L4.host, Z) == replace(back[1], displaced=False)
 
 
 def test_an_address_that_was_left_is_free(registry: SqlRegistry) -> None:

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, event
 
+from hypeman_libvirt.devices.address import MdevUuid
 from hypeman_libvirt.devices.errors import ConflictError, RegistryUnavailableError
-from hypeman_libvirt.devices.model import Registration
+from hypeman_libvirt.devices.model import Registration, Vgpu
 from hypeman_libvirt.registry import SqlRegistry
 from hypeman_libvirt.registry.schema import registrations
 from tests.registry.registrations import L4, nth
@@ -26,8 +27,22 @@ def test_a_registration_comes_back_as_it_was_given(registry: SqlRegistry) -> Non
     registry.add(L4)
     assert registry.find(L4.host, L4.id) == L4
     assert registry.find(L4.host, "l4-gpu") == L4
-    assert registry.find_by_address(L4.host, L4.pci_address) == L4
+    assert registry.find_by_device(L4.host, L4.pci_address) == L4
     assert registry.list_registrations(L4.host, {}) == [L4]
+
+
+def test_a_mediated_device_is_kept_beside_its_parent(registry: SqlRegistry) -> None:
+    uuid = MdevUuid("c2177883-f1bb-47f0-914d-32a22e3a8804")
+    vgpu = Vgpu("nvidia-222", "GRID T4-1B", uuid, made=True)
+    part = replace(L4, id="part", name="part", vgpu=vgpu)
+    function = nth(3, vgpu=Vgpu("1155", "NVIDIA L40S-4Q", made=True))
+    for each in (L4, part, function):
+        registry.add(each)
+    assert registry.find_by_device(L4.host, uuid) == part
+    assert registry.find_by_device(L4.host, L4.pci_address) == L4
+    assert registry.find_by_device(L4.host, function.pci_address) == function
+    with pytest.raises(ConflictError, match=str(uuid)):
+        registry.add(replace(part, id="other", name="other"))
 
 
 def test_every_fact_of_a_registration_is_kept() -> None:
@@ -92,7 +107,7 @@ def test_what_is_gone_is_not_relabelled(registry: SqlRegistry) -> None:
 def test_group_zero_and_a_vmd_domain_are_kept(registry: SqlRegistry) -> None:
     vmd = nth(1, iommu_group=0, pci_address=L4.pci_address.parse("10000:e1:00.0"))
     registry.add(vmd)
-    assert registry.find_by_address(L4.host, vmd.pci_address) == vmd
+    assert registry.find_by_device(L4.host, vmd.pci_address) == vmd
 
 
 def test_a_moment_of_another_zone_comes_back_in_utc(registry: SqlRegistry) -> None:
@@ -297,7 +312,7 @@ def test_what_another_process_changes_is_in_the_next_answer(
     assert registry.find(L4.host, "l4-gpu") == L4
     assert registry.list_registrations(L4.host, {}) == [L4]
     other.remove(L4.host, L4.id)
-    assert registry.find_by_address(L4.host, L4.pci_address) is None
+    assert registry.find_by_device(L4.host, L4.pci_address) is None
     assert registry.list_registrations(L4.host, {}) == []
     other.close()
 
@@ -337,7 +352,7 @@ def test_no_statement_for_one_device_reads_every_row(path: Path, registry: SqlRe
     with statements() as sent:
         registry.add(L4)
         registry.find(L4.host, L4.id)
-        registry.find_by_address(L4.host, L4.pci_address)
+        registry.find_by_device(L4.host, L4.pci_address)
         registry.remove(L4.host, L4.id)
     asked = [each for each in sent if each[0].startswith(("SELECT", "DELETE"))]
     assert len(asked) == 4

@@ -6,11 +6,17 @@ from dataclasses import replace
 
 import pytest
 
-from hypeman_libvirt.devices.address import PciAddress
+from hypeman_libvirt.devices.address import MdevUuid, PciAddress
 from hypeman_libvirt.devices.domain import Assignment, Domain
 from hypeman_libvirt.devices.model import AvailableDevice
-from hypeman_libvirt.devices.node_device import NodeDevice, VgpuProfile
-from hypeman_libvirt.resources.model import Guest, StoragePool
+from hypeman_libvirt.devices.node_device import (
+    MediatedDevice,
+    NodeDevice,
+    VgpuProfile,
+    slice_of,
+)
+from hypeman_libvirt.devices.vgpu import framebuffer_of
+from hypeman_libvirt.resources.model import StoragePool
 from hypeman_libvirt.resources.reader import (
     GpuProfile,
     PassthroughGpu,
@@ -18,7 +24,6 @@ from hypeman_libvirt.resources.reader import (
     count_gpus,
     count_storage,
     count_taken,
-    framebuffer_of,
 )
 
 GPU_CLASS, NIC_CLASS = 0x030200, 0x020000
@@ -34,24 +39,31 @@ def gpu(name: str | None = "L4", *profiles: VgpuProfile, held: bool = False) -> 
     return AvailableDevice(node, None, assignment if held else None)
 
 
+def vgpu(of: AvailableDevice, number: int, *, held: bool) -> AvailableDevice:
+    uuid = MdevUuid(f"c2177883-f1bb-47f0-914d-32a22e3a880{number}")
+    mdev = MediatedDevice("mdev", uuid, "pci", "nvidia-1", True, True, False, 100 + number)
+    assignment = Assignment(SOMEBODY, uuid, live=True, persistent=True, managed=False, kind="mdev")
+    return AvailableDevice(slice_of(of.node, mdev), None, assignment if held else None)
+
+
 def profile(name: str, available: int) -> VgpuProfile:
     return VgpuProfile("nvidia-1", name, available)
 
 
 def test_without_a_gpu_there_are_no_slots() -> None:
     nic = AvailableDevice(NodeDevice("pci", AT, "15b3", "101d", NIC_CLASS), None, None)
-    assert count_gpus([nic], []) is None
+    assert count_gpus([nic]) is None
 
 
 def test_a_gpu_is_available_while_no_domain_holds_it() -> None:
-    gpus = count_gpus([gpu("L4"), gpu("A100", held=True)], [])
+    gpus = count_gpus([gpu("L4"), gpu("A100", held=True)])
     assert gpus is not None
     assert (gpus.mode, gpus.total, gpus.used, gpus.profiles) == ("passthrough", 2, 1, [])
     assert gpus.devices == [PassthroughGpu("L4", True), PassthroughGpu("A100", False)]
 
 
 def test_a_gpu_without_a_name_shows_its_ids() -> None:
-    gpus = count_gpus([gpu(None)], [])
+    gpus = count_gpus([gpu(None)])
     assert gpus is not None
     assert gpus.devices[0].name == "10de:27b8"
 
@@ -59,7 +71,7 @@ def test_a_gpu_without_a_name_shows_its_ids() -> None:
 def test_of_a_gpu_in_virtual_functions_these_count() -> None:
     part, whole = gpu("A100 VF"), gpu("A100")
     split = replace(whole, node=replace(whole.node, virtual_functions=(part.node.address,)))
-    gpus = count_gpus([split, part], [])
+    gpus = count_gpus([split, part])
     assert gpus is not None
     assert [each.name for each in gpus.devices] == ["A100 VF"]
 
@@ -67,14 +79,16 @@ def test_of_a_gpu_in_virtual_functions_these_count() -> None:
 def test_gpus_that_are_all_cut_up_are_counted_in_vgpus() -> None:
     first = gpu("T4", profile("GRID T4-1B", 10), profile("GRID T4-8Q", 1))
     second = gpu("T4", profile("GRID T4-1B", 16))
-    gpus = count_gpus([first, second], [Guest("vm", "x", 1, 1, mdevs=6)])
+    slices = [vgpu(first, number, held=number < 4) for number in range(6)]
+    gpus = count_gpus([first, *slices, second])
     assert gpus is not None
-    assert (gpus.mode, gpus.total, gpus.used, gpus.devices) == ("vgpu", 32, 6, ())
+    assert (gpus.mode, gpus.total, gpus.used, gpus.devices) == ("vgpu", 32, 4, ())
+    assert gpus.allocatable == 28
     assert gpus.profiles == [GpuProfile("GRID T4-1B", 1024, 26), GpuProfile("GRID T4-8Q", 8192, 1)]
 
 
 def test_one_gpu_for_passthrough_makes_all_of_them_devices() -> None:
-    gpus = count_gpus([gpu("L4"), gpu("T4", profile("GRID T4-1B", 16))], [])
+    gpus = count_gpus([gpu("L4"), gpu("T4", profile("GRID T4-1B", 16))])
     assert gpus is not None
     assert (gpus.mode, gpus.total) == ("passthrough", 2)
     assert gpus.profiles == [GpuProfile("GRID T4-1B", 1024, 16)]

@@ -41,6 +41,7 @@ PAIRS: dict[str, type[BaseModel]] = {
     "PreflightCheck": schemas.CheckOut,
     "Status": schemas.StatusOut,
     "UnbindRequest": schemas.UnbindBody,
+    "VgpuProfile": schemas.VgpuProfileOut,
 }
 
 
@@ -49,7 +50,8 @@ def shape(schema: dict[str, Any], definitions: dict[str, Any]) -> object:
     if "$ref" in schema:
         name = schema["$ref"].rpartition("/")[2]
         return shape(definitions.get(name) or resolve(schema), definitions)
-    if branches := schema.get("anyOf") or schema.get("oneOf") or schema.get("allOf"):
+    branches = schema.get("anyOf") or schema.get("oneOf") or schema.get("allOf")
+    if branches and "properties" not in schema:
         return frozenset().union(*(_as_set(shape(each, definitions)) for each in branches))
     return fields(schema, definitions) if "properties" in schema else leaf(schema, definitions)
 

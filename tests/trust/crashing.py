@@ -27,6 +27,7 @@ from hypeman_libvirt.host.libvirt_host import open_host
 from hypeman_libvirt.settings import Settings
 from tests import fake_libvirt
 from tests.conftest import seed_host
+from tests.devices.vgpus import LARGE, add_gpus
 from tests.fake_host import FakeHost
 from tests.fake_xml import held, parse, show
 from tests.world import OPERATOR
@@ -83,6 +84,11 @@ OPERATIONS: Final[dict[str, Operation]] = {
     "detach, running": (_attached("vm-on"), lambda s: s.detach("rtx", OPERATOR)),
     "move": (_in_a_definition, lambda s: s.move("l4-gpu", TWIN, OPERATOR)),
     "unregister": (_both, lambda s: s.unregister("l4-gpu", OPERATOR)),
+    "create vgpu": (_both, lambda s: s.create_vgpu(LARGE, "slice", {}, OPERATOR, persist=True)),
+    "unregister vgpu": (
+        lambda s: s.create_vgpu(LARGE, "slice", {}, OPERATOR, persist=True),
+        lambda s: s.unregister("slice", OPERATOR),
+    ),
     "unregister, unbind": (_bound, lambda s: s.unregister("rtx", OPERATOR, "group")),
 }
 
@@ -117,6 +123,16 @@ def operate(directory: str, operation: str, fatal: int) -> None:
     _save(host, Path(directory))
 
 
+def delete_vgpus(directory: str) -> None:
+    """Delete whatever vGPU is registered."""
+    host = _load(Path(directory))
+    with closing(create_service(_settings(host, directory))) as service:
+        for device in service.inventory.list_devices({}):
+            if device.registration.mdev is not None:
+                service.unregister(device.registration.id, OPERATOR)
+    _save(host, Path(directory))
+
+
 def inspect(directory: str) -> None:
     """Look at what is there, as the next service does."""
     _write(Path(directory), look(_load(Path(directory)), directory))
@@ -139,6 +155,8 @@ def look(host: FakeHost, directory: str) -> dict[str, Any]:
             guest.name: sorted(({*held(guest.config)} | {*held(guest.live)}) & {*DEVICES})
             for guest in host.guests.values()
         },
+        "mdevs": {each.uuid: each.active for each in host.mediated_devices()},
+        "vgpus": [str(each.registration.mdev) for each in devices if each.registration.mdev],
         "findings": [(each.id, each.message) for each in findings if each.severity != "ok"],
     }
 
@@ -177,6 +195,10 @@ def _save(host: FakeHost, directory: Path) -> None:
             }
             for guest in host.guests.values()
         },
+        "mdevs": [
+            (show(each.element), each.active, each.defined, each.autostart)
+            for each in host.mediated_devices()
+        ],
     }
     (directory / "host.json").write_text(json.dumps(state))
 
@@ -185,6 +207,7 @@ def _load(directory: Path) -> FakeHost:
     host = seed_host()
     host.uuid = UUID
     host.add_pci(TWIN, driver="nvidia", group=83)
+    add_gpus(host)
     fake_libvirt.serve(host)
     if (file := directory / "host.json").exists():
         state = json.loads(file.read_text())
@@ -198,4 +221,9 @@ def _load(directory: Path) -> FakeHost:
             guest.config = parse(kept["config"]) if kept["config"] else None
             guest.live = parse(kept["live"]) if kept["live"] else None
             guest.detached_by_libvirt = set(kept["detached"])
+        for xml, active, defined, autostart in state["mdevs"]:
+            mdev = host.define_mdev(xml)
+            if active:
+                host.start_mdev(mdev)
+            mdev.defined, mdev.autostart = defined, autostart
     return host

@@ -60,6 +60,7 @@ def test_nothing_is_lost_and_what_is_half_done_is_told(
         check_registrations(operation, at_first, now)
         if operation == "move":
             check_move(now, f"killed before step {step}")
+        check_vgpus(run, directory, now, f"{operation}, killed before step {step}")
         told += check_host(now, f"{operation}, killed before step {step}")
     assert step > 1
     check_done(operation, at_first, now)
@@ -98,6 +99,21 @@ def check_move(now: dict[str, Any], when: str) -> None:
     (held,) = now["held"]["vm-off"]
     assert held in {crashing.L4, crashing.TWIN}, when
     assert held == now["places"]["l4-gpu"] or now["findings"], when
+
+
+def check_vgpus(
+    run: Callable[..., int | None], directory: Path, now: dict[str, Any], when: str
+) -> None:
+    """No vGPU is without a registration, none is lost in silence, and DELETE ends all of them."""
+    assert now["mdevs"].keys() <= set(now["vgpus"]), when
+    for uuid in now["vgpus"]:
+        told = any(uuid in message for _, message in now["findings"])
+        assert now["mdevs"].get(uuid) or told, when
+    if now["vgpus"]:
+        assert run(crashing.delete_vgpus, str(directory)) == 0, when
+        assert run(crashing.inspect, str(directory)) == 0, when
+        after = crashing.read(directory)
+        assert (after["mdevs"], after["vgpus"], after["findings"]) == ({}, [], []), when
 
 
 def check_done(operation: str, before: dict[str, Any], now: dict[str, Any]) -> None:

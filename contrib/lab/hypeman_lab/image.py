@@ -18,7 +18,7 @@ _PACKAGES = (
     *("libvirt-daemon-system", "libvirt-daemon", "libvirt-daemon-driver-qemu", "libvirt-clients"),
     *("qemu-system-x86", "qemu-utils", "linux-image-amd64", "busybox-static", "kmod", "udev"),
     *("iproute2", "pciutils", "procps", "python3", "python3-libvirt", "python3-lxml"),
-    "python3-venv",
+    *("mdevctl", "python3-venv"),
 )
 # Of the kernel's modules these are most of the megabytes, and no device of the lab needs them.
 _MODULES = "/lib/modules/*/kernel"
@@ -127,7 +127,7 @@ def _compile_modules(root: Path, kernel: str, lines: list[str]) -> None:
     script = f"""set -e
     mkdir "$1/module"
     cp '{_GUEST}'/*.c "$1/module"
-    echo 'obj-m := vlab_pci.o vlab_vgpu.o' > "$1/module/Makefile"
+    echo 'obj-m := vlab_mdev.o vlab_pci.o vlab_vgpu.o' > "$1/module/Makefile"
     ln -s mawk "$1/usr/bin/awk"
     chroot "$1" make -s -C '/usr/src/linux-headers-{kernel}' M=/module modules >&2
     cp "$1"/module/*.ko '{target}'"""

@@ -10,11 +10,12 @@ from typing import Final, Protocol
 
 from hypeman_libvirt.devices.address import PciAddress
 from hypeman_libvirt.devices.errors import LibvirtDeniedError, LibvirtFailedError
-from hypeman_libvirt.devices.node_device import NodeDevice
+from hypeman_libvirt.devices.node_device import NodeDevice, VgpuProfile
 from hypeman_libvirt.host.cache.event_cache import EventCache
 from hypeman_libvirt.host.connection import Announcement, Connection
 from hypeman_libvirt.host.node_devices import NodeDevices
 from hypeman_libvirt.host.usage.sysfs import provides_vfio
+from hypeman_libvirt.host.vendor_vgpus import read_vgpu
 
 _SYSFS: Final = Path("/sys/bus/pci/devices")
 
@@ -30,6 +31,9 @@ class DriverReader(Protocol):
 
     def is_vfio_provider(self, address: PciAddress, driver: str | None) -> bool:
         """Whether the driver, other than vfio-pci, gives the function to guests itself."""
+
+    def vgpu(self, address: PciAddress) -> tuple[str | None, tuple[VgpuProfile, ...]]:
+        """Return the type of vGPU that a virtual function is, and those that it could be now."""
 
     def addresses(self) -> AbstractSet[str] | None:
         """Return every address that has a function; None if libvirt's announcements must do."""
@@ -55,6 +59,10 @@ class SysfsDrivers:
     def is_vfio_provider(self, address: PciAddress, driver: str | None) -> bool:
         """Look into the function's directory."""
         return provides_vfio(f"{self._directory}/{address}", driver)
+
+    def vgpu(self, address: PciAddress) -> tuple[str | None, tuple[VgpuProfile, ...]]:
+        """Read the function's directory."""
+        return read_vgpu(Path(self._directory, str(address)))
 
     def addresses(self) -> AbstractSet[str]:
         """List the directory."""
@@ -131,7 +139,11 @@ class NodeDeviceCache:
     def _is_driven_otherwise(self, node: NodeDevice) -> bool:
         driver = self._drivers.driver(node.address)
         provider = self._drivers.is_vfio_provider(node.address, driver)
-        return (node.driver, node.is_vfio_provider) != (driver, provider)
+        if (node.driver, bool(node.is_vfio_provider)) != (driver, provider):
+            return True
+        if node.vgpu_type is None:
+            return False
+        return self._drivers.vgpu(node.address) != (node.vgpu_type, node.vgpu_profiles)
 
     def _kernel_has(self, address: PciAddress) -> bool:
         """Whether the kernel has a function that libvirt has not announced, or not yet."""

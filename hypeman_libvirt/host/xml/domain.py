@@ -1,4 +1,4 @@
-"""libvirt's XML of a domain: who it is and which PCI functions of the host it holds.
+"""libvirt's XML of a domain: who it is and which devices of the host it holds.
 
 Source: https://libvirt.org/formatdomain.html
 """
@@ -12,7 +12,12 @@ from typing import Final, Literal
 from lxml import etree
 from lxml.etree import _Element as Element
 
-from hypeman_libvirt.devices.address import MdevUuid, PciAddress, parse_host_device_id
+from hypeman_libvirt.devices.address import (
+    HostDeviceId,
+    MdevUuid,
+    PciAddress,
+    parse_host_device_id,
+)
 from hypeman_libvirt.devices.domain import MetadataEntry
 from hypeman_libvirt.devices.errors import InvalidPciAddressError, LibvirtFailedError
 from hypeman_libvirt.host.xml.document import parse_xml, read_address, show_xml
@@ -26,23 +31,24 @@ _HOSTDEVS: Final = (
     "devices/interface[@type='hostdev']/source/address",
     "devices/interface[@type='network']/actual[@type='hostdev']/source/address",
 )
+_MDEVS: Final = "devices/hostdev[@mode='subsystem'][@type='mdev']/source/address"
 _INSTANCE: Final = f"metadata/{{{INSTANCE_NAMESPACE}}}instance"
 _NODESETS: Final = ("numatune/memory", "numatune/memnode")
 
 
 @dataclass(frozen=True, slots=True)
 class DomainHostdev:
-    """An element of a domain that holds a PCI function.
+    """An element of a domain that holds a PCI function or a mediated device.
 
     Attributes:
-        address: On the host.
+        device: On the host.
         managed: libvirt binds it to vfio-pci at start and gives it back at stop.
         guest_address: In the guest; None until libvirt gave it one.
         xml: The element, as libvirt takes it to detach the device.
         kind: Which element it is.
     """
 
-    address: PciAddress
+    device: HostDeviceId
     managed: bool
     guest_address: PciAddress | None
     xml: str
@@ -88,14 +94,17 @@ class DomainXml:
         """
         sources = [source for path in _HOSTDEVS for source in self.root.iterfind(path)]
         try:
-            return [_read_held(source) for source in sources]
+            return [_read_held(source, read_address(source)) for source in sources]
         except ValueError as error:
             name = self.root.findtext("name")
             raise LibvirtFailedError(f"domain {name} holds a device at no PCI address") from error
 
-    def find(self, address: PciAddress) -> DomainHostdev | None:
-        """Return the element that holds an address."""
-        return next((held for held in self.held if held.address == address), None)
+    def find(self, device: HostDeviceId) -> DomainHostdev | None:
+        """Return the element that holds a device."""
+        if isinstance(device, PciAddress):
+            return next((held for held in self.held if held.device == device), None)
+        sources = (each for each in self.root.iterfind(_MDEVS) if _uuid_of(each) == device.text)
+        return next((_read_held(source, device) for source in sources), None)
 
     def with_hostdevs(self, hostdevs: Iterable[str]) -> str:
         """Return the definition with more devices, for ``virDomainDefineXML()``."""
@@ -106,15 +115,18 @@ class DomainXml:
         devices.extend(parse_xml(hostdev) for hostdev in hostdevs)
         return show_xml(root)
 
-    def without(self, addresses: Collection[PciAddress]) -> str:
+    def without(self, devices: Collection[HostDeviceId]) -> str:
         """Return the definition without these devices, for ``virDomainDefineXML()``."""
         root = parse_xml(show_xml(self.root))
-        for source in [source for path in _HOSTDEVS for source in root.iterfind(path)]:
-            if read_address(source) in addresses:
-                element = _device_of(source)
-                parent = element.getparent()
-                if parent is not None:
-                    parent.remove(element)
+        held = [source for path in _HOSTDEVS for source in root.iterfind(path)]
+        going = [source for source in held if read_address(source) in devices]
+        mdevs = {str(each) for each in devices if isinstance(each, MdevUuid)}
+        going += [each for each in root.iterfind(_MDEVS) if _uuid_of(each) in mdevs]
+        for source in going:
+            element = _device_of(source)
+            parent = element.getparent()
+            if parent is not None:
+                parent.remove(element)
         return show_xml(root)
 
     def with_moved(self, moves: Mapping[PciAddress, PciAddress]) -> str:
@@ -154,6 +166,23 @@ def build_hostdev(
         element = etree.SubElement(hostdev, "address", _write_address(guest), type="pci")
         if multifunction:
             element.set("multifunction", "on")
+    return show_xml(hostdev)
+
+
+def build_mdev_hostdev(mdev: MdevUuid, guest: PciAddress | None = None) -> str:
+    """Write ``<hostdev>`` for a mediated device; libvirt has no drivers to manage for it.
+
+    Args:
+        mdev: On the host.
+        guest: In the guest; libvirt chooses one if it is None.
+    """
+    hostdev = etree.Element(
+        "hostdev", mode="subsystem", type="mdev", managed="no", model="vfio-pci"
+    )
+    source = etree.SubElement(hostdev, "source")
+    etree.SubElement(source, "address", uuid=str(mdev))
+    if guest is not None:
+        etree.SubElement(hostdev, "address", _write_address(guest), type="pci")
     return show_xml(hostdev)
 
 
@@ -213,16 +242,20 @@ def _read_entry(device: Element) -> MetadataEntry:
         raise LibvirtFailedError(f"in the domain's metadata, {error.message}") from error
 
 
-def _read_held(source: Element) -> DomainHostdev:
-    device = _device_of(source)
-    guest = device.find("address[@type='pci']")
+def _read_held(source: Element, device: HostDeviceId) -> DomainHostdev:
+    element = _device_of(source)
+    guest = element.find("address[@type='pci']")
     return DomainHostdev(
-        address=read_address(source),
-        managed=device.get("managed") == "yes",
+        device=device,
+        managed=element.get("managed") == "yes",
         guest_address=None if guest is None else read_address(guest),
-        xml=show_xml(device),
-        kind="interface" if device.tag == "interface" else "hostdev",
+        xml=show_xml(element),
+        kind="interface" if element.tag == "interface" else "hostdev",
     )
+
+
+def _uuid_of(source: Element) -> str:
+    return source.get("uuid", "").lower()
 
 
 def _device_of(source: Element) -> Element:

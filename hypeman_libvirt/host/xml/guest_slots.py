@@ -11,9 +11,9 @@ from typing import Final
 
 from lxml.etree import _Element as Element
 
-from hypeman_libvirt.devices.address import PciAddress
+from hypeman_libvirt.devices.address import HostDeviceId, MdevUuid, PciAddress
 from hypeman_libvirt.host.xml.document import read_address
-from hypeman_libvirt.host.xml.domain import DomainXml, build_hostdev
+from hypeman_libvirt.host.xml.domain import DomainXml, build_hostdev, build_mdev_hostdev
 
 _CONTROLLERS: Final = "devices/controller[@type='pci']"
 _ROOT_PORTS: Final = "devices/controller[@type='pci'][@model='pcie-root-port']"
@@ -25,22 +25,23 @@ _PROPOSED_SLOTS: Final = range(0x10, 0x1C)
 """Free on the root bus of most q35 and i440fx guests."""
 
 
-def build_functions(
-    addresses: Sequence[PciAddress],
+def build_hostdevs(
+    devices: Sequence[HostDeviceId],
     definition: DomainXml | None = None,
-    unmanaged: Collection[PciAddress] = (),
+    unmanaged: Collection[HostDeviceId] = (),
 ) -> Sequence[str]:
     """Write ``<hostdev>`` elements; functions of one host slot become functions of one guest slot.
 
     Args:
-        addresses: On the host.
+        devices: On the host.
         definition: Of the domain for its next start, to find a free slot in; without one the
             slot is a proposal.
         unmanaged: Those that stay on their driver.
     """
     slots = _propose_slots() if definition is None else _list_cold_slots(definition)
-    elements: list[str] = []
-    for _, functions in groupby(sorted(addresses), key=_slot):
+    elements = [build_mdev_hostdev(each) for each in devices if isinstance(each, MdevUuid)]
+    addresses = sorted(each for each in devices if isinstance(each, PciAddress))
+    for _, functions in groupby(addresses, key=_slot):
         together = list(functions)
         if len(together) == 1:
             elements.append(build_hostdev(together[0], managed=together[0] not in unmanaged))
@@ -60,7 +61,7 @@ def list_hot_slots(live: DomainXml) -> Iterator[PciAddress]:
     return (slot for slot in ports if _slot(slot) not in taken)
 
 
-def shares_slot(live: DomainXml, address: PciAddress) -> bool:
+def shares_slot(live: DomainXml, address: HostDeviceId) -> bool:
     """Whether the device is one of several functions in its guest slot.
 
     libvirt refuses to unplug such a device.
@@ -74,7 +75,7 @@ def shares_slot(live: DomainXml, address: PciAddress) -> bool:
 
 
 def _build_together(
-    functions: Sequence[PciAddress], slot: PciAddress | None, unmanaged: Collection[PciAddress]
+    functions: Sequence[PciAddress], slot: PciAddress | None, unmanaged: Collection[HostDeviceId]
 ) -> Iterator[str]:
     """Write the functions as they are on the host; a guest finds none in a slot without a 0."""
     numbers = [each.function for each in functions]
