@@ -25,12 +25,14 @@ class Plan:
         afterwards: Run when all of those have ended.
         left_out: For people: which checks, why, and how to have them.
         unmeasured: The suites whose coverage adds nothing to that of the first Python.
+        at_once: Of the processes that a suite runs its tests in.
     """
 
     checks: Sequence[str]
     afterwards: Sequence[str] = ()
     left_out: Sequence[str] = ()
     unmeasured: Sequence[str] = ()
+    at_once: int = 1
 
 
 def plan_all(pythons: Sequence[str]) -> Plan:
@@ -46,13 +48,16 @@ def plan_all(pythons: Sequence[str]) -> Plan:
     return Plan([*_LONGEST_FIRST, *suites, *_SHORT], [COVERAGE], left_out, suites[first:])
 
 
-def plan_quick(pythons: Sequence[str]) -> Plan:
-    """Plan what takes two minutes: the rules on one Python, and how the code is written."""
+def plan_quick(pythons: Sequence[str], cores: int) -> Plan:
+    """Plan what takes two minutes: the rules on one Python, and how the code is written.
+
+    The one suite is spread over the cores; in the whole check, each has a suite of its own.
+    """
     chosen = [_suite(pythons[0], "mock"), "imports", "lint"]
     whole = plan_all(pythons)
     rest = [each for each in (*whole.checks, *whole.afterwards) if each not in chosen]
     left_out = [f"{', '.join(rest)}: --quick; contrib/check runs them"]
-    return Plan(chosen, left_out=left_out, unmeasured=chosen)
+    return Plan(chosen, left_out=left_out, unmeasured=chosen, at_once=cores)
 
 
 def find_pythons(find: Callable[[str], str | None] = shutil.which) -> list[str]:
