@@ -10,7 +10,7 @@ from hypeman_libvirt.devices.address import PciAddress
 from hypeman_libvirt.devices.boot_rule import BootRule
 from hypeman_libvirt.devices.errors import IdentityChangedError
 from hypeman_libvirt.helper import slices
-from hypeman_libvirt.helper.boot_rules import BootRules
+from hypeman_libvirt.helper.boot_rules import BootRuleFiles
 from hypeman_libvirt.helper.protocol import (
     ForgetBootRule,
     ListBootRules,
@@ -40,7 +40,7 @@ class Actions:
             write: Writes into a file of sysfs.
         """
         self._sysfs = PciSysfs(root, write)
-        self._rules = BootRules(root)
+        self._rules = BootRuleFiles(root)
         self._hook = hook or ReleaseHook()
 
     def lock_of(self, request: Request) -> str | None:

@@ -53,7 +53,7 @@ def parse_rules(text: str) -> Sequence[BootRule]:
         ) from error
 
 
-class BootRules:
+class BootRuleFiles:
     """The file of boot rules."""
 
     def __init__(self, root: Path = Path("/")) -> None:

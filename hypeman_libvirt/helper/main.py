@@ -14,7 +14,7 @@ from typing import Final
 
 from hypeman_libvirt.helper.actions import Actions
 from hypeman_libvirt.helper.responder import Responder
-from hypeman_libvirt.helper.server import Server
+from hypeman_libvirt.helper.server import HelperServer
 from hypeman_libvirt.version import __version__
 
 _FIRST_DESCRIPTOR: Final = 3
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "hypeman-libvirt-helper.socket; without systemd give --socket PATH"
         )
     with listener:
-        Server(listener, Responder(Actions(), {0, user.pw_uid})).serve_until_idle()
+        HelperServer(listener, Responder(Actions(), {0, user.pw_uid})).serve_until_idle()
 
 
 def passed_socket(environment: Mapping[str, str]) -> socket.socket | None:

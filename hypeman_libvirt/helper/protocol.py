@@ -49,11 +49,11 @@ Topology: TypeAlias = Annotated[
 Count: TypeAlias = Annotated[int, Field(ge=0, le=_MOST_FUNCTIONS)]
 
 
-class _Body(BaseModel):
+class _Line(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
 
-class RuleBody(_Body):
+class RuleBody(_Line):
     """A boot rule as it travels, and as it stands in the file of rules."""
 
     device: Address
@@ -87,7 +87,7 @@ class RuleBody(_Body):
         )
 
 
-class SetVirtualFunctions(_Body):
+class SetVirtualFunctions(_Line):
     """Enable exactly so many virtual functions of a physical function."""
 
     verb: Literal["set_virtual_functions"] = "set_virtual_functions"
@@ -96,7 +96,7 @@ class SetVirtualFunctions(_Body):
     autoprobe: bool
 
 
-class SetVgpuType(_Body):
+class SetVgpuType(_Line):
     """Make a vGPU of this type on a virtual function, or take it away: 0."""
 
     verb: Literal["set_vgpu_type"] = "set_vgpu_type"
@@ -104,7 +104,7 @@ class SetVgpuType(_Body):
     vgpu_type: Annotated[int, Field(ge=0, le=_MOST_TYPE)]
 
 
-class WriteBootRule(_Body):
+class WriteBootRule(_Line):
     """Have the host do this to a function at boot, in place of an earlier rule."""
 
     verb: Literal["write_boot_rule"] = "write_boot_rule"
@@ -116,27 +116,27 @@ class WriteBootRule(_Body):
         return self.rule.device
 
 
-class ForgetBootRule(_Body):
+class ForgetBootRule(_Line):
     """Remove the boot rule of an address, if there is one."""
 
     verb: Literal["forget_boot_rule"] = "forget_boot_rule"
     device: Address
 
 
-class ListBootRules(_Body):
+class ListBootRules(_Line):
     """List the boot rules."""
 
     verb: Literal["list_boot_rules"] = "list_boot_rules"
 
 
-class ReadConfigSpace(_Body):
+class ReadConfigSpace(_Line):
     """Read the whole config space, of which other users see 64 bytes."""
 
     verb: Literal["read_config_space"] = "read_config_space"
     device: Address
 
 
-class RunReleaseHook(_Body):
+class RunReleaseHook(_Line):
     """Run the program that the operator wants run after a guest had the function."""
 
     verb: Literal["run_release_hook"] = "run_release_hook"
@@ -155,14 +155,14 @@ Request: TypeAlias = (
 _REQUEST: Final[TypeAdapter[Request]] = TypeAdapter(Annotated[Request, Field(discriminator="verb")])
 
 
-class Problem(_Body):
+class Problem(_Line):
     """Why a request was not done."""
 
     code: str
     message: str
 
 
-class Answer(_Body):
+class Answer(_Line):
     """The answer to a request: a problem, or what the verb returns."""
 
     problem: Problem | None = None

@@ -19,7 +19,7 @@ _PEER: Final = struct.Struct("3i")
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class HelperLimits:
     """How much of the helper clients may have.
 
     Attributes:
@@ -33,11 +33,11 @@ class Limits:
     idle: float = 60.0
 
 
-class Server:
+class HelperServer:
     """Accepts connections on a listening socket until it is idle."""
 
     def __init__(
-        self, listener: socket.socket, responder: Responder, limits: Limits | None = None
+        self, listener: socket.socket, responder: Responder, limits: HelperLimits | None = None
     ) -> None:
         """Have requests answered by the responder.
 
@@ -48,7 +48,7 @@ class Server:
         """
         self._listener = listener
         self._responder = responder
-        self._limits = limits or Limits()
+        self._limits = limits or HelperLimits()
         self._lock = threading.Lock()
         self._connections = 0
 
@@ -62,25 +62,26 @@ class Server:
                 if not self._connections and self._responder.is_idle:
                     return
                 continue
-            self._count(1)
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+            is_full = self._count(1) > self._limits.at_once
+            threading.Thread(target=self._serve, args=(connection, is_full), daemon=True).start()
 
-    def _count(self, step: int) -> None:
+    def _count(self, step: int) -> int:
         with self._lock:
             self._connections += step
+            return self._connections
 
-    def _serve(self, connection: socket.socket) -> None:
+    def _serve(self, connection: socket.socket, is_full: bool) -> None:
         try:
             with connection:
                 connection.settimeout(self._limits.patience)
-                connection.sendall(write_line(self._answer(connection)))
+                connection.sendall(write_line(self._answer(connection, is_full=is_full)))
         except OSError as error:
             _log.warning("a client went away: %s", error)
         finally:
             self._count(-1)
 
-    def _answer(self, connection: socket.socket) -> Answer:
-        if self._connections > self._limits.at_once:
+    def _answer(self, connection: socket.socket, *, is_full: bool) -> Answer:
+        if is_full:
             message = "the root helper has too many clients; try again"
             return Answer(problem=Problem(code=BusyError.code, message=message))
         peer = peer_of(connection)

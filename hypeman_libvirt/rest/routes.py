@@ -29,7 +29,7 @@ from hypeman_libvirt.rest.protected_route import (
 )
 from hypeman_libvirt.rest.requests import MAX_BODY
 from hypeman_libvirt.rest.resources import HostReports
-from hypeman_libvirt.rest.session import Session
+from hypeman_libvirt.rest.session import PageSession
 from hypeman_libvirt.rest.topology import HostPicture
 
 App: TypeAlias = "falcon.App[falcon.Request, falcon.Response]"
@@ -147,7 +147,7 @@ def session_routes(dashboard: str | None) -> Sequence[Route]:
         dashboard: URL of a Grafana dashboard; None without one.
     """
     methods: dict[str, Access | None] = dict.fromkeys(("GET", "POST", "DELETE"), IDENTIFIED)
-    return (Route("/ui/session", Session(dashboard), methods, waits=None),)
+    return (Route("/ui/session", PageSession(dashboard), methods, waits=None),)
 
 
 def page_routes(page: Page) -> Sequence[Route]:

@@ -44,7 +44,7 @@ def authorization_or_cookie(req: falcon.Request) -> str | None:
     return f"Bearer {values[0]}" if len(values) == 1 else None
 
 
-class Session:
+class PageSession:
     """Says who is signed in, keeps the token in a cookie, and removes it again."""
 
     def __init__(self, dashboard: str | None) -> None:

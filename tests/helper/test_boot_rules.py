@@ -11,7 +11,7 @@ from hypeman_libvirt.devices.address import PciAddress
 from hypeman_libvirt.devices.boot_rule import BootRule
 from hypeman_libvirt.devices.errors import HelperFailedError, IdentityChangedError
 from hypeman_libvirt.helper.actions import Actions
-from hypeman_libvirt.helper.boot_rules import RULES, BootRules, format_rules, parse_rules
+from hypeman_libvirt.helper.boot_rules import RULES, BootRuleFiles, format_rules, parse_rules
 from hypeman_libvirt.helper.protocol import (
     ForgetBootRule,
     ListBootRules,
@@ -71,13 +71,13 @@ def test_a_file_that_was_changed_by_hand_is_not_thrown_away(tmp_path: Path) -> N
     file.parent.mkdir(parents=True)
     file.write_text('# {"device": "all of them"}\n')
     with pytest.raises(HelperFailedError, match="changed by hand"):
-        BootRules(tmp_path).put(TO_VFIO)
+        BootRuleFiles(tmp_path).put(TO_VFIO)
     assert file.read_text() == '# {"device": "all of them"}\n'
 
 
 def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(HelperFailedError, match="udev"):
-        BootRules(tmp_path).put(TO_VFIO)
+        BootRuleFiles(tmp_path).put(TO_VFIO)
 
 
 def test_rules_are_written_listed_and_forgotten(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_rules_are_written_listed_and_forgotten(tmp_path: Path) -> None:
     assert [RuleBody.model_validate(each).rule() for each in listed] == [FUNCTIONS, TO_VFIO]
     actions.perform(ForgetBootRule(device=NIC))
     actions.perform(ForgetBootRule(device="0000:99:00.0"))
-    assert BootRules(tmp_path).read() == [TO_VFIO]
+    assert BootRuleFiles(tmp_path).read() == [TO_VFIO]
     assert kernel.writes == []  # what is there now stays as it is
 
 

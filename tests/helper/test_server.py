@@ -26,7 +26,7 @@ from hypeman_libvirt.helper.client import HelperClient, ask_over, refuse
 from hypeman_libvirt.helper.main import passed_socket
 from hypeman_libvirt.helper.protocol import Answer
 from hypeman_libvirt.helper.responder import Peer, Responder
-from hypeman_libvirt.helper.server import Limits, Server
+from hypeman_libvirt.helper.server import HelperLimits, HelperServer
 from tests.helper.fake_kernel import GPU, NIC, FakeKernel
 
 ME = os.getuid()
@@ -65,7 +65,7 @@ def listening(
         listener.bind(str(path))
         listener.listen()
         responder = Responder(Actions(kernel.root, write=kernel.write), {allowed}, deadline)
-        server = Server(listener, responder, Limits(at_once=at_once, idle=0.05))
+        server = HelperServer(listener, responder, HelperLimits(at_once=at_once, idle=0.05))
         done = threading.Event()
 
         def serve() -> None:
