@@ -136,9 +136,8 @@ class RegistryFiles:
             )
         elif damage == _OVERWRITTEN:
             cure = (
-                "Stop the service, see to it that the right file is there, without -wal and -shm; "
-                "what domains note of their devices comes back with: "
-                "hypeman-libvirt registry import"
+                "Stop the service, put the right file there without -wal and -shm, bring back what "
+                "domains note of their devices with hypeman-libvirt registry import"
             )
         return (
             f"the registry cannot be used: {damage} while the service runs. {cure}, "
