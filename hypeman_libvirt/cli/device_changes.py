@@ -101,13 +101,28 @@ def unbind(service: Service, device: str, scope: str, as_json: bool) -> None:
 @click.argument("domain", shell_complete=complete_domain)
 @parameters.in_scope
 @parameters.force
+@click.option("--mac", help="Of a network card's virtual function: its MAC address in the guest.")
+@click.option("--vlan", type=click.IntRange(1, 4094), help="Likewise, the tag of its VLAN.")
 @parameters.as_json
 @pass_service
 def attach(
-    service: Service, device: str, domain: str, scope: str, force: bool, as_json: bool
+    service: Service,
+    device: str,
+    domain: str,
+    scope: str,
+    force: bool,
+    mac: str | None,
+    vlan: int | None,
+    as_json: bool,
 ) -> None:
     """Give the device to a domain: by UUID, name or instance id."""
-    body = {"instance": domain, "scope": scope, "force": force or None}
+    body = {
+        "instance": domain,
+        "scope": scope,
+        "force": force or None,
+        "mac": mac,
+        "vlan": vlan,
+    }
     changed = _change(service, device, "attach", **body)
     print_answer(changed, as_json, f"{changed['name']} is attached to {_holder(changed)}")
 

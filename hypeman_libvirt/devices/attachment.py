@@ -12,7 +12,7 @@ from hypeman_libvirt.devices import checks, rules
 from hypeman_libvirt.devices.address import HostDeviceId, PciAddress
 from hypeman_libvirt.devices.binding import Drivers, demand_locks
 from hypeman_libvirt.devices.context import ChangeContext
-from hypeman_libvirt.devices.domain import Assignment, Domain
+from hypeman_libvirt.devices.domain import Assignment, Domain, GuestInterface
 from hypeman_libvirt.devices.errors import (
     DeviceError,
     GuestDidNotReleaseError,
@@ -60,22 +60,41 @@ class Attachment:
         self._monotonic = monotonic
 
     def attach(
-        self, reference: str, instance: str, scope: Scope, caller: Caller, *, force: bool = False
+        self,
+        reference: str,
+        instance: str,
+        scope: Scope,
+        caller: Caller,
+        *,
+        force: bool = False,
+        interface: GuestInterface | None = None,
     ) -> Device:
         """Attach the device to a domain: live and persistent if it runs, else persistent.
 
         A domain that has a part of it already gets the rest.
 
+        Args:
+            reference: The device.
+            instance: The domain.
+            scope: The device alone, or its IOMMU group.
+            caller: On whose behalf.
+            force: Even if the host lives on it.
+            interface: MAC and VLAN of a network card's virtual function; None for neither.
+
         Raises:
             InstanceNotFoundError: No such domain.
             DeviceError: A check refuses, or libvirt does; nothing has changed then.
         """
+        if interface is not None:
+            rules.check_interface(interface)
         registration = self._references.find(reference)
         uuid = self._snapshots.domain(instance).uuid
 
         def attach(transaction: Transaction) -> Device:
             domain = self._snapshots.domain(uuid)
-            snapshot = self._snapshots.read("attach", registration, scope, domain)
+            snapshot = self._snapshots.read(
+                "attach", registration, scope, domain, interface=interface
+            )
             checks.guard(snapshot, force=force)
             demand_locks(snapshot, transaction)
             return self._attach(transaction, registration, snapshot, caller, force=force)
@@ -140,11 +159,11 @@ class Attachment:
         """Attach, and once more to a domain that was started or stopped meanwhile."""
         transaction.undo.callback(self._take_out, transaction, snapshot, domain)
         unmanaged = [node.address for node in snapshot.providers]
-        transaction.changes.attach(domain, devices, unmanaged)
+        transaction.changes.attach(domain, devices, unmanaged, snapshot.interface)
         held = self._host.read_domain_assignments(domain)
         changed = next((each.domain for each in held if each.domain.active != domain.active), None)
         if changed is not None:
-            transaction.changes.attach(changed, devices, unmanaged)
+            transaction.changes.attach(changed, devices, unmanaged, snapshot.interface)
             held = self._host.read_domain_assignments(domain)
         for device in devices:
             if device not in {each.device for each in held}:

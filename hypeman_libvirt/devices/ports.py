@@ -13,7 +13,13 @@ from typing import Literal, Protocol, TypeAlias
 
 from hypeman_libvirt.devices.address import HostDeviceId, MdevUuid, PciAddress
 from hypeman_libvirt.devices.boot_rule import BootRule
-from hypeman_libvirt.devices.domain import Assignment, Domain, MetadataEntry, Usage
+from hypeman_libvirt.devices.domain import (
+    Assignment,
+    Domain,
+    GuestInterface,
+    MetadataEntry,
+    Usage,
+)
 from hypeman_libvirt.devices.host_identity import HostIdentity
 from hypeman_libvirt.devices.model import Change, Registration
 from hypeman_libvirt.devices.node_device import (
@@ -123,10 +129,12 @@ class HostChanges(Protocol):
         domain: Domain,
         devices: Sequence[HostDeviceId],
         unmanaged: Collection[HostDeviceId] = (),
+        interface: GuestInterface | None = None,
     ) -> None:
         """Attach those devices that the domain lacks: live and persistent, as the domain is.
 
         ``managed='no'`` for those that stay on their driver, ``managed='yes'`` for all others.
+        With an interface each is one of the guest's, and libvirt sets MAC and VLAN on the card.
         Several PCI functions become functions of one guest slot. If one fails, those that this
         call has given are taken out again before the error leaves.
 

@@ -10,7 +10,7 @@ from typing import Final
 import libvirt
 
 from hypeman_libvirt.devices.address import HostDeviceId, PciAddress
-from hypeman_libvirt.devices.domain import Domain, MetadataEntry
+from hypeman_libvirt.devices.domain import Domain, GuestInterface, MetadataEntry
 from hypeman_libvirt.devices.errors import (
     DeviceError,
     InUseError,
@@ -31,6 +31,7 @@ from hypeman_libvirt.host.xml.domain import (
     parse_metadata,
     without_alias,
 )
+from hypeman_libvirt.host.xml.guest_interface import build_interface
 from hypeman_libvirt.host.xml.guest_slots import build_hostdevs, list_hot_slots
 
 _log: Final = logging.getLogger(__name__)
@@ -71,6 +72,7 @@ class Domains:
         domain: Domain,
         devices: Sequence[HostDeviceId],
         unmanaged: Collection[HostDeviceId] = (),
+        interface: GuestInterface | None = None,
     ) -> None:
         """Give devices to the domain where it does not have them yet, all or none.
 
@@ -79,9 +81,9 @@ class Domains:
         """
         with ExitStack() as undo:
             if domain.persistent:
-                self._attach_to_definition(domain, devices, unmanaged, undo)
+                self._attach_to_definition(domain, devices, unmanaged, interface, undo)
             if domain.active:
-                self._attach_to_guest(domain, devices, unmanaged, undo)
+                self._attach_to_guest(domain, devices, unmanaged, interface, undo)
             undo.pop_all()
 
     def detach(self, domain: Domain, devices: Sequence[HostDeviceId]) -> None:
@@ -122,12 +124,17 @@ class Domains:
         domain: Domain,
         devices: Sequence[HostDeviceId],
         unmanaged: Collection[HostDeviceId],
+        interface: GuestInterface | None,
         undo: ExitStack,
     ) -> None:
         definition = self._read_xml(domain, live=False)
         missing = [each for each in devices if definition.find(each) is None]
         undo.callback(self._take_from_definition, domain, missing)
-        hostdevs = build_hostdevs(missing, definition, unmanaged)
+        hostdevs = (
+            build_hostdevs(missing, definition, unmanaged)
+            if interface is None
+            else [_build(each, interface, managed=each not in unmanaged) for each in missing]
+        )
         try:
             for xml in hostdevs:
                 self._attach_device(domain, xml, _CONFIG)
@@ -139,6 +146,7 @@ class Domains:
         domain: Domain,
         devices: Sequence[HostDeviceId],
         unmanaged: Collection[HostDeviceId],
+        interface: GuestInterface | None,
         undo: ExitStack,
     ) -> None:
         live = self._read_xml(domain, live=True)
@@ -147,8 +155,8 @@ class Domains:
         try:
             for device in missing:
                 managed = device not in unmanaged
-                bare = _build(device, None, managed=managed)
-                placed = _build(device, next(slots, None), managed=managed)
+                bare = _build(device, interface, managed=managed)
+                placed = _build(device, interface, next(slots, None), managed=managed)
                 with _undone(undo, self._take_from_guest, domain, bare):
                     self._attach_device(domain, placed, _LIVE)
         except NotSupportedError:
@@ -249,10 +257,19 @@ def _undone(undo: ExitStack, way_back: Callable[..., object], *args: object) -> 
         undo.callback(step.pop_all().close)
 
 
-def _build(device: HostDeviceId, guest: PciAddress | None, *, managed: bool) -> str:
-    if isinstance(device, PciAddress):
-        return build_hostdev(device, guest, managed=managed)
-    return build_mdev_hostdev(device, guest)
+def _build(
+    device: HostDeviceId,
+    interface: GuestInterface | None,
+    guest: PciAddress | None = None,
+    *,
+    managed: bool,
+) -> str:
+    """Write the element of one device, for a slot of the guest."""
+    if not isinstance(device, PciAddress):
+        return build_mdev_hostdev(device, guest)
+    if interface is not None:
+        return build_interface(device, interface, guest, managed=managed)
+    return build_hostdev(device, guest, managed=managed)
 
 
 def _affected(domain: Domain) -> int:

@@ -10,7 +10,13 @@ from typing import TypeAlias
 import libvirt
 
 from hypeman_libvirt.devices.address import HostDeviceId, MdevUuid, PciAddress
-from hypeman_libvirt.devices.domain import Assignment, Domain, MetadataEntry, Usage
+from hypeman_libvirt.devices.domain import (
+    Assignment,
+    Domain,
+    GuestInterface,
+    MetadataEntry,
+    Usage,
+)
 from hypeman_libvirt.devices.errors import (
     DeviceError,
     LibvirtDeniedError,
@@ -335,10 +341,11 @@ class LibvirtChanges:
         domain: Domain,
         devices: Sequence[HostDeviceId],
         unmanaged: Collection[HostDeviceId] = (),
+        interface: GuestInterface | None = None,
     ) -> None:
         """Give the devices to the domain."""
         with self._changing(domain):
-            self._domains.attach(domain, devices, unmanaged)
+            self._domains.attach(domain, devices, unmanaged, interface)
 
     def detach(self, domain: Domain, devices: Sequence[HostDeviceId]) -> None:
         """Ask for the devices back."""

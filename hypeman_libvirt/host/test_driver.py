@@ -17,7 +17,7 @@ from typing import Final
 from urllib.parse import quote, unquote, urlsplit
 
 from hypeman_libvirt.devices.address import HostDeviceId, PciAddress
-from hypeman_libvirt.devices.domain import Domain
+from hypeman_libvirt.devices.domain import Domain, GuestInterface
 from hypeman_libvirt.devices.errors import DeviceNotFoundError, InUseError, LibvirtFailedError
 from hypeman_libvirt.devices.node_device import NodeDevice, VgpuProfile
 from hypeman_libvirt.devices.rules import on_vfio
@@ -183,9 +183,10 @@ class TestDriverDomains(Domains):
         domain: Domain,
         devices: Sequence[HostDeviceId],
         unmanaged: Collection[HostDeviceId] = (),
+        interface: GuestInterface | None = None,
     ) -> None:
         """Give devices to the domain, and to vfio-pci if it runs."""
-        super().attach(domain, devices, unmanaged)
+        super().attach(domain, devices, unmanaged, interface)
         self._node_devices.follow_domains()
 
     def detach(self, domain: Domain, devices: Sequence[HostDeviceId]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import falcon
 
+from hypeman_libvirt.devices.domain import GuestInterface
 from hypeman_libvirt.devices.errors import BadRequestError
 from hypeman_libvirt.devices.model import Caller, Device
 from hypeman_libvirt.devices.service import DeviceService
@@ -146,8 +147,16 @@ class OneDevice:
     def on_post_attach(self, req: falcon.Request, resp: falcon.Response, reference: str) -> None:
         """Give the device to an instance."""
         body = read_body(req, resp, AttachBody, self._max_body)
+        interface = None
+        if body.mac is not None or body.vlan is not None:
+            interface = GuestInterface(body.mac and body.mac.lower(), body.vlan)
         device = self._service.attach(
-            reference, body.instance, body.scope, caller_of(req), force=body.force
+            reference,
+            body.instance,
+            body.scope,
+            caller_of(req),
+            force=body.force,
+            interface=interface,
         )
         self._answer(resp, device)
 

@@ -77,9 +77,11 @@ class UnbindBody(RequestBody):
 
 
 class AttachBody(BindBody):
-    """Body of attach."""
+    """Body of attach; MAC and VLAN are of a network card's virtual function."""
 
     instance: str = Field(min_length=1)
+    mac: str | None = None
+    vlan: int | None = None
 
 
 class VirtualFunctionsBody(RequestBody):

@@ -139,7 +139,7 @@ class DomainXml:
         for source in [source for path in _HOSTDEVS for source in root.iterfind(path)]:
             moved_to = moves.get(read_address(source))
             if moved_to is not None:
-                source.attrib.update(_write_address(moved_to))
+                source.attrib.update(write_address(moved_to))
         return show_xml(root)
 
 
@@ -161,9 +161,9 @@ def build_hostdev(
     hostdev = etree.Element("hostdev", mode="subsystem", type="pci")
     hostdev.set("managed", "yes" if managed else "no")
     source = etree.SubElement(hostdev, "source")
-    etree.SubElement(source, "address", _write_address(address))
+    etree.SubElement(source, "address", write_address(address))
     if guest is not None:
-        element = etree.SubElement(hostdev, "address", _write_address(guest), type="pci")
+        element = etree.SubElement(hostdev, "address", write_address(guest), type="pci")
         if multifunction:
             element.set("multifunction", "on")
     return show_xml(hostdev)
@@ -182,7 +182,7 @@ def build_mdev_hostdev(mdev: MdevUuid, guest: PciAddress | None = None) -> str:
     source = etree.SubElement(hostdev, "source")
     etree.SubElement(source, "address", uuid=str(mdev))
     if guest is not None:
-        etree.SubElement(hostdev, "address", _write_address(guest), type="pci")
+        etree.SubElement(hostdev, "address", write_address(guest), type="pci")
     return show_xml(hostdev)
 
 
@@ -268,7 +268,8 @@ def _device_of(source: Element) -> Element:
     return device
 
 
-def _write_address(address: PciAddress) -> dict[str, str]:
+def write_address(address: PciAddress) -> dict[str, str]:
+    """Write the attributes of an ``<address>``."""
     return {
         "domain": f"0x{address.domain:04x}",
         "bus": f"0x{address.bus:02x}",
