@@ -467,7 +467,10 @@ def _open_demo(connection: Connection) -> LibvirtHost:
         caches,
     )
     host.helper = TestDriverHelper(
-        node_devices.set_functions, node_devices.find, caches[0].invalidate
+        node_devices.set_functions,
+        node_devices.slices.set_type,
+        node_devices.find,
+        caches[0].invalidate,
     )
     return host
 

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote, unquote, urlsplit
 
+from lxml.etree import _Element as Element
+
 from hypeman_libvirt.devices.address import HostDeviceId, PciAddress
 from hypeman_libvirt.devices.domain import Domain, GuestInterface
 from hypeman_libvirt.devices.errors import DeviceNotFoundError, InUseError, LibvirtFailedError
@@ -26,7 +28,7 @@ from hypeman_libvirt.host.connection import Connection
 from hypeman_libvirt.host.domains import Domains
 from hypeman_libvirt.host.node_devices import NodeDevices
 from hypeman_libvirt.host.test_driver_helper import MemoryFunctions
-from hypeman_libvirt.host.test_driver_slices import MemorySlices
+from hypeman_libvirt.host.test_driver_slices import MemorySlices, Room
 from hypeman_libvirt.host.xml.document import parse_xml, show_xml
 from hypeman_libvirt.host.xml.node_device import parse_node_device
 
@@ -54,7 +56,7 @@ class TestDriverNodeDevices(NodeDevices):
 
     Attributes:
         functions: Virtual functions that were made, in memory as well.
-        slices: Mediated devices on them, also in memory.
+        slices: vGPUs on them, also in memory.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -64,10 +66,12 @@ class TestDriverNodeDevices(NodeDevices):
             LibvirtFailedError: The file cannot be read.
         """
         super().__init__(connection)
-        self.slices = MemorySlices()
+        described = _read_file(connection.uri)
+        vgpus = {node.address: _read_vgpus(element) for node, element in described}
+        self.slices = MemorySlices({address: room for address, room in vgpus.items() if room})
         self._reader = DomainReader(connection)
         self._lock = threading.Lock()
-        self._at_boot = _read_drivers(connection.uri)
+        self._at_boot = {node.address: node.driver for node, _ in described}
         self._drivers: dict[PciAddress, str | None] = dict(self._at_boot)
         self._taken: dict[PciAddress, str | None] = {}
         self.functions = MemoryFunctions()
@@ -109,9 +113,9 @@ class TestDriverNodeDevices(NodeDevices):
         with self._lock:
             return self._drivers.get(address)
 
-    def is_vfio_provider(self, _address: PciAddress, _driver: str | None) -> bool:
-        """Know of none: the test driver's devices are in no sysfs."""
-        return False
+    def is_vfio_provider(self, address: PciAddress, driver: str | None) -> bool:
+        """Whether it is a vGPU in memory: the test driver's devices are in no sysfs."""
+        return not on_vfio(driver) and self.slices.is_vgpu(address)
 
     def vgpu(self, address: PciAddress) -> tuple[str | None, tuple[VgpuProfile, ...]]:
         """Return the type of vGPU that a virtual function is in memory, and what it could be."""
@@ -140,8 +144,9 @@ class TestDriverNodeDevices(NodeDevices):
     def _with_memory(self, node: NodeDevice) -> NodeDevice:
         """Add the driver, and how many vGPUs fit: none while it is off its host driver."""
         driver = self.driver(node.address)
-        types = () if on_vfio(driver) else self.slices.list_types(node)
-        return replace(node, driver=driver, vgpu_profiles=types)
+        if on_vfio(driver):
+            return replace(node, driver=driver, vgpu_profiles=())
+        return self.slices.apply(replace(node, driver=driver))
 
     def _move(self, address: PciAddress, driver: str | None) -> None:
         """Change the driver of a device that no running domain uses, as libvirt does.
@@ -195,13 +200,22 @@ class TestDriverDomains(Domains):
         self._node_devices.follow_domains()
 
 
-def _read_drivers(uri: str) -> Mapping[PciAddress, str | None]:
+def _read_file(uri: str) -> Sequence[tuple[NodeDevice, Element]]:
+    """Read the PCI functions of the file that a URI names, each with its whole element."""
     path = unquote(urlsplit(uri).path)
     if path in _BUILT_IN:
-        return {}
+        return []
     try:
         document = parse_xml(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise LibvirtFailedError(f"{path}, which {uri} names, cannot be read") from error
-    nodes = (parse_node_device(show_xml(each)) for each in document.iterfind("device"))
-    return {node.address: node.driver for node in nodes if node is not None}
+    nodes = ((parse_node_device(show_xml(each)), each) for each in document.iterfind("device"))
+    return [(node, each) for node, each in nodes if node is not None]
+
+
+def _read_vgpus(element: Element) -> Room:
+    """Read what a virtual function can be made; libvirt's format has no place for it."""
+    return {
+        each.get("id", ""): (each.text or "", int(each.get("room", "0")))
+        for each in element.iterfind("vgpus/type")
+    }

@@ -71,6 +71,7 @@ class TestDriverHelper:
     def __init__(
         self,
         set_functions: SetFunctions,
+        set_type: Callable[[PciAddress, int], None],
         find: Callable[[PciAddress], NodeDevice | None],
         on_change: Callable[[], None],
     ) -> None:
@@ -78,10 +79,12 @@ class TestDriverHelper:
 
         Args:
             set_functions: Has so many.
+            set_type: Makes one a vGPU of a type.
             find: Looks up a function.
             on_change: Called after each change, which libvirt does not announce.
         """
         self._set_functions = set_functions
+        self._set_type = set_type
         self._find = find
         self._on_change = on_change
         self._rules: dict[PciAddress, BootRule] = {}
@@ -95,8 +98,9 @@ class TestDriverHelper:
         self._on_change()
 
     def set_vgpu_type(self, device: PciAddress, vgpu_type: int) -> None:
-        """Refuse: no driver of the host makes vGPUs."""
-        raise NotSupportedError(f"no driver makes a vGPU of type {vgpu_type} on {device}")
+        """Make it a vGPU of the type, or with 0 none."""
+        self._set_type(device, vgpu_type)
+        self._on_change()
 
     def write_boot_rule(self, rule: BootRule) -> None:
         """Note it; the host never boots."""

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Final, TypeAlias
 
-from hypeman_libvirt.devices.address import MdevUuid
-from hypeman_libvirt.devices.errors import InUseError, LibvirtFailedError
+from hypeman_libvirt.devices.address import MdevUuid, PciAddress
+from hypeman_libvirt.devices.errors import InUseError, LibvirtFailedError, NotSupportedError
 from hypeman_libvirt.devices.node_device import MediatedDevice, NodeDevice, VgpuProfile
 from hypeman_libvirt.host.assignments import DomainReader
 from hypeman_libvirt.host.connection import Connection
 from hypeman_libvirt.host.mdevs import MediatedDevices
 from hypeman_libvirt.host.node_devices import NodeDevices
+from hypeman_libvirt.host.vendor_vgpus import NO_TYPE
 from hypeman_libvirt.host.xml.guest_devices import MdevSource
 
 _DRIVER: Final = "vfio_mdev"
@@ -22,16 +23,65 @@ _FIRST_GROUP: Final = 200
 """Above the groups of PCI functions in the file of the demo host."""
 
 
+Room: TypeAlias = Mapping[str, tuple[str, int]]
+"""By the id of a type its name, and how many vGPUs of it fit on a GPU."""
+
+
 class MemorySlices:
-    """Mediated devices in memory, with the rule of NVIDIA's driver: one type on a GPU at a time.
+    """vGPUs in memory, with the rule of NVIDIA's driver: one type on a GPU at a time.
 
     Source: NVIDIA's vGPU user guide, on GPUs in equal-size mode.
     """
 
-    def __init__(self) -> None:
-        """Begin with none."""
+    def __init__(self, functions: Mapping[PciAddress, Room]) -> None:
+        """Begin with none.
+
+        Args:
+            functions: Virtual functions that can be vGPUs without mediated devices.
+        """
         self._lock = threading.Lock()
         self._mdevs: dict[MdevUuid, MediatedDevice] = {}
+        self._functions = functions
+        self._types: dict[PciAddress, str] = {}
+
+    def apply(self, node: NodeDevice) -> NodeDevice:
+        """Add what the vGPUs of a PCI function are, and how many more fit."""
+        room = self._functions.get(node.address)
+        if room is None:
+            return replace(node, vgpu_profiles=self.list_types(node))
+        with self._lock:
+            types = dict(self._types)
+        own = types.get(node.address, NO_TYPE)
+        living = [each for address, each in types.items() if self._functions[address] == room]
+        fitting = [
+            VgpuProfile(type_id, name, 1, "vendor")
+            for type_id, (name, most) in room.items()
+            if {*living} <= {type_id} and len(living) < most
+        ]
+        return replace(
+            node,
+            vgpu_type=own,
+            vgpu_profiles=() if own != NO_TYPE else tuple(fitting),
+            is_vfio_provider=own != NO_TYPE,
+        )
+
+    def set_type(self, function: PciAddress, vgpu_type: int) -> None:
+        """Make a virtual function a vGPU of the type; 0 takes it away.
+
+        Raises:
+            NotSupportedError: It cannot be a vGPU of this type.
+        """
+        with self._lock:
+            if vgpu_type and str(vgpu_type) not in self._functions.get(function, {}):
+                raise NotSupportedError(f"{function} cannot be a vGPU of type {vgpu_type}")
+            self._types.pop(function, None)
+            if vgpu_type:
+                self._types[function] = str(vgpu_type)
+
+    def is_vgpu(self, function: PciAddress) -> bool:
+        """Whether a virtual function is a vGPU."""
+        with self._lock:
+            return function in self._types
 
     def list_all(self) -> Sequence[MediatedDevice]:
         """List all, by UUID."""

@@ -74,6 +74,21 @@ def test_register_find_list_and_unregister(client: Hypeman) -> None:
     assert client.devices.list() == []
 
 
+@pytest.mark.parametrize(
+    ("profile", "parent"), [("GRID T4-4Q", "0000:65:00.0"), ("NVIDIA L40S-8Q", "0000:b1:00.0")]
+)
+def test_slices_are_listed_read_and_deleted(client: Hypeman, profile: str, parent: str) -> None:
+    made = client.post("/devices", body={"profile": profile, "name": "slice"}, cast_to=Device)
+    assert (made.type, made.bound_to_vfio, made.attached_to) == ("gpu", True, None)
+    assert made.model_extra is not None
+    assert (made.model_extra["profile"], made.model_extra["parent"]) == (profile, parent)
+    assert client.devices.list() == [made]
+    assert client.devices.retrieve("slice") == made
+    assert client.devices.retrieve(made.id) == made
+    client.devices.delete("slice")
+    assert client.devices.list() == []
+
+
 def test_available_devices_have_their_names(client: Hypeman) -> None:
     available = {each.pci_address: each for each in client.devices.list_available()}
     gpu = available["0000:a2:00.0"]
@@ -102,12 +117,13 @@ def unknown_fields(answer: BaseModel) -> list[str]:
 def test_resources_are_of_the_clients_type(client: Hypeman) -> None:
     raw = client.resources.with_raw_response.get()
     resources = Resources.model_validate_json(raw.text(), strict=True)
-    assert unknown_fields(resources) == ["instances"]  # ours; every SDK tolerates it
+    ours = ["instances", "allocatable_slots"]  # every SDK tolerates them
+    assert unknown_fields(resources) == ours
     assert client.resources.get() == resources
     assert (resources.cpu.capacity, resources.cpu.allocated) == (64, 16)
     assert (resources.disk.capacity, resources.network.capacity) == (100 * 1024**3, 12_500_000_000)
     assert resources.gpu is not None
-    assert (resources.gpu.mode, resources.gpu.total_slots) == ("passthrough", 4)
+    assert (resources.gpu.mode, resources.gpu.total_slots) == ("passthrough", 6)
     assert [each.instance_name for each in resources.allocations] == ["builder", "inference"]
 
 

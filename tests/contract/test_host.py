@@ -41,7 +41,7 @@ def test_the_seeds_gpu(host: LibvirtHost) -> None:
 def test_every_function_is_listed_by_address(host: LibvirtHost) -> None:
     devices = host.list_node_devices()
     addresses = [each.address for each in devices]
-    assert len(addresses) == 13
+    assert len(addresses) == 17
     assert addresses == sorted(addresses)
     assert addresses[-1] == VMD_DISK
 
