@@ -30,6 +30,7 @@ from hypeman_libvirt.devices.model import Change, Device
 from hypeman_libvirt.devices.moving import Moving
 from hypeman_libvirt.devices.new_registration import RegistrationFactory
 from hypeman_libvirt.devices.node_device import Framework
+from hypeman_libvirt.devices.nonblocking import NonBlocking
 from hypeman_libvirt.devices.ports import (
     Clock,
     Host,
@@ -143,6 +144,8 @@ class World:
         metrics: Counts what the service and its host do.
         count_losses: Connections to libvirt that were lost so far.
         announced: Whether libvirt announces changes, by what changes.
+        nonblocking: Marks threads that must not wait; host and registry know them. None where they
+            do not: then no thread may be taken for such a one.
         close: Closes what was opened for it.
     """
 
@@ -162,6 +165,7 @@ class World:
     metrics: Metrics = field(default_factory=lambda: Metrics(__version__))
     count_losses: Callable[[], int] = lambda: 0
     announced: Callable[[], Mapping[str, bool]] = dict
+    nonblocking: NonBlocking | None = None
     close: Callable[[], None] = lambda: None
 
 
@@ -171,12 +175,13 @@ def open_world(settings: Settings) -> World:
     Raises:
         RegistryOpenError: The registry cannot be used.
     """
-    metrics = Metrics(__version__)
+    metrics, nonblocking = Metrics(__version__), NonBlocking()
+    before_waiting = nonblocking.before_waiting
     with ExitStack() as opened:
-        registry = SqlRegistry(settings.registry_location)
+        registry = SqlRegistry(settings.registry_location, before_waiting=before_waiting)
         opened.callback(registry.close)
         uri = settings.uri or demo_uri()
-        host = open_host(uri, metrics.observe_call)
+        host = open_host(uri, metrics.observe_call, before_waiting=before_waiting)
         opened.callback(host.close)
         return World(
             host=host,
@@ -190,6 +195,7 @@ def open_world(settings: Settings) -> World:
             metrics=metrics,
             count_losses=host.count_losses,
             announced=host.announced,
+            nonblocking=nonblocking,
             close=opened.pop_all().close,
         )
 
@@ -323,9 +329,8 @@ def build_app(
         routes += session_routes(settings.dashboard)
         page = page_routes(Page())
     credentials = authorization if settings.ui == "off" else authorization_or_cookie
-    app = own_app(
-        service, auth, create_limits(settings), more=routes, page=page, credentials=credentials
-    )
+    limits = create_limits(settings, world.nonblocking)
+    app = own_app(service, auth, limits, more=routes, page=page, credentials=credentials)
 
     def observe(method: str, route: str | None, status: int, seconds: float) -> None:
         world.metrics.observe_request(method, route, status, seconds)
@@ -362,10 +367,18 @@ def init_app(
     add_routes(app, service, guard, prefix)
 
 
-def create_limits(settings: Settings) -> Limits:
-    """Return how many requests may wait at once."""
+def create_limits(settings: Settings, nonblocking: NonBlocking | None = None) -> Limits:
+    """Return how many requests may wait at once.
+
+    Args:
+        settings: The limits.
+        nonblocking: Marks the threads in which none may.
+    """
     return Limits(
-        reads=settings.threads, changes=settings.operations, followers=settings.event_listeners
+        reads=settings.threads,
+        changes=settings.operations,
+        followers=settings.event_listeners,
+        before_waiting=(nonblocking or NonBlocking()).before_waiting,
     )
 
 

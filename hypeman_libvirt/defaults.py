@@ -18,6 +18,12 @@ BASE_URL: Final = "http://127.0.0.1:8080"
 """Where the commands expect a service."""
 
 LISTEN: Final = "Where to serve: host:port, [IPv6 address]:port or unix:/path."
+SERVER: Final = "What speaks HTTP. Default: granian where it is installed, else waitress."
+TLS_CERT: Final = "PEM file of the certificate to speak TLS with, and of those above it."
+TLS_KEY: Final = "PEM file of the certificate's key, without a passphrase."
+TLS_CLIENT_CA: Final = (
+    "PEM file of authorities: only clients with a certificate of one of them may connect."
+)
 URI: Final = "libvirt URI of the host. Default: an embedded demo host."
 REGISTRY: Final = (
     f"SQLite file or SQLAlchemy URL of the registry. Default: {SYSTEM_REGISTRY}; for a "

@@ -10,7 +10,7 @@ import stat
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Final, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Self, TypeAlias
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
@@ -38,6 +38,10 @@ _UNSIGNED: Final = (
     "for instance: export JWT_SECRET=$(openssl rand -hex 32). On a loopback address or a Unix "
     "socket, --auth off serves without tokens"
 )
+
+
+ServerName: TypeAlias = Literal["granian", "waitress"]
+"""What speaks HTTP."""
 
 
 class SettingsError(Exception):
@@ -104,6 +108,22 @@ class Settings(BaseSettings):
     listen: Annotated[str, AfterValidator(_checked_listen)] = Field(
         default="127.0.0.1:8080",
         description=defaults.LISTEN,
+    )
+    server: ServerName | None = Field(
+        default=None,
+        description=defaults.SERVER,
+    )
+    tls_cert: Path | None = Field(
+        default=None,
+        description=defaults.TLS_CERT,
+    )
+    tls_key: Path | None = Field(
+        default=None,
+        description=defaults.TLS_KEY,
+    )
+    tls_client_ca: Path | None = Field(
+        default=None,
+        description=defaults.TLS_CLIENT_CA,
     )
     uri: str | None = Field(
         default=None,
@@ -218,6 +238,14 @@ class Settings(BaseSettings):
                 f"auth = off serves whoever can connect, and {self.listen} is not this machine "
                 "alone; listen on 127.0.0.1, [::1] or a Unix socket, or leave auth on"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _with_whole_tls(self) -> Self:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key go together: set both, or neither")
+        if self.tls_client_ca is not None and self.tls_cert is None:
+            raise ValueError("tls_client_ca needs tls_cert and tls_key")
         return self
 
     @property

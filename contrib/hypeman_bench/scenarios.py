@@ -330,7 +330,7 @@ def _start(directory: Path) -> Iterator[Measure]:
     def measure(_: float) -> float:
         port = servers.free_port()
         began = time.perf_counter()
-        command = servers.command(port, uri, registry)
+        command = servers.command(port, registry, "--uri", uri)
         with servers.serving(command, port, **servers.environment()):
             ready = time.perf_counter() - began
         began = time.perf_counter()

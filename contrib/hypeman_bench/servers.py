@@ -94,7 +94,7 @@ def ours(directory: Path, uri: str, registered: int = 0) -> Iterator[Server]:
     """Serve ours on a host, with so many devices registered."""
     port, registry = free_port(), directory / f"registry-{secrets.token_hex(4)}.db"
     seed(registry, uri, registered)
-    with serving(command(port, uri, registry), port, **environment()) as server:
+    with serving(command(port, registry, "--uri", uri), port, **environment()) as server:
         yield server
 
 
@@ -131,9 +131,9 @@ def changes(seconds: float, *domains: int) -> dict[str, dict[str, tuple[float, i
     return measured
 
 
-def command(port: int, uri: str, registry: Path) -> list[str]:
-    """Return the command that starts ours."""
-    flags = ["--listen", f"127.0.0.1:{port}", "--uri", uri, "--registry", str(registry)]
+def command(port: int, registry: Path, *more: str) -> list[str]:
+    """Return the command that starts ours, on its demo host if nothing else is said."""
+    flags = ["--listen", f"127.0.0.1:{port}", "--registry", str(registry), *more]
     return [sys.executable, "-m", "hypeman_libvirt.cli.main", "serve", *flags]
 
 

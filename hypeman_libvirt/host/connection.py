@@ -124,6 +124,7 @@ class Connection:
         observe: Observe = ignore_call,
         monotonic: Callable[[], float] = time.monotonic,
         keepalive: KeepAlive = FOR_CHANGES,
+        before_waiting: Callable[[], None] = lambda: None,
     ) -> None:
         """Open nothing yet.
 
@@ -132,7 +133,9 @@ class Connection:
             observe: Is called after each call.
             monotonic: Seconds that never go back.
             keepalive: How soon a connection that is silent is taken for dead.
+            before_waiting: Is called before each call that may wait; see NonBlocking.
         """
+        self.before_waiting = before_waiting
         self.uri = uri
         self._observe = observe
         self._monotonic = monotonic
@@ -284,6 +287,7 @@ class Connection:
 
     def _connect(self) -> libvirt.virConnect:
         """Return the connection, or open one. While one thread opens, others wait only briefly."""
+        self.before_waiting()
         session = self._current
         if session is not None and session.connection is not self._lost:
             if self._listeners and session.events.is_due():

@@ -392,6 +392,7 @@ def open_host(
     observe: Observe = ignore_call,
     directories: DomainDirectories | None = None,
     local_host: LocalHost | None = None,
+    before_waiting: Callable[[], None] = lambda: None,
 ) -> LibvirtHost:
     """Return the host of a URI; libvirt is not asked before it is needed.
 
@@ -400,8 +401,9 @@ def open_host(
         observe: Is called after each call to libvirt.
         directories: Where its libvirt stores domains, if that is not where a local one does.
         local_host: Shows what a local URI's host does, if that is not the one that we run on.
+        before_waiting: Is called before reads that may wait; see NonBlocking.
     """
-    connection = Connection(uri, observe, keepalive=FOR_READS)
+    connection = Connection(uri, observe, keepalive=FOR_READS, before_waiting=before_waiting)
     if is_test_driver(uri):
         return _open_demo(connection)
     here = (local_host or LocalHost()) if is_local(uri) else None

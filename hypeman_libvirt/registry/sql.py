@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -131,7 +131,12 @@ _ANY: Final = select(_TABLE.id).limit(1)
 class SqlRegistry(SqlBootRules):
     """Names of devices in one table, safe between threads and processes."""
 
-    def __init__(self, location: str | Path, lock_timeout: float = LOCK_TIMEOUT) -> None:
+    def __init__(
+        self,
+        location: str | Path,
+        lock_timeout: float = LOCK_TIMEOUT,
+        before_waiting: Callable[[], None] = lambda: None,
+    ) -> None:
         """Open the registry, create it or bring it up to the newest schema.
 
         No connection is open on return, so that a server may fork afterwards.
@@ -139,13 +144,17 @@ class SqlRegistry(SqlBootRules):
         Args:
             location: Path of an SQLite file, or a SQLAlchemy URL.
             lock_timeout: Seconds to wait for another process that writes; SQLite only.
+            before_waiting: Is called before the database is asked; see NonBlocking.
 
         Raises:
             RegistryOpenError: It cannot be used; it was left as it was.
         """
         self._engine = open_engine(str(location), lock_timeout)
         on_sqlite = self._engine.dialect.name == "sqlite"
-        self._version = Version(self._engine) if on_sqlite else None
+        self._before_waiting = before_waiting
+        self._version = None
+        if on_sqlite:
+            self._version = Version(self._engine, before_waiting=before_waiting)
         self._files = files_of(self._engine) if on_sqlite else None
         self._cached_version: tuple[int, int] | None = None
         self._first_of = lru_cache(_REMEMBERED)(self._read_first)
@@ -318,6 +327,7 @@ class SqlRegistry(SqlBootRules):
         return [_registration(row) for row in self._read(_IN_ORDER, host=host)]
 
     def _read(self, query: Select[Any], **values: str) -> Sequence[Row[Any]]:
+        self._before_waiting()
         try:
             with self._engine.connect() as connection:
                 return connection.execute(query, values).all()

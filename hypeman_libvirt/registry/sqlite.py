@@ -149,13 +149,20 @@ class Version:
     own, and changes with what any other one commits.
     """
 
-    def __init__(self, engine: Engine, now: Callable[[], int] = time.time_ns) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        now: Callable[[], int] = time.time_ns,
+        before_waiting: Callable[[], None] = lambda: None,
+    ) -> None:
         """Ask over a connection of its own, which is opened when first needed.
 
         Args:
             engine: Opens it.
             now: Nanoseconds since 1970.
+            before_waiting: Is called before SQLite is asked; see NonBlocking.
         """
+        self._before_waiting = before_waiting
         self._engine = engine
         self._files = files_of(engine)
         self._now = now
@@ -175,6 +182,7 @@ class Version:
         stamp, known = self._stamp(), self._known
         if known is not None and known[0] == stamp:
             return known[1]
+        self._before_waiting()
         with self._lock:
             try:
                 number = self._ask()
@@ -195,6 +203,7 @@ class Version:
         try:
             self._files.check()
         except RegistryUnavailableError:
+            self._before_waiting()
             with self._lock:
                 held = self._connection and self._connection.dbapi_connection
                 if isinstance(held, sqlite3.Connection):

@@ -9,6 +9,8 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 import structlog
 
+from hypeman_libvirt.devices.nonblocking import WouldBlockError
+
 ObserveRequest: TypeAlias = Callable[[str, str | None, int, float], None]
 """Is called with method, template of the path (None for no path of ours), status and seconds."""
 
@@ -70,6 +72,8 @@ class AccessLog:
 
         try:
             return _Body(self._app(environ, remember), write_line)
+        except WouldBlockError:
+            raise  # it is asked again, and that is the request
         except BaseException:
             write_line()
             raise

@@ -39,6 +39,7 @@ class Limits:
         followers: int,
         patience: float = _PATIENCE,
         monotonic: Callable[[], float] = time.monotonic,
+        before_waiting: Callable[[], None] = lambda: None,
     ) -> None:
         """Allow so many at once.
 
@@ -48,7 +49,9 @@ class Limits:
             followers: Streams of events.
             patience: Seconds without any movement after which a request is refused.
             monotonic: Seconds on a clock that is never set.
+            before_waiting: Is called before a request waits; see NonBlocking.
         """
+        self._before_waiting = before_waiting
         self._places = reads + changes + followers
         self._most: dict[Waits, int] = {
             "read": self._places,
@@ -74,12 +77,15 @@ class Limits:
             OverloadedError: None is free, and nothing moves.
             TooManyListenersError: Likewise, of streams of events; or the caller has too many.
         """
+        if waits != "read":  # whatever has a place goes on to wait for libvirt or for events
+            self._before_waiting()
         with self._moved:
             self._refuse_greed(waits, caller)
             while not self._has_place(waits):
                 remaining = self._last_relevant_move(waits) + self._patience - self._monotonic()
                 if remaining <= 0:
                     raise self._refusal(waits)
+                self._before_waiting()
                 self._moved.wait(remaining)
             self._inside[waits] += 1
             self._follow[caller] += waits == "follow"

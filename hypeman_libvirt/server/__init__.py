@@ -1,1 +1,1 @@
-"""The WSGI server, its connections and its log."""
+"""The servers, their connections and the log."""

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 import socket
 import time
 from collections.abc import Collection
 from io import BytesIO
 from typing import Any, Final
-from uuid import uuid4
 
-import structlog
 from waitress.buffers import ReadOnlyFileBasedBuffer
 from waitress.channel import HTTPChannel
 from waitress.parser import HTTPRequestParser, ParsingError
@@ -19,7 +16,8 @@ from waitress.receiver import ChunkedReceiver
 from waitress.task import ErrorTask, ThreadedTaskDispatcher, WSGITask
 from waitress.utilities import BadRequest
 
-_CODES: Final = {413: "payload_too_large", 500: "internal_error", 501: "not_supported"}
+from hypeman_libvirt.server.answers import RefusedRequestError, describe_refusal
+
 _TRANSFER_ENCODING: Final = re.compile(rb"^transfer-encoding[ \t]*:", re.IGNORECASE | re.MULTILINE)
 _CHUNK_LINE: Final = 4096
 """Bytes of a line that announces a chunk, or of all that follows the last one."""
@@ -27,8 +25,6 @@ _LARGE: Final = 16 * 1024
 """Bytes of an answer that is sent from where it lies; a smaller one is copied."""
 _UNACKNOWLEDGED: Final = 60_000
 """Milliseconds after which the kernel gives up a peer that takes nothing of what was sent."""
-
-_log: Final = structlog.get_logger(__name__)
 
 
 class JsonErrorTask(ErrorTask):
@@ -38,10 +34,8 @@ class JsonErrorTask(ErrorTask):
         """Answer, and close the connection."""
         request: Any = self.request  # the stubs lack its error
         refused = request.error
-        request_id = str(uuid4())
-        message = f"{refused.reason}: {refused.body}"
-        body = json.dumps({"code": _CODES.get(refused.code, "bad_request"), "message": message})
-        _log.warning("request refused", status=refused.code, request_id=request_id)
+        refusal = RefusedRequestError(refused.code, f"{refused.reason}: {refused.body}")
+        request_id, body = describe_refusal(refusal)
         self.status = f"{refused.code} {refused.reason}"
         self.response_headers = [
             ("Content-Type", "application/json"),
@@ -49,7 +43,7 @@ class JsonErrorTask(ErrorTask):
         ]
         self.set_close_on_finish()
         self.content_length = len(body)
-        self.write(body.encode())
+        self.write(body)
 
 
 class Task(WSGITask):

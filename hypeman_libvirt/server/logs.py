@@ -138,6 +138,7 @@ def configure(stream: Stream) -> None:
     )
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells of its plugins
+    logging.getLogger("_granian").setLevel(logging.WARNING)  # it tells of its workers
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a line for each that queues
     logging.captureWarnings(capture=True)
 

@@ -14,6 +14,7 @@ from hypeman_libvirt.settings import Settings, load_settings
 ROOT: Final = Path(__file__).parent.parent.parent
 EXAMPLE: Final = ROOT / "contrib" / "config" / "config.toml"
 NOT_IN_A_FILE_THAT_ALL_MAY_READ: Final = {"jwt_secret"}
+TLS: Final = {"tls_cert", "tls_key", "tls_client_ca"}
 _COMMENTED: Final = re.compile(r"^#(?=[a-z_]+ = )", re.MULTILINE)
 
 
@@ -39,5 +40,5 @@ def test_the_example_names_every_setting(uncommented: Path) -> None:
 def test_what_it_shows_as_defaults_are_the_defaults(uncommented: Path) -> None:
     shown = load_settings(uncommented)
     assert shown.registry == load_settings(EXAMPLE).registry_location
-    examples = {"uri", "registry", "jwt_secret_file", "on_release", "dashboard"}
+    examples = {"uri", "registry", "jwt_secret_file", "on_release", "dashboard", "server", *TLS}
     assert shown.model_dump(exclude=examples) == Settings().model_dump(exclude=examples)

@@ -16,12 +16,18 @@ if TYPE_CHECKING:
     from tests.server.running import LogLines, RunningServer
 
 
+@pytest.fixture(params=["granian", "waitress"])
+def server(request: pytest.FixtureRequest) -> str:
+    """Which server runs; all of them behave alike."""
+    return str(request.param)
+
+
 @pytest.fixture
-def start() -> Iterator[Callable[..., RunningServer]]:
+def start(server: str) -> Iterator[Callable[..., RunningServer]]:
     from tests.server.running import running  # noqa: PLC0415  # after the level was chosen
 
     with ExitStack() as stack:
-        yield lambda app, **options: stack.enter_context(running(app, **options))
+        yield lambda app, **options: stack.enter_context(running(app, server=server, **options))
 
 
 @pytest.fixture

@@ -8,10 +8,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import StringIO
-from typing import Any
+from typing import Any, Final
 from wsgiref.types import WSGIApplication
 
-from hypeman_libvirt.server.serve import Server, listen
+from hypeman_libvirt.server.granian_server import GranianServer
+from hypeman_libvirt.server.listening import listen
+from hypeman_libvirt.server.waitress_server import WaitressServer
+
+SERVERS: Final = {"granian": GranianServer, "waitress": WaitressServer}
 
 
 class RunningServer:
@@ -21,14 +25,15 @@ class RunningServer:
         self,
         app: WSGIApplication,
         *,
+        server: str,
         grace: float = 10.0,
         threads: int = 4,
-        **options: Any,  # noqa: ANN401 - a Server's
+        **options: Any,  # noqa: ANN401 - a server's
     ) -> None:
         self.events: list[str] = []
         listener = listen("127.0.0.1:0")
         self.port: int = listener.getsockname()[1]
-        self._server = Server(
+        self._server = SERVERS[server](
             app,
             listener,
             threads=threads,
@@ -50,14 +55,19 @@ class RunningServer:
 
 
 @contextmanager
-def running(app: WSGIApplication, **options: Any) -> Iterator[RunningServer]:  # noqa: ANN401
-    server = RunningServer(app, **options)
-    server.thread.start()
+def running(
+    app: WSGIApplication,
+    *,
+    server: str = "granian",
+    **options: Any,  # noqa: ANN401
+) -> Iterator[RunningServer]:
+    one = RunningServer(app, server=server, **options)
+    one.thread.start()
     try:
-        yield server
+        yield one
     finally:
-        server.stop()
-        server.join()
+        one.stop()
+        one.join()
 
 
 class LogLines(StringIO):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from hypeman_libvirt.rest.routes import NEVER_WAIT
 from tests.api.client import token
 from tests.api.whole_app import whole_app
 from tests.fake_host import FakeHost
@@ -35,12 +36,13 @@ def world(libvirt_host: LibvirtHost, tmp_path: Path) -> Iterator[World]:
 
 
 @contextmanager
-def served(world: World) -> Iterator[RunningServer]:
+def served(world: World, server: str) -> Iterator[RunningServer]:
     from hypeman_libvirt.bootstrap import count_threads  # noqa: PLC0415  # after the level
     from tests.server.running import running  # noqa: PLC0415
 
-    with running(whole_app(world), threads=count_threads(world.settings)) as server:
-        yield server
+    options = {"threads": count_threads(world.settings), "never_wait": NEVER_WAIT}
+    with running(whole_app(world), server=server, **options) as one:
+        yield one
 
 
 class Clients:
@@ -79,9 +81,9 @@ def wait_for_answers(asking: list[socket.socket], count: int) -> list[socket.soc
 
 
 @pytest.fixture
-def clients(world: World) -> Iterator[Clients]:
+def clients(world: World, server: str) -> Iterator[Clients]:
     with ExitStack() as stack:
-        yield Clients(stack.enter_context(served(world)), stack)
+        yield Clients(stack.enter_context(served(world, server)), stack)
 
 
 def test_health_is_answered_while_every_request_that_may_waits(

@@ -7,7 +7,7 @@ import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from wsgiref.types import StartResponse, WSGIEnvironment
 
 import pytest
@@ -18,6 +18,8 @@ Start = Callable[..., RunningServer]
 BODY = b"x" * (32 * 1024 * 1024)
 """More than the kernel takes for a client that reads nothing."""
 PIPELINED = b"GET /large HTTP/1.1\r\nHost: h\r\n\r\n" * 200
+CHUNKS, LENGTH = b"Transfer-Encoding: chunked\r\n", b"Content-Length: 2\r\n"
+CHUNKED = b"POST / HTTP/1.1\r\nHost: h\r\n" + CHUNKS + b"\r\n"
 FOR_EVER = 100_000.0
 THREADS = 2
 
@@ -138,21 +140,57 @@ def test_what_never_waits_is_answered_while_all_threads_hang(attack: Attack) -> 
     [
         b"GET / HTTP/1.0\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n",
         b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding:\r\nContent-Length: 5\r\n\r\nhello",
-        b"POST / HTTP/1.1\r\nHost: h\r\ntransfer-encoding: chunked\r\nContent-Length: 5\r\n\r\n",
         b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n",
         b"GET http://[x/ HTTP/1.1\r\nHost: h\r\n\r\n",
-        b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n1;" + b"a" * 5000,
-        b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: " + b"a" * 5000,
     ],
-    ids=["old-chunks", "empty-encoding", "two-lengths", "length", "uri", "chunk-line", "trailer"],
+    ids=["old-chunks", "empty-encoding", "length", "uri"],
 )
-def test_a_head_that_could_be_read_in_two_ways_is_refused(attack: Attack, request_: bytes) -> None:
+def test_a_head_that_could_be_read_in_two_ways_is_refused(
+    attack: Attack, server: str, request_: bytes
+) -> None:
     attack.start()
     head, _, body = attack.send(request_).makefile("rb").read().partition(b"\r\n\r\n")
     assert head.split()[1] == b"400"
-    assert json.loads(body)["code"] == "bad_request"
+    if body or server == "waitress":  # granian refuses some before anybody of ours sees them
+        assert json.loads(body)["code"] == "bad_request"
     assert not attack.app.asked
     assert attack.ask() == OK
+
+
+@pytest.mark.parametrize("start_of_line", [b"1;", b"0\r\nX: "], ids=["chunk-line", "trailer"])
+def test_a_line_that_is_no_chunk_has_an_end(
+    attack: Attack, server: str, start_of_line: bytes
+) -> None:
+    attack.start()
+    more = {"granian": 16 * 1024 + 2, "waitress": 4096 + 2}[server]  # than each reads of one
+    client = attack.send(CHUNKED + start_of_line + b"a" * more)
+    assert client.makefile("rb").readline().split()[1] == b"400"
+    assert not attack.app.asked
+    assert attack.ask() == OK
+
+
+@pytest.mark.parametrize("lengths", [[CHUNKS, LENGTH], [LENGTH, CHUNKS]])
+def test_of_chunks_and_a_length_the_length_counts_nothing(
+    attack: Attack, server: str, lengths: list[bytes]
+) -> None:
+    """waitress refuses both; granian drops the length, as RFC 9112, section 6.3, allows."""
+    attack.start()
+    head = b"POST /echo HTTP/1.1\r\nHost: h\r\nConnection: close\r\n" + b"".join(lengths)
+    answer = attack.send(head + b"\r\n5\r\nhello\r\n0\r\n\r\n").makefile("rb").read()
+    assert answer.startswith(b"HTTP/1.1 400 ") is (server == "waitress")
+    assert answer.endswith(b"\r\n\r\nhello") is (server == "granian")
+
+
+def test_a_chunk_line_of_8_mb_ends_the_connection(attack: Attack) -> None:
+    attack.start()
+    client = attack.connect()
+    with suppress(OSError):  # it is closed while this is sent
+        client.sendall(CHUNKED + b"1;" + b"a" * 8 * 1024 * 1024)
+    assert attack.ask() == OK
+    with suppress(ConnectionResetError):
+        while client.recv(65_536):
+            pass
+    assert not attack.app.asked["/"]
 
 
 def test_a_path_that_is_too_long_is_refused(attack: Attack) -> None:

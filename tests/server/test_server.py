@@ -12,7 +12,8 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 import pytest
 
-from hypeman_libvirt.server.serve import listen, notify_systemd, remove_own_socket
+from hypeman_libvirt.server.listening import listen, remove_own_socket
+from hypeman_libvirt.server.serve import notify_systemd
 from hypeman_libvirt.settings import SettingsError
 from tests.server.running import RunningServer
 
@@ -120,27 +121,34 @@ def test_a_request_that_hangs_ends_with_the_grace(start: Start) -> None:
 
 
 @pytest.mark.parametrize(
-    ("request_", "status", "code"),
+    ("request_", "status"),
     [
-        (b"nonsense\r\n\r\n", b"400 Bad Request", "bad_request"),
-        (
-            b"POST / HTTP/1.1\r\nContent-Length: 999999999\r\n\r\n",
-            b"413 Request Entity Too Large",
-            "payload_too_large",
-        ),
-        (b"GET / HTTP/1.1\r\nX: ".ljust(32 * 1024, b"y"), b"431 Request Header", "bad_request"),
+        (b"nonsense\r\n\r\n", b"400"),
+        (b"GET / HTTP/1.1\r\nX: ".ljust(32 * 1024, b"y"), b"431"),
     ],
 )
-def test_what_is_no_request_gets_the_error_body(
-    start: Start, request_: bytes, status: bytes, code: str
+def test_what_is_no_request_is_refused(
+    start: Start, server: str, request_: bytes, status: bytes
 ) -> None:
     head, body = exchange(start(answering(b"hello")), request_)
-    assert head.partition(b" ")[2].startswith(status)
+    assert head.split()[1] == status
+    if server == "granian":  # which refuses it before anybody of ours sees it
+        assert body == b""
+    else:
+        assert b"content-type: application/json" in head.lower()
+        assert b"x-request-id: " in head.lower()
+        assert json.loads(body)["code"] == "bad_request"
+
+
+def test_a_body_that_is_too_long_gets_the_error_body(start: Start) -> None:
+    request = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 999999999\r\n\r\n"
+    head, body = exchange(start(answering(b"hello")), request)
+    assert head.split()[1] == b"413"
     assert b"content-type: application/json" in head.lower()
     assert b"x-request-id: " in head.lower()
     error = json.loads(body)
     assert error.keys() == {"code", "message"}
-    assert error["code"] == code
+    assert error["code"] == "payload_too_large"
 
 
 def test_an_app_that_fails_says_nothing_of_its_inside(start: Start) -> None:

@@ -58,13 +58,14 @@ class Service:
 
 
 @pytest.fixture
-def environment(tmp_path: Path) -> dict[str, str]:
+def environment(tmp_path: Path, server: str) -> dict[str, str]:
     kept = {key: os.environ[key] for key in os.environ if key.startswith(("COV", "PYTHON"))}
     return kept | {
         "PATH": os.defpath,
         "HOME": str(tmp_path),
         "JWT_SECRET": SECRET,
         "HYPEMAN_LIBVIRT_LISTEN": "127.0.0.1:0",
+        "HYPEMAN_LIBVIRT_SERVER": server,
         "HYPEMAN_LIBVIRT_REGISTRY": str(tmp_path / "registry.db"),
     }
 

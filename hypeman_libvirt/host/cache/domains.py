@@ -46,7 +46,9 @@ class DomainCache:
         self._reader = reader
         self._new_trace = new_trace
         self._read_stamps = read_stamps
-        self._cache: EventCache[DomainRecord] = EventCache(reader.read_all, reader.read_named)
+        self._cache: EventCache[DomainRecord] = EventCache(
+            reader.read_all, reader.read_named, before_waiting=connection.before_waiting
+        )
         self._seen: Stamps = {}
         self._answer: tuple[Records, AssignmentsByDevice] = ({}, {})
         connection.subscribe(self._hear)

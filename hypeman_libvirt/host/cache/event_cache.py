@@ -25,6 +25,7 @@ class EventCache(Generic[V]):
         read_all: Callable[[], Mapping[str, V]],
         read_one: Callable[[str], V | None],
         monotonic: Callable[[], float] = time.monotonic,
+        before_waiting: Callable[[], None] = lambda: None,
     ) -> None:
         """Read nothing yet.
 
@@ -32,7 +33,9 @@ class EventCache(Generic[V]):
             read_all: Every value by its name.
             read_one: The value of one name; None when there is none any more.
             monotonic: Seconds that never go back.
+            before_waiting: Is called before a reader may wait; see NonBlocking.
         """
+        self._before_waiting = before_waiting
         self._read_all = read_all
         self._read_one = read_one
         self._monotonic = monotonic
@@ -55,6 +58,7 @@ class EventCache(Generic[V]):
         Raises: what the readers raise. Then everything stays as it was, and invalid.
         """
         if self._invalid:
+            self._before_waiting()
             with self._reading:
                 return self._refresh(all_of_it=False)
         if self._monotonic() >= self._good_until and self._reading.acquire(blocking=False):

@@ -86,7 +86,9 @@ class NodeDeviceCache:
         self._connection = connection
         self._node_devices = node_devices
         self._drivers = drivers
-        self._cache = EventCache(self._read_all, self._read_named)
+        self._cache = EventCache(
+            self._read_all, self._read_named, before_waiting=connection.before_waiting
+        )
         self._answer: tuple[Mapping[str, NodeDevice], Mapping[PciAddress, NodeDevice]] = ({}, {})
         connection.subscribe(self._hear)
 
