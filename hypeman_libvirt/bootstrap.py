@@ -19,6 +19,7 @@ from hypeman_libvirt.devices.address import MdevUuid
 from hypeman_libvirt.devices.adoption import Adoption
 from hypeman_libvirt.devices.attachment import Attachment
 from hypeman_libvirt.devices.binding import Binding, Drivers
+from hypeman_libvirt.devices.clearing import Clearing
 from hypeman_libvirt.devices.context import ChangeContext
 from hypeman_libvirt.devices.definitions import Definitions
 from hypeman_libvirt.devices.event_feed import EventFeed
@@ -42,6 +43,7 @@ from hypeman_libvirt.devices.ports import (
     RootHelper,
 )
 from hypeman_libvirt.devices.preflight import Preflighter
+from hypeman_libvirt.devices.quarantine import Quarantiner
 from hypeman_libvirt.devices.references import References
 from hypeman_libvirt.devices.registration import Registrations
 from hypeman_libvirt.devices.service import DeviceService
@@ -239,16 +241,18 @@ def build_service(settings: Settings, world: World) -> DeviceService:
         deadline=settings.operation_timeout,
         at_once=settings.operations,
     )
+    quarantiner = Quarantiner(world.host, world.registry, world.clock, event_feed.refresh)
     context = ChangeContext(
         host=world.host,
         registry=world.registry,
         references=References(world.host, world.registry),
         snapshots=SnapshotReader(world.host, world.registry),
         transactions=transactions,
+        quarantiner=quarantiner,
         on_change=on_change,
     )
     definitions = Definitions(world.host)
-    drivers = Drivers(world.host, world.registry)
+    drivers = Drivers(world.host, world.registry, quarantiner)
     binding = Binding(context, drivers)
     factory = RegistrationFactory(world.host, world.clock, world.new_id)
     makers: dict[Framework, SliceMaker] = {
@@ -260,6 +264,7 @@ def build_service(settings: Settings, world: World) -> DeviceService:
         world.host,
         world.registry,
         Adoption(world.host, world.registry, event_feed.expect_adopted),
+        quarantiner,
         definitions,
         transactions,
         world.view.subscribe,
@@ -272,6 +277,7 @@ def build_service(settings: Settings, world: World) -> DeviceService:
         slices=slices,
         labels=Labels(context),
         moving=Moving(context, definitions),
+        clearing=Clearing(context),
         binding=binding,
         attachment=Attachment(context, drivers, release_timeout=settings.release_timeout),
         virtual_functions=VirtualFunctionControl(context, world.helper, patience=world.patience),

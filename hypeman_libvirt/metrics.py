@@ -199,6 +199,12 @@ class _HostCollector(Collector):
         yield _gauge(
             "devices", "Registered devices.", kinds, ("type", "state", "driver", "attached")
         )
+        available = self._service.inventory.list_available()
+        yield _gauge(
+            "devices_quarantined",
+            "Devices that are offered to nobody until they are cleared, registered or not.",
+            {(): sum(each.quarantine is not None for each in available)},
+        )
         groups = self._service.inventory.list_groups()
         tally = Tally(group.status for group in groups)
         statuses = get_args(GroupStatus)

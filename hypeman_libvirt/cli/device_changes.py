@@ -28,6 +28,7 @@ _UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGN
 @click.option("--name", help="Default: made of the address.")
 @parameters.tag
 @click.option("--bind", type=SCOPES, help="Bind it to vfio-pci as well.")
+@click.option("--require-clean", is_flag=True, help="Quarantine it after each use, until clear.")
 @parameters.as_json
 @pass_service
 def register(
@@ -37,6 +38,7 @@ def register(
     name: str | None,
     tag: tuple[str, ...],
     bind: str | None,
+    require_clean: bool,
     as_json: bool,
 ) -> None:
     """Register the device at a PCI address, such as 0000:a2:00.0, under a name.
@@ -49,7 +51,14 @@ def register(
     kind = "mdev_uuid" if _UUID.fullmatch(device_id) else "pci_address"
     tags = read_tags(tag) or None
     with service.asking() as api:
-        device = api.post("/devices", **{kind: device_id}, name=name, tags=tags, bind=bind)
+        device = api.post(
+            "/devices",
+            **{kind: device_id},
+            name=name,
+            tags=tags,
+            bind=bind,
+            require_clean=require_clean or None,
+        )
     print_answer(device, as_json, f"registered {device['name']} (ID: {device['id']})")
 
 
@@ -71,6 +80,16 @@ def move(service: Service, device: str, pci_address: str, as_json: bool) -> None
     """
     changed = _change(service, device, "move", pci_address=pci_address)
     print_answer(changed, as_json, f"{changed['name']} is at {changed['pci_address']}")
+
+
+@commands.command()
+@parameters.device
+@parameters.as_json
+@pass_service
+def clear(service: Service, device: str, as_json: bool) -> None:
+    """End the quarantine of a device, if it is well."""
+    changed = _change(service, device, "clear")
+    print_answer(changed, as_json, f"{changed['name']} is offered again")
 
 
 @commands.command()

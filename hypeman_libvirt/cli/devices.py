@@ -33,8 +33,17 @@ _LISTED: Final = (
     "attached_to",
     "domain",
     "state",
+    "health",
 )
-_AVAILABLE: Final = ("pci_address", "vendor", "device", "iommu_group", "current_driver", "domain")
+_AVAILABLE: Final = (
+    "pci_address",
+    "vendor",
+    "device",
+    "iommu_group",
+    "current_driver",
+    "domain",
+    "health",
+)
 _MEMBERS: Final = (
     "iommu_group",
     "viable",
@@ -187,7 +196,7 @@ def groups(service: Service, number: int | None, as_json: bool) -> None:
         answer = api.get("/iommu-groups" if number is None else f"/iommu-groups/{number}")
     reports = answer if number is None else [answer]
     rows = [
-        {**_held(_named(member)), "viable": _viable(report), "reason": report["reason"]}
+        {**_named(member), "viable": _viable(report), "reason": report["reason"]}
         for report in reports
         for member in report["members"]
     ]
@@ -237,12 +246,13 @@ def _named(function: dict[str, Any]) -> dict[str, Any]:
     device = function.get("device_name") or function["device_id"]
     if "mdev_uuid" in function:
         device = f"{function['mdev_type']} {function['mdev_uuid']}"
-    return _held({**function, "vendor": vendor, "device": device})
+    return {**_held(function), "vendor": vendor, "device": device}
 
 
 def _held(function: dict[str, Any]) -> dict[str, Any]:
-    """Add the name of the domain that holds it."""
-    return {**function, "domain": function.get("attached_domain")}
+    """Add the name of the domain that holds it, and its health in a word."""
+    health = (function.get("health") or {}).get("status")
+    return {**function, "domain": function.get("attached_domain"), "health": health}
 
 
 def _viable(report: dict[str, Any]) -> str:

@@ -109,6 +109,11 @@ HostDeviceId: TypeAlias = PciAddress | MdevUuid
 """What a domain can be given: a PCI function, or a mediated device on one."""
 
 
+def is_pci_address(text: str) -> bool:
+    """Whether the text is a full PCI address."""
+    return _FULL.fullmatch(text) is not None
+
+
 def parse_host_device_id(text: str) -> HostDeviceId:
     """Read what ``str()`` of an id has written.
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Final
 
 from hypeman_libvirt.devices import checks, rules
 from hypeman_libvirt.devices.address import HostDeviceId, PciAddress
-from hypeman_libvirt.devices.binding import Drivers, demand_locks
+from hypeman_libvirt.devices.binding import Drivers, demand_locks, device_of
 from hypeman_libvirt.devices.context import ChangeContext
 from hypeman_libvirt.devices.domain import Assignment, Domain, GuestInterface
 from hypeman_libvirt.devices.errors import (
@@ -55,6 +56,7 @@ class Attachment:
         self._snapshots = context.snapshots
         self._transactions = context.transactions
         self._on_change = context.on_change
+        self._quarantiner = context.quarantiner
         self._drivers = drivers
         self._release_timeout = release_timeout
         self._monotonic = monotonic
@@ -95,6 +97,7 @@ class Attachment:
             snapshot = self._snapshots.read(
                 "attach", registration, scope, domain, interface=interface
             )
+            self._quarantiner.quarantine_silent(snapshot.silent)
             checks.guard(snapshot, force=force)
             demand_locks(snapshot, transaction)
             return self._attach(transaction, registration, snapshot, caller, force=force)
@@ -129,7 +132,7 @@ class Attachment:
         *,
         force: bool,
     ) -> Device:
-        before = Device(registration, snapshot.node, snapshot.assignment, snapshot.verdict)
+        before = device_of(registration, snapshot)
         domain = snapshot.domain
         if domain is None:
             return before
@@ -143,7 +146,11 @@ class Attachment:
         bound = [node.address for node in siblings]
         self._notes.add(transaction, registration, domain, devices, bound)
         self._drivers.bind(siblings, transaction)
-        held = self._give(transaction, snapshot, domain, devices)
+        with ExitStack() as unused:
+            used = self._quarantiner.quarantine_after_use(devices, domain)
+            unused.callback(self._quarantiner.forget_use, used)
+            held = self._give(transaction, snapshot, domain, devices)
+            unused.pop_all()
         node = self._host.node_device(registration.device)
         after = self._read_back(registration, snapshot, domain, held, node)
         self._on_change(Change("attach", caller, before, after, force and bool(snapshot.uses)))
@@ -223,7 +230,7 @@ class Attachment:
         leaving = [entry for entry in entries if entry.device in devices]
         self._give_back(transaction, devices, {each for entry in leaving for each in entry.bound})
         self._notes.remove(transaction, domain, [each for each in entries if each not in leaving])
-        before = Device(registration, snapshot.node, snapshot.assignment, snapshot.verdict)
+        before = device_of(registration, snapshot)
         node = self._node_after_detach(registration.device) or snapshot.node
         after = self._read_back(registration, snapshot, domain, held, node)
         self._on_change(Change("detach", caller, before, after))
@@ -265,9 +272,21 @@ class Attachment:
             if not held:
                 return assignments
             if left <= 0:
-                raise _not_released(domain, held, f"within {self._release_timeout:g} s")
+                raise self._not_released(domain, held, f"within {self._release_timeout:g} s")
             if watch.wait(min(left, _POLL)) == "failed":
-                raise _not_released(domain, held, "and answered the request with a no")
+                raise self._not_released(domain, held, "and answered the request with a no")
+
+    def _not_released(
+        self, domain: Domain, held: Sequence[HostDeviceId], how: str
+    ) -> GuestDidNotReleaseError:
+        """Put what the guest has kept under quarantine: nobody knows how it will come back."""
+        for device in held:
+            self._quarantiner.quarantine(device, f"the guest of {domain.name} did not let it go")
+        return GuestDidNotReleaseError(
+            f"the guest of {domain.name} did not let go of {', '.join(map(str, held))} {how}; "
+            "it is out of the definition and still in the running domain",
+            hint="let the guest handle PCI hot-unplug and detach again, or shut the domain down",
+        )
 
     def _give_back(
         self,
@@ -289,6 +308,7 @@ class Attachment:
     def _log_lost_driver(self, address: PciAddress) -> None:
         node = self._node_after_detach(address)
         if node is not None and node.driver is None:
+            self._quarantiner.quarantine(address, "no host driver took it after it was detached")
             _log.error(
                 "%s has no driver after it was detached: no host driver took it",
                 address,
@@ -332,18 +352,9 @@ class Attachment:
         own = [each for each in held if each.device == address]
         first = sorted([*own, *others], key=lambda each: (not each.live, not each.domain.active))
         assignment = rules.first_assignment({address: first}, address)
-        return Device(registration, node, assignment, snapshot.verdict)
+        quarantine = rules.in_effect(self._quarantiner.find(address), assignment)
+        return Device(registration, node, assignment, snapshot.verdict, quarantine)
 
 
 def _is_in(assignment: Assignment, domain: Domain) -> bool:
     return assignment.domain.uuid == domain.uuid
-
-
-def _not_released(
-    domain: Domain, held: Sequence[HostDeviceId], how: str
-) -> GuestDidNotReleaseError:
-    return GuestDidNotReleaseError(
-        f"the guest of {domain.name} did not let go of {', '.join(map(str, held))} {how}; it is "
-        "out of the definition and still in the running domain",
-        hint="let the guest handle PCI hot-unplug and detach again, or shut the domain down",
-    )

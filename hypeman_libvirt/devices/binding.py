@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -19,6 +20,7 @@ from hypeman_libvirt.devices.errors import (
 from hypeman_libvirt.devices.model import Caller, Change, Device, Registration, Scope
 from hypeman_libvirt.devices.node_device import NodeDevice
 from hypeman_libvirt.devices.ports import Host, Registry
+from hypeman_libvirt.devices.quarantine import Quarantiner
 from hypeman_libvirt.devices.snapshot import Snapshot, lock_keys
 from hypeman_libvirt.devices.transaction import Transaction
 
@@ -32,10 +34,17 @@ class Drivers:
     registry before it is taken, so that also another process knows what it goes back to.
     """
 
-    def __init__(self, host: Host, registry: Registry) -> None:
-        """Read drivers back from this host, and note them in this registry."""
+    def __init__(self, host: Host, registry: Registry, quarantiner: Quarantiner) -> None:
+        """Move devices of a host.
+
+        Args:
+            host: Drivers are read back from it.
+            registry: Notes the drivers that devices had.
+            quarantiner: Gets the devices that no host driver takes back.
+        """
         self._host = host
         self._registry = registry
+        self._quarantiner = quarantiner
 
     def bind(self, nodes: Iterable[NodeDevice], transaction: Transaction) -> None:
         """Bind each device that is not on a vfio driver to vfio-pci, in order.
@@ -112,11 +121,13 @@ class Drivers:
     def _demand_host_driver(self, address: PciAddress, expected: str | None) -> None:
         driver = self._driver(address)
         if rules.on_vfio(driver):
+            self._quarantiner.quarantine(address, f"it did not leave {driver}")
             raise DriverNotBoundError(
                 f"libvirt reported success, but {address} is still on {driver}",
                 hint="something on the host binds it to vfio: see driverctl and modprobe.d",
             )
         if driver is None and expected is not None:
+            self._quarantiner.quarantine(address, f"{expected} did not take it back")
             raise DriverNotBoundError(
                 f"libvirt reported success, but {expected} did not take {address} back",
                 hint="it was put on vfio-pci again; the kernel log of the host says why (dmesg)",
@@ -136,6 +147,9 @@ class Drivers:
         self.give_back(node.address, transaction)
         after = self._driver(node.address)
         if after != node.driver:
+            was, now = node.driver or "none", after or "none"
+            reason = f"after a failed bind its driver is {now}, and was {was}"
+            self._quarantiner.quarantine(node.address, reason)
             _log.error(
                 "%s is on %s after a failed bind, it was on %s",
                 node.address,
@@ -166,6 +180,7 @@ class Binding:
         self._snapshots = context.snapshots
         self._transactions = context.transactions
         self._on_change = context.on_change
+        self._quarantiner = context.quarantiner
         self._drivers = drivers
 
     def bind(self, reference: str, scope: Scope, caller: Caller, *, force: bool = False) -> Device:
@@ -210,9 +225,10 @@ class Binding:
         force: bool = False,
     ) -> Device:
         """Check and bind as a step of an operation."""
+        self._quarantiner.quarantine_silent(snapshot.silent)
         checks.guard(snapshot, force=force)
         demand_locks(snapshot, transaction)
-        before = Device(registration, snapshot.node, snapshot.assignment, snapshot.verdict)
+        before = device_of(registration, snapshot)
         if not snapshot.todo:
             return before
         self._drivers.bind(snapshot.todo, transaction)
@@ -230,7 +246,7 @@ class Binding:
     ) -> Device:
         """Unbind as a step of an operation, after its checks."""
         demand_locks(snapshot, transaction)
-        before = Device(registration, snapshot.node, snapshot.assignment, snapshot.verdict)
+        before = device_of(registration, snapshot)
         if not snapshot.todo:
             return before
         self._drivers.unbind(snapshot.todo, transaction)
@@ -242,7 +258,14 @@ class Binding:
     def _read_back(self, before: Device) -> Device:
         """Return the device with its driver of now; who has it is as it was under the locks."""
         node = self._host.node_device(before.registration.pci_address)
-        return Device(before.registration, node, before.assignment, before.verdict)
+        return replace(before, node=node)
+
+
+def device_of(registration: Registration, snapshot: Snapshot) -> Device:
+    """Return a registered device as it was at the moment of a snapshot."""
+    return Device(
+        registration, snapshot.node, snapshot.assignment, snapshot.verdict, snapshot.quarantine
+    )
 
 
 def demand_locks(snapshot: Snapshot, transaction: Transaction) -> None:

@@ -13,6 +13,7 @@ from typing import Final, TypeAlias
 
 from hypeman_libvirt.devices import (
     function_checks,
+    health_checks,
     move_checks,
     release_checks,
     rules,
@@ -251,6 +252,7 @@ _PASSTHROUGH: Final[Sequence[Named]] = (
     ("endpoint", check_endpoint),
     ("iommu", check_iommu),
     ("identity", check_identity),
+    ("health", health_checks.check_health),
     ("critical", check_critical),
     ("in_use", check_in_use),
     ("slices", slice_checks.check_slices),
@@ -274,6 +276,13 @@ CHECKS: Final[Mapping[Purpose, Sequence[Named]]] = {
         ("guest_slot", release_checks.check_guest_slot),
     ),
     "unregister": (("in_use", release_checks.check_unassigned), *_GIVE_BACK),
+    "clear": (
+        ("endpoint", check_endpoint),
+        ("identity", check_identity),
+        ("answers", health_checks.check_answers),
+        ("in_use", health_checks.check_released),
+        ("driver", health_checks.check_driver),
+    ),
     "move": (
         ("destination", move_checks.check_destination),
         ("identity", move_checks.check_same_card),

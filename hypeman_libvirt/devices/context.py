@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hypeman_libvirt.devices.ports import Host, OnChange, Registry
+from hypeman_libvirt.devices.quarantine import Quarantiner
 from hypeman_libvirt.devices.references import References
 from hypeman_libvirt.devices.snapshot import SnapshotReader
 from hypeman_libvirt.devices.transaction import Transactions
@@ -20,6 +21,7 @@ class ChangeContext:
         references: Looks registrations up by what clients call them.
         snapshots: Reads what the checks decide on, and says what is locked.
         transactions: Runs the operations.
+        quarantiner: Puts devices under quarantine.
         on_change: Is called with each change that was made.
     """
 
@@ -28,4 +30,5 @@ class ChangeContext:
     references: References
     snapshots: SnapshotReader
     transactions: Transactions
+    quarantiner: Quarantiner
     on_change: OnChange

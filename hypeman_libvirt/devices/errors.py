@@ -161,6 +161,12 @@ class InUseError(DeviceError):
     code = "in_use"
 
 
+class QuarantinedError(DeviceError):
+    """The device did not come back whole from an earlier use, or does not answer."""
+
+    code = "quarantined"
+
+
 class NotAttachedError(DeviceError):
     """No domain holds the device."""
 

@@ -55,6 +55,7 @@ class DeviceSnapshot:
         driver: Bound now.
         attached_to: Instance that holds it.
         is_vfio_provider: The driver, other than vfio-pci, gives it to guests itself.
+        quarantined: It is offered to nobody.
     """
 
     device_id: str | None
@@ -63,14 +64,16 @@ class DeviceSnapshot:
     driver: str | None
     attached_to: str | None
     is_vfio_provider: bool = False
+    quarantined: bool = False
 
 
 def take_snapshot(inventory: Inventory, host: HostView) -> Mapping[Place, DeviceSnapshot]:
     """Read every endpoint of the host with its slices, and every registered device."""
+    begun = {device for device, each in inventory.quarantines().items() if not each.after_use}
     listed = host.list_node_devices()
     seen = {
         _place(node.address, node.device): DeviceSnapshot(
-            None, None, True, node.driver, None, rules.is_vfio_provider(node)
+            None, None, True, node.driver, None, rules.is_vfio_provider(node), node.device in begun
         )
         for node in [*listed, *list_slices(listed, host.list_mdevs())]
         if rules.is_endpoint(node)
@@ -85,6 +88,7 @@ def take_snapshot(inventory: Inventory, host: HostView) -> Mapping[Place, Device
             driver=node.driver if node else None,
             attached_to=device.assignment.domain.instance if device.assignment else None,
             is_vfio_provider=node is not None and rules.is_vfio_provider(node),
+            quarantined=device.quarantine is not None,
         )
     return seen
 
@@ -109,6 +113,8 @@ def what_happened(before: DeviceSnapshot | None, after: DeviceSnapshot | None) -
         (_new(then.device_id, now.device_id), "registered"),
         (_new(now.attached_to, then.attached_to), "detached"),
         (_bound(then) and not _bound(now) and now.present, "unbound"),
+        (now.quarantined and not then.quarantined, "quarantined"),
+        (then.quarantined and not now.quarantined and now.present, "cleared"),
         (_bound(now) and not _bound(then), "bound"),
         (_new(then.attached_to, now.attached_to), "attached"),
         (_new(now.device_id, then.device_id), "unregistered"),

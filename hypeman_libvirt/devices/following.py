@@ -25,6 +25,7 @@ from hypeman_libvirt.devices.fingerprint import Seen, fingerprint_all, update
 from hypeman_libvirt.devices.identity import judge
 from hypeman_libvirt.devices.model import Registration
 from hypeman_libvirt.devices.ports import Host, Registry
+from hypeman_libvirt.devices.quarantine import Quarantiner
 from hypeman_libvirt.devices.transaction import Transaction, Transactions
 from hypeman_libvirt.devices.whereabouts import known_of, list_cards
 
@@ -43,6 +44,7 @@ class Follower:
         host: Host,
         registry: Registry,
         adoption: Adoption,
+        quarantiner: Quarantiner,
         definitions: Definitions,
         transactions: Transactions,
         subscribe: Callable[[Callable[[], None]], None],
@@ -55,6 +57,7 @@ class Follower:
             host: Asked itself, for what it says decides.
             registry: Where cards are written down.
             adoption: Finds registrations that this machine has under a key of before.
+            quarantiner: Learns which devices are used that must be cleared afterwards.
             definitions: Those of domains, which are to have cards where they are.
             transactions: Rewrites them with locks and an undo.
             subscribe: Has something called after each announcement of the host.
@@ -64,6 +67,7 @@ class Follower:
         self._host = host
         self._registry = registry
         self._adoption = adoption
+        self._quarantiner = quarantiner
         self._definitions = definitions
         self._transactions = transactions
         self._subscribe = subscribe
@@ -128,6 +132,7 @@ class Follower:
         certain = [new for _, new in pairs if verdicts[new.id].address is not None]
         relocations = [each for new in certain for each in self._relocation(new, seen)]
         self._rewrite_all(relocations, name_unnoted=bool(followed))
+        self._quarantiner.note_uses([new for _, new in pairs if not new.displaced])
         return [new for _, new in followed]
 
     def _relocation(

@@ -17,6 +17,7 @@ from hypeman_libvirt.devices.model import (
     Device,
     GroupMember,
     GroupReport,
+    Quarantine,
     Registration,
     Scope,
 )
@@ -53,7 +54,8 @@ class Inventory:
             if verdict.address is not None:
                 node = self._view.node_device(verdict.address)
         nodes = {} if node is None else {node.device: node}
-        return _device(registration, verdict, nodes, self._view.list_assignments())
+        assignments = self._view.list_assignments()
+        return _device(registration, verdict, nodes, assignments, self.quarantines())
 
     def list_devices(self, tags: Mapping[str, str]) -> Sequence[Device]:
         """List registered devices that carry all the tags, in the order of registration."""
@@ -66,21 +68,32 @@ class Inventory:
             nodes |= {each.device: each for each in self._list_slices(listed)}
         assignments = self._view.list_assignments()
         verdicts = self._whereabouts.of_all(registrations, listed)
-        return [_device(each, verdicts.get(each.id), nodes, assignments) for each in registrations]
+        quarantines = self.quarantines()
+        return [
+            _device(each, verdicts.get(each.id), nodes, assignments, quarantines)
+            for each in registrations
+        ]
+
+    def quarantines(self) -> Mapping[HostDeviceId, Quarantine]:
+        """List the host's quarantines, also those that begin after a use."""
+        return self._registry.list_quarantines(self._view.key())
 
     def list_available(self) -> Sequence[AvailableDevice]:
         """List endpoints in an IOMMU group, by address, each with its slices; registered or not."""
         registered, assignments = self._registered(), self._view.list_assignments()
+        quarantines = self.quarantines()
         listed = self._view.list_node_devices()
         nodes = sorted([*listed, *self._list_slices(listed)], key=lambda node: node.address)
         return [
             AvailableDevice(
                 node,
                 registered.get(node.device),
-                rules.first_assignment(assignments, node.device),
+                assignment,
+                rules.in_effect(quarantines.get(node.device), assignment),
             )
             for node in nodes
             if rules.is_endpoint(node) and node.iommu_group is not None
+            for assignment in [rules.first_assignment(assignments, node.address)]
         ]
 
     def list_functions(self) -> Sequence[GroupMember]:
@@ -174,6 +187,7 @@ def _device(
     verdict: Verdict | None,
     nodes: Mapping[HostDeviceId, NodeDevice],
     assignments: AssignmentsByDevice,
+    quarantines: Mapping[HostDeviceId, Quarantine],
 ) -> Device:
     """Put a device together, at the address to which its card has certainly gone."""
     if verdict is not None and verdict.address not in {None, registration.pci_address}:
@@ -182,7 +196,8 @@ def _device(
         return Device(registration, None, None, verdict)
     device = registration.device
     assignment = rules.first_assignment(assignments, device)
-    return Device(registration, nodes.get(device), assignment, verdict)
+    quarantine = rules.in_effect(quarantines.get(device), assignment)
+    return Device(registration, nodes.get(device), assignment, verdict, quarantine)
 
 
 def _member(

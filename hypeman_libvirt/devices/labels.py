@@ -23,6 +23,7 @@ class Labels:
         self._references = context.references
         self._snapshots = context.snapshots
         self._transactions = context.transactions
+        self._quarantiner = context.quarantiner
         self._on_change = context.on_change
 
     def relabel(
@@ -69,8 +70,10 @@ class Labels:
         if new.name != old.name:
             for domain in {each.domain.uuid: each.domain for each in assignments}.values():
                 self._note(transaction, domain, new)
-        after = Device(new, node, first)
-        self._on_change(Change("relabel", caller, Device(old, node, first), after))
+        verdict = self._snapshots.verdict(old, node)
+        quarantine = rules.in_effect(self._quarantiner.find(device), first)
+        after = Device(new, node, first, verdict, quarantine)
+        self._on_change(Change("relabel", caller, replace(after, registration=old), after))
         return after
 
     def _note(self, transaction: Transaction, domain: Domain, new: Registration) -> None:

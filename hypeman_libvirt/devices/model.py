@@ -28,7 +28,24 @@ EventType: TypeAlias = Literal[
     "vanished",
     "moved",
     "adopted",
+    "quarantined",
+    "cleared",
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantine:
+    """Why a device is offered to nobody.
+
+    Attributes:
+        reason: For people.
+        since: UTC.
+        after_use: It begins when no domain has the device any more.
+    """
+
+    reason: str
+    since: datetime
+    after_use: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +89,7 @@ class Registration:
         moved_from: Where the card was before it was followed or moved; None if it never was.
         displaced: Another registration's card is at the address now.
         vgpu: What it is a slice of; None for a device that is no slice.
+        require_clean: It is quarantined after each use.
         persistent: A boot rule binds it to vfio-pci.
     """
 
@@ -92,6 +110,7 @@ class Registration:
     moved_from: PciAddress | None = None
     displaced: bool = False
     vgpu: Vgpu | None = None
+    require_clean: bool = False
     persistent: bool = False
 
     @property
@@ -114,12 +133,14 @@ class Device:
         node: What is at the address now; None when nothing is, or its vGPU is not active.
         assignment: The domain that holds it, a running one first; None when free.
         verdict: Where its card is; None where only the ids were compared, as of a mediated device.
+        quarantine: Why it is offered to nobody; None when it is well.
     """
 
     registration: Registration
     node: NodeDevice | None
     assignment: Assignment | None
     verdict: Verdict | None = None
+    quarantine: Quarantine | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,11 +151,13 @@ class AvailableDevice:
         node: What libvirt says of it.
         registration: Ours, if it is registered.
         assignment: The domain that holds it; None when free.
+        quarantine: Why it is offered to nobody; None when it is well.
     """
 
     node: NodeDevice
     registration: Registration | None
     assignment: Assignment | None
+    quarantine: Quarantine | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,8 +213,9 @@ class Check:
     """The result of one check of preflight.
 
     Attributes:
-        id: ``iommu``, ``vfio``, ``endpoint``, ``group``, ``critical``, ``identity``, ``in_use``,
-            ``slices``, ``sriov``, ``numa``, ``pcie_link`` or ``link``.
+        id: ``iommu``, ``vfio``, ``endpoint``, ``group``, ``critical``, ``identity``, ``health``,
+            ``in_use``, ``slices``, ``sriov``, ``numa``, ``pcie_link``, ``link``, ``reset``,
+            ``mmio``, ``memlock`` or ``nvswitch``.
         severity: An ``error`` stops passthrough, a ``warning`` does not.
         message: The finding, for people.
         hint: What to do about it; None when ok.
@@ -251,8 +275,8 @@ class Change:
     """A change that was made, for the log.
 
     Attributes:
-        action: ``register``, ``unregister``, ``relabel``, ``move``, ``bind``, ``unbind``,
-            ``attach``, ``detach`` or ``set_virtual_functions``.
+        action: ``register``, ``unregister``, ``relabel``, ``move``, ``clear``, ``bind``,
+            ``unbind``, ``attach``, ``detach`` or ``set_virtual_functions``.
         caller: On whose behalf.
         before: The device before it; None before its registration.
         after: The device after it; None after its unregistration.

@@ -31,6 +31,7 @@ class Moving:
         self._references = context.references
         self._snapshots = context.snapshots
         self._transactions = context.transactions
+        self._quarantiner = context.quarantiner
         self._on_change = context.on_change
         self._definitions = definitions
 
@@ -102,7 +103,7 @@ class Moving:
         )
         for rewrite in destination.plan.rewrites:
             self._definitions.apply(transaction, rewrite)
-        after = self._read(new, snapshot)
+        after = self._read(old, new, snapshot)
         if new != old:
             self._place(transaction, old, new)
         for rewrite in destination.plan.rewrites:
@@ -127,8 +128,10 @@ class Moving:
         except DeviceError:
             _log.exception("could not write down again that %s is at %s", old.name, old.pci_address)
 
-    def _read(self, new: Registration, snapshot: Snapshot) -> Device:
+    def _read(self, old: Registration, new: Registration, snapshot: Snapshot) -> Device:
         address = new.pci_address
         assignments = self._host.read_assignments([address])
+        assignment = rules.first_assignment(assignments, address)
+        quarantine = rules.in_effect(self._quarantiner.find(old.pci_address), assignment)
         verdict = Verdict("present", address, "slot")
-        return Device(new, snapshot.node, rules.first_assignment(assignments, address), verdict)
+        return Device(new, snapshot.node, assignment, verdict, quarantine)

@@ -21,13 +21,14 @@ from hypeman_libvirt.devices.domain import (
     Usage,
 )
 from hypeman_libvirt.devices.host_identity import HostIdentity
-from hypeman_libvirt.devices.model import Change, Registration
+from hypeman_libvirt.devices.model import Change, Quarantine, Registration
 from hypeman_libvirt.devices.node_device import (
     HostUse,
     MediatedDevice,
     NetworkLink,
     NodeDevice,
 )
+from hypeman_libvirt.devices.surroundings import GuestMachine, Hardware
 
 Clock: TypeAlias = Callable[[], datetime]
 """Now, in UTC."""
@@ -232,6 +233,15 @@ class Host(Protocol):
     def read_domain_assignments(self, domain: Domain) -> Sequence[Assignment]:
         """Say what this one domain has, without asking for others; empty when it is gone."""
 
+    def answers(self, node: NodeDevice) -> bool | None:
+        """Whether a device answers on the bus; None where nobody can say, as of a remote host."""
+
+    def read_hardware(self, node: NodeDevice) -> Hardware | None:
+        """Read what the kernel shows of a function; None where it is not this kernel's."""
+
+    def read_guest_machine(self, domain: Domain) -> GuestMachine | None:
+        """Read what the domain's definition says of its machine; None when it is gone."""
+
     def find_domain(self, instance: str) -> Domain | None:
         """Look up a domain by UUID, name or instance id, in this order."""
 
@@ -339,7 +349,23 @@ class BootRules(Protocol):
         """Remove the rule of an address, if there is one."""
 
 
-class Registry(HostDrivers, BootRules, Protocol):
+class Quarantines(Protocol):
+    """Which devices are offered to nobody, registered or not; stored across restarts.
+
+    Raises: every method RegistryUnavailableError.
+    """
+
+    def quarantine(self, host: str, device: HostDeviceId, quarantine: Quarantine) -> None:
+        """Store a quarantine; one that has begun already stays as it is."""
+
+    def list_quarantines(self, host: str) -> Mapping[HostDeviceId, Quarantine]:
+        """List those of a host, also those that begin after a use."""
+
+    def end_quarantine(self, host: str, device: HostDeviceId) -> bool:
+        """End a quarantine; False when there was none."""
+
+
+class Registry(HostDrivers, BootRules, Quarantines, Protocol):
     """Names of devices, stored across restarts. Safe between threads and processes.
 
     Raises: every method RegistryUnavailableError.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias
 
-from hypeman_libvirt.devices import checks
+from hypeman_libvirt.devices import advice, checks
 from hypeman_libvirt.devices.address import PciAddress
 from hypeman_libvirt.devices.errors import DeviceNotFoundError
 from hypeman_libvirt.devices.model import Preflight, Registration, Scope
@@ -67,4 +67,6 @@ class Preflighter:
             raise DeviceNotFoundError(
                 f"no PCI device {device} on this host", hint="GET /devices/available lists them"
             )
-        return checks.inspect(snapshot)
+        report = checks.inspect(snapshot)
+        surroundings = self._snapshots.read_surroundings(snapshot)
+        return Preflight((*report.checks, *advice.inspect(snapshot, surroundings)))

@@ -39,6 +39,10 @@ class References:
         self._host = host
         self._registry = registry
 
+    def key(self) -> str:
+        """Return what registrations of the host are keyed by."""
+        return self._host.key()
+
     def find(self, reference: str) -> Registration:
         """Look up by id, name, PCI address, UUID or libvirt's node device name, in this order.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 from hypeman_libvirt.devices import checks, rules
@@ -50,6 +51,7 @@ class Registrations:
         self._snapshots = context.snapshots
         self._transactions = context.transactions
         self._on_change = context.on_change
+        self._quarantiner = context.quarantiner
         self._binding = binding
         self._factory = factory
         self._slices = slices
@@ -61,6 +63,8 @@ class Registrations:
         tags: Mapping[str, str],
         caller: Caller,
         bind: Scope | None = None,
+        *,
+        require_clean: bool = False,
     ) -> Device:
         """Register a PCI device of the host; with ``bind``, bind it to vfio-pci as well.
 
@@ -72,6 +76,7 @@ class Registrations:
             tags: Free words.
             caller: On whose behalf.
             bind: Bind it in the same step, or do neither.
+            require_clean: Quarantine it after each use.
 
         Raises:
             InvalidNameError: The name breaks the rules.
@@ -87,6 +92,7 @@ class Registrations:
         rules.check_tags(tags)
         address = PciAddress.parse(pci_address)
         new = self._factory.make(self._assignable(address), name, tags, caller)
+        new = replace(new, require_clean=require_clean)
         earlier = self._answered_before(new, caller) if caller.is_retry else None
         if earlier is None:
             return self._add(new, caller, bind)
@@ -171,7 +177,8 @@ class Registrations:
         assignment = rules.first_assignment(assignments, device)
         node = self._host.node_device(device)
         verdict = self._snapshots.verdict(registration, node)
-        return Device(registration, node, assignment, verdict)
+        quarantine = rules.in_effect(self._quarantiner.find(device), assignment)
+        return Device(registration, node, assignment, verdict, quarantine)
 
     def _add_and_bind(self, new: Registration, caller: Caller, scope: Scope) -> Device:
         def add_and_bind(transaction: Transaction) -> Device:

@@ -16,7 +16,14 @@ from hypeman_libvirt.devices.errors import (
     IommuUnavailableError,
     NotAssignableError,
 )
-from hypeman_libvirt.devices.model import Device, DeviceState, DeviceType, GroupStatus, Registration
+from hypeman_libvirt.devices.model import (
+    Device,
+    DeviceState,
+    DeviceType,
+    GroupStatus,
+    Quarantine,
+    Registration,
+)
 from hypeman_libvirt.devices.node_device import NodeDevice
 from hypeman_libvirt.devices.ports import AssignmentsByDevice
 
@@ -139,6 +146,12 @@ def is_nvswitch(node: NodeDevice) -> bool:
     """
     class_code = node.class_code or 0
     return node.vendor_id == _NVIDIA and class_code >> 8 == _OTHER_BRIDGE_CLASS
+
+
+def may_be_on_nvswitch(node: NodeDevice) -> bool:
+    """Whether it is an NVSwitch, or a physical GPU of NVIDIA's that may be on one."""
+    is_gpu = node.vendor_id == _NVIDIA and device_type(node) == "gpu"
+    return is_nvswitch(node) or (is_gpu and node.physical_function is None)
 
 
 def is_obstacle(node: NodeDevice) -> bool:
@@ -335,6 +348,13 @@ def device_state(device: Device) -> DeviceState:
     if device.node is None:
         return "missing"
     return "changed" if differences(device.registration, device.node) else "present"
+
+
+def in_effect(quarantine: Quarantine | None, assignment: Assignment | None) -> Quarantine | None:
+    """Return a quarantine that has begun; one after a use begins when no domain has the device."""
+    if quarantine is not None and quarantine.after_use and assignment is not None:
+        return None
+    return quarantine
 
 
 def first_assignment(assignments: AssignmentsByDevice, device: HostDeviceId) -> Assignment | None:

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from hypeman_libvirt.devices.attachment import Attachment
 from hypeman_libvirt.devices.binding import Binding
+from hypeman_libvirt.devices.clearing import Clearing
 from hypeman_libvirt.devices.event_feed import EventFeed
 from hypeman_libvirt.devices.following import Follower
 from hypeman_libvirt.devices.history import History
@@ -45,6 +46,7 @@ class DeviceService:
         restore_vgpus: Makes those again that the host has forgotten.
         relabel: Gives it another name or other tags; see Labels.
         move: Says where its card is; see Moving.
+        clear: Ends its quarantine; see Clearing.
         bind: Gives a device to vfio-pci; see Binding, as for the next.
         unbind: Gives it back to its host driver.
         virtual_functions: Reads and sets how many there are; see VirtualFunctionControl.
@@ -64,6 +66,7 @@ class DeviceService:
         slices: Slices,
         labels: Labels,
         moving: Moving,
+        clearing: Clearing,
         binding: Binding,
         attachment: Attachment,
         virtual_functions: VirtualFunctionControl,
@@ -89,6 +92,7 @@ class DeviceService:
         self.restore_vgpus = slices.restore
         self.relabel = labels.relabel
         self.move = moving.move
+        self.clear = clearing.clear
         self.bind, self.unbind = binding.bind, binding.unbind
         self.virtual_functions = virtual_functions
         self.attach, self.detach = attachment.attach, attachment.detach

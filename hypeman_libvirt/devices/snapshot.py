@@ -13,7 +13,7 @@ from hypeman_libvirt.devices.definitions import NO_PLAN, Definitions, Plan, Relo
 from hypeman_libvirt.devices.domain import Assignment, Domain, GuestInterface, Usage
 from hypeman_libvirt.devices.errors import InstanceNotFoundError
 from hypeman_libvirt.devices.fingerprint import Seen, fingerprint_all
-from hypeman_libvirt.devices.model import Device, Registration, Scope
+from hypeman_libvirt.devices.model import Device, Quarantine, Registration, Scope
 from hypeman_libvirt.devices.node_device import (
     HostUse,
     MediatedDevice,
@@ -21,10 +21,11 @@ from hypeman_libvirt.devices.node_device import (
     NodeDevice,
 )
 from hypeman_libvirt.devices.ports import AssignmentsByDevice, Host, Registry
+from hypeman_libvirt.devices.surroundings import Surroundings
 from hypeman_libvirt.devices.whereabouts import Whereabouts
 
 Purpose: TypeAlias = Literal[
-    "bind", "unbind", "attach", "detach", "unregister", "move", "virtual_functions"
+    "bind", "unbind", "attach", "detach", "unregister", "move", "clear", "virtual_functions"
 ]
 
 
@@ -68,6 +69,8 @@ class Snapshot:
         verdict: Where the registered card is; None for a device that is not registered.
         libvirt: Its version, such as ``9.0.0``; None where it decides over nothing.
         destination: Of a move, whose address is the new one; empty for all else.
+        quarantines: Of members of the group.
+        silent: Members of the scope that do not answer on the bus.
         expecting: Domains that have in their definition a card that is not certainly there.
         interface: How the domain is to get a network card's function; None for a plain hostdev.
         link: Of the physical function, of a network card's virtual function that is attached.
@@ -93,6 +96,8 @@ class Snapshot:
     libvirt: str | None = None
     destination: Destination = NOWHERE
     expecting: Sequence[Assignment] = ()
+    quarantines: Mapping[HostDeviceId, Quarantine] = field(default_factory=dict)
+    silent: Collection[PciAddress] = ()
     interface: GuestInterface | None = None
     link: NetworkLink | None = None
     count: int | None = None
@@ -132,7 +137,17 @@ class Snapshot:
         """The registered device as it was at this moment; None for one that is not registered."""
         if self.registration is None:
             return None
-        return Device(self.registration, self.node, self.assignment, self.verdict)
+        return Device(self.registration, self.node, self.assignment, self.verdict, self.quarantine)
+
+    @property
+    def quarantine(self) -> Quarantine | None:
+        """Why the device itself is offered to nobody."""
+        return self.quarantine_of(self.address)
+
+    def quarantine_of(self, device: HostDeviceId) -> Quarantine | None:
+        """Why a member is offered to nobody."""
+        assignment = rules.first_assignment(self.assignments, device)
+        return rules.in_effect(self.quarantines.get(device), assignment)
 
     @property
     def assignment(self) -> Assignment | None:
@@ -243,6 +258,8 @@ class SnapshotReader:
             count=count,
             slices=slices,
             registered_slices=self._registered_slices(slices),
+            quarantines=self._registry.list_quarantines(self._host.key()),
+            silent=self._silent(taking) if moves or purpose == "clear" else (),
         )
 
     def read_move(self, registration: Registration, address: PciAddress) -> Snapshot:
@@ -283,6 +300,33 @@ class SnapshotReader:
         if registration is None or verdict is None or verdict.address is not None:
             return ()
         return self._definitions.expecting([registration])[registration.id]
+
+    def read_surroundings(self, snapshot: Snapshot) -> Surroundings:
+        """Read what preflight's advice on a snapshot is about."""
+        domain = snapshot.domain
+        held = self._host.read_domain_assignments(domain) if domain else ()
+        addresses = {each.device for each in held if isinstance(each.device, PciAddress)}
+        nodes = [*snapshot.taking, *self._read(addresses - {n.address for n in snapshot.taking})]
+        hardware = {node.address: self._host.read_hardware(node) for node in nodes}
+        return Surroundings(
+            hardware={address: each for address, each in hardware.items() if each is not None},
+            guest=self._host.read_guest_machine(domain) if domain else None,
+            held=addresses,
+            fabric=self._fabric(snapshot.taking),
+        )
+
+    def _fabric(self, taking: Sequence[NodeDevice]) -> Sequence[NodeDevice]:
+        """List NVSwitches and the GPUs that they may join; only where one of these is taken."""
+        if not any(map(rules.may_be_on_nvswitch, taking)):
+            return ()
+        members = [
+            each for each in self._host.read_node_devices() if rules.may_be_on_nvswitch(each)
+        ]
+        return members if any(map(rules.is_nvswitch, members)) else ()
+
+    def _read(self, addresses: Collection[PciAddress]) -> Sequence[NodeDevice]:
+        read = [self._host.node_device(each) for each in sorted(addresses)]
+        return [node for node in read if node is not None]
 
     def _relocations(
         self, registration: Registration, address: PciAddress, present: Collection[PciAddress]
@@ -351,6 +395,10 @@ class SnapshotReader:
             return None
         physical = self._host.node_device(node.physical_function)
         return None if physical is None else self._host.read_link(physical)
+
+    def _silent(self, taking: Sequence[NodeDevice]) -> Collection[PciAddress]:
+        cards = [node for node in taking if node.mdev is None]
+        return [node.address for node in cards if self._host.answers(node) is False]
 
     def _libvirt(self, taking: Sequence[NodeDevice]) -> str | None:
         return self._host.version() if any(map(rules.is_vfio_provider, taking)) else None

@@ -245,6 +245,11 @@ def _check_device(device: Device, expecting: Sequence[Assignment]) -> Iterator[F
         message = f"{name} is the name of the device at {address}, and of a node device of libvirt"
         cure = f"register it under another name: hypeman-libvirt devices delete {address}"
         yield Finding("devices", "warning", message, cure)
+    if device.quarantine is not None:
+        reason = device.quarantine.reason
+        message = f"{name}: {address} is quarantined, so that nobody is given it: {reason}"
+        cure = f"look what it has; hypeman-libvirt devices clear {name}"
+        yield Finding("devices", "warning", message, cure)
     if state == "missing" and device.registration.mdev is not None:
         cure = (
             "virsh nodedev-list --cap mdev --all shows its name, if it is defined, and virsh "

@@ -136,6 +136,11 @@ class DomainReader:
             "lookupByUUIDString", lambda c: _read_one(c.lookupByUUIDString, uuid)
         )
 
+    def read_xml(self, domain: Domain) -> str | None:
+        """Return the definition for its next start, of a transient domain the live one."""
+        flags = libvirt.VIR_DOMAIN_XML_INACTIVE if domain.persistent else 0
+        return self._connection.read("XMLDesc", lambda c: _read_xml(c, domain.uuid, flags))
+
     def list_names(self, flags: int) -> Sequence[str]:
         """List the names of domains, without reading any.
 
@@ -186,6 +191,15 @@ def _trace(device: GuestDevice, trace: Trace) -> Iterator[_Device]:
         yield MdevUuid.parse(device.source.uuid), device.kind, None
     via = None if device.kind == "nvme_disk" else device.via
     yield from ((address, device.kind, via) for address in trace(device) or ())
+
+
+def _read_xml(connection: libvirt.virConnect, uuid: str, flags: int) -> str | None:
+    try:
+        return connection.lookupByUUIDString(uuid).XMLDesc(flags)
+    except libvirt.libvirtError as error:
+        if not _has_left(error):
+            raise
+        return None
 
 
 def _read_each(domains: Iterable[libvirt.virDomain]) -> Iterator[DomainRecord]:

@@ -57,6 +57,10 @@ class DomainLookup:
         record = self._reader.read_by_uuid(domain.uuid)
         return list_assignments(record, self._new_trace()) if record else ()
 
+    def read_xml(self, domain: Domain) -> str | None:
+        """Return the definition for its next start, of a transient domain the live one."""
+        return self._reader.read_xml(domain)
+
     def _by_uuid(self, text: str) -> DomainRecord | None:
         return self._reader.read_by_uuid(text) if _UUID.fullmatch(text) else None
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TypeAlias
+from urllib.parse import urlsplit
 
 import libvirt
 
@@ -38,6 +39,7 @@ from hypeman_libvirt.devices.ports import (
     RemovalWatch,
     RootHelper,
 )
+from hypeman_libvirt.devices.surroundings import GuestMachine, Hardware
 from hypeman_libvirt.host.assignments import DomainReader, NewTrace, Records
 from hypeman_libvirt.host.cache.assignment_index import AssignmentIndex
 from hypeman_libvirt.host.cache.domain_files import (
@@ -52,6 +54,7 @@ from hypeman_libvirt.host.connection import FOR_READS, Connection, Observe, igno
 from hypeman_libvirt.host.domain_lookup import DomainLookup
 from hypeman_libvirt.host.domains import Domains
 from hypeman_libvirt.host.identity import IdentityReader
+from hypeman_libvirt.host.local_hardware import LocalHardware
 from hypeman_libvirt.host.local_markings import LocalMarkings
 from hypeman_libvirt.host.mdevs import MediatedDevices
 from hypeman_libvirt.host.node_devices import NodeDevices, as_it_is
@@ -70,6 +73,7 @@ from hypeman_libvirt.host.usage.host_usage import HostUsage
 from hypeman_libvirt.host.usage.local_host import LocalHost, is_local
 from hypeman_libvirt.host.xml.document import parse_xml
 from hypeman_libvirt.host.xml.domain import join_devices
+from hypeman_libvirt.host.xml.guest_machine import parse_guest_machine
 from hypeman_libvirt.host.xml.guest_slots import build_hostdevs
 
 OpenChanges: TypeAlias = Callable[[], AbstractContextManager[HostChanges]]
@@ -98,6 +102,7 @@ class LibvirtHost:
         uses: HostUsage,
         open_changes: OpenChanges,
         identity: IdentityReader,
+        hardware: LocalHardware | None,
         view: HostView | None = None,
     ) -> None:
         """Take the connection, what reads over it, how to make changes, and its cached view."""
@@ -110,6 +115,7 @@ class LibvirtHost:
         self.view: HostView = view or self
         self._identity = identity
         self.helper: RootHelper | None = None
+        self._hardware = hardware
         self._uses = uses
         self.resources = ResourceFacts(connection, node_devices)
 
@@ -213,6 +219,25 @@ class LibvirtHost:
         """Say what the host itself does with these endpoints."""
         return self._uses.list_uses(endpoints)
 
+    def answers(self, node: NodeDevice) -> bool | None:
+        """Whether a device answers on the bus; None of a remote host."""
+        return None if self._hardware is None else self._hardware.answers(node)
+
+    def read_hardware(self, node: NodeDevice) -> Hardware | None:
+        """Read what the kernel shows of a function; None of a remote host."""
+        return None if self._hardware is None else self._hardware.read(node)
+
+    def read_guest_machine(self, domain: Domain) -> GuestMachine | None:
+        """Read what the domain's definition, or else the running domain, says of its machine."""
+        xml = self._domains.read_xml(domain)
+        if xml is None:
+            return None
+        return parse_guest_machine(
+            xml,
+            host_address_bits=self._hardware.address_bits() if self._hardware else None,
+            unprivileged=urlsplit(self.uri).path == "/session",
+        )
+
     def has_vfio(self) -> bool | None:
         """Read ``pciBackend``; a driver without domain capabilities does not say.
 
@@ -275,10 +300,13 @@ class CachedHost(LibvirtHost):
         uses: HostUsage,
         open_changes: OpenChanges,
         identity: IdentityReader,
+        hardware: LocalHardware | None,
         caches: Caches,
     ) -> None:
         """Take the same as a LibvirtHost, and its caches."""
-        super().__init__(connection, node_devices, mdevs, domains, uses, open_changes, identity)
+        super().__init__(
+            connection, node_devices, mdevs, domains, uses, open_changes, identity, hardware
+        )
         self._node_device_cache, self._mdev_cache, self._domain_cache = caches
 
     def node_device(self, device: HostDeviceId) -> NodeDevice | None:
@@ -431,7 +459,10 @@ def open_host(
             own.close()
 
     identity = IdentityReader(connection, here.root if here else None)
-    return _assemble(connection, node_devices, mdevs, lookup, uses, open_changes, identity, caches)
+    hardware = LocalHardware(here.root) if here else None
+    return _assemble(
+        connection, node_devices, mdevs, lookup, uses, open_changes, identity, hardware, caches
+    )
 
 
 def _read_all(reader: DomainReader, directories: DomainDirectories | None) -> Callable[[], Records]:
@@ -466,6 +497,7 @@ def _open_demo(connection: Connection) -> LibvirtHost:
         uses,
         lambda: nullcontext(changes),
         identity,
+        None,
         caches,
     )
     host.helper = TestDriverHelper(
@@ -493,11 +525,22 @@ def _assemble(
     uses: HostUsage,
     open_changes: OpenChanges,
     identity: IdentityReader,
+    hardware: LocalHardware | None,
     caches: Caches | None,
 ) -> LibvirtHost:
     view: HostView | None = None
     if caches is not None:
         view = CachedHost(
-            connection, node_devices, mdevs, domains, uses, open_changes, identity, caches
+            connection,
+            node_devices,
+            mdevs,
+            domains,
+            uses,
+            open_changes,
+            identity,
+            hardware,
+            caches,
         )
-    return LibvirtHost(connection, node_devices, mdevs, domains, uses, open_changes, identity, view)
+    return LibvirtHost(
+        connection, node_devices, mdevs, domains, uses, open_changes, identity, hardware, view
+    )

@@ -18,10 +18,11 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    false,
     text,
 )
 
-HEAD: Final = "0005"
+HEAD: Final = "0006"
 """Revision of the newest migration in ``migrations/versions``."""
 
 
@@ -67,6 +68,7 @@ registrations: Final = Table(
     Column("moved_from", String(_DEVICE_ID)),
     Column("displaced", String(64), nullable=False, server_default=text("''")),
     Column("vgpu", JSON(none_as_null=True)),
+    Column("require_clean", Boolean, nullable=False, server_default=false()),
     UniqueConstraint("host", "device", "displaced", name="one_registration_per_device"),
     UniqueConstraint("host", "name", name="one_registration_per_name"),
 )
@@ -83,6 +85,17 @@ host_drivers: Final = Table(
 
 Also of devices that are not registered: members of an IOMMU group are bound with it.
 """
+
+quarantines: Final = Table(
+    "quarantines",
+    metadata,
+    Column("host", Text, primary_key=True),
+    Column("device", String(_DEVICE_ID), primary_key=True),
+    Column("reason", Text, nullable=False),
+    Column("since", UtcDateTime, nullable=False),
+    Column("after_use", Boolean, nullable=False),
+)
+"""Devices that are offered to nobody, registered or not; see ``devices.model.Quarantine``."""
 
 boot_rules: Final = Table(
     "boot_rules",

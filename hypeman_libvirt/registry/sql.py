@@ -29,14 +29,15 @@ from hypeman_libvirt.devices.address import (
     parse_host_device_id,
 )
 from hypeman_libvirt.devices.errors import ConflictError, RegistryUnavailableError
-from hypeman_libvirt.devices.model import Registration
+from hypeman_libvirt.devices.model import Quarantine, Registration
 from hypeman_libvirt.devices.rules import MAX_NAME
-from hypeman_libvirt.devices.whereabouts import moved_functions
 from hypeman_libvirt.registry.boot_rules import SqlBootRules, adopt_rules, follow, persistent
+from hypeman_libvirt.registry.device_rows import adopt_rows, move_rows
 from hypeman_libvirt.registry.errors import reason
 from hypeman_libvirt.registry.fingerprints import read_fingerprint, write_fingerprint
 from hypeman_libvirt.registry.opening import open_engine, serialize
-from hypeman_libvirt.registry.schema import host_drivers, registrations
+from hypeman_libvirt.registry.quarantines import SqlQuarantines
+from hypeman_libvirt.registry.schema import host_drivers, quarantines, registrations
 from hypeman_libvirt.registry.sqlite import LOCK_TIMEOUT, Version, files_of
 from hypeman_libvirt.registry.vgpus import read_vgpu, write_vgpu
 
@@ -107,28 +108,12 @@ _OF_DEVICE: Final = and_(
 _HOST_DRIVER: Final = select(_DRIVERS.driver).where(_OF_DEVICE)
 _NOTE_HOST_DRIVER: Final = insert(host_drivers)
 _FORGET_HOST_DRIVER: Final = delete(host_drivers).where(_OF_DEVICE)
-_AT_DEVICES: Final = and_(
-    _DRIVERS.host == bindparam("of_host"), _DRIVERS.device.in_(bindparam("devices", expanding=True))
-)
-_NOTED_AT: Final = select(host_drivers).where(_AT_DEVICES)
-_FORGET_AT: Final = delete(host_drivers).where(_AT_DEVICES)
-_GIVE_WAY: Final = delete(host_drivers).where(
-    and_(
-        _DRIVERS.host == bindparam("new_host"),
-        _DRIVERS.device.in_(select(_DRIVERS.device).where(_DRIVERS.host == bindparam("old_host"))),
-    )
-)
-_ADOPT_DRIVERS: Final = (
-    update(host_drivers)
-    .where(_DRIVERS.host == bindparam("old_host"))
-    .values(host=bindparam("new_host"))
-)
 _EVERYWHERE: Final = _ALL.order_by(_TABLE.created_at, _TABLE.id)
 _HOSTS: Final = select(_TABLE.host).distinct().order_by(_TABLE.host)
 _ANY: Final = select(_TABLE.id).limit(1)
 
 
-class SqlRegistry(SqlBootRules):
+class SqlRegistry(SqlBootRules, SqlQuarantines):
     """Names of devices in one table, safe between threads and processes."""
 
     def __init__(
@@ -159,6 +144,7 @@ class SqlRegistry(SqlBootRules):
         self._cached_version: tuple[int, int] | None = None
         self._first_of = lru_cache(_REMEMBERED)(self._read_first)
         self._list_of = lru_cache(1)(self._read_list)
+        self._quarantines_of = lru_cache(1)(self._read_quarantines)
 
     def close(self) -> None:
         """Close every connection."""
@@ -210,6 +196,13 @@ class SqlRegistry(SqlBootRules):
         listed = self._list_of(version, host) if version else self._read_list(None, host)
         return [each for each in listed if tags.items() <= each.tags.items()]
 
+    def list_quarantines(self, host: str) -> Mapping[HostDeviceId, Quarantine]:
+        """List those of a host, also those that begin after a use."""
+        version = self._version and self._version.read()
+        return (
+            self._quarantines_of(version, host) if version else self._read_quarantines(None, host)
+        )
+
     def list_all(self) -> Sequence[Registration]:
         """List the registrations of every host, in the order of registration."""
         return [_registration(row) for row in self._read(_EVERYWHERE)]
@@ -230,8 +223,8 @@ class SqlRegistry(SqlBootRules):
         values = {"old_host": old_host, "new_host": new_host}
         try:
             with self._write() as connection:
-                connection.execute(_GIVE_WAY, values)
-                connection.execute(_ADOPT_DRIVERS, values)
+                for table in (host_drivers, quarantines):
+                    adopt_rows(connection, table, values)
                 adopt_rules(connection, values)
                 return connection.execute(_ADOPT, values).rowcount
         except RegistryUnavailableError as error:
@@ -272,7 +265,8 @@ class SqlRegistry(SqlBootRules):
             for old, new in current:
                 connection.execute(_PLACE, _values_read(old) | _values_placed(new))
             follow(connection, current)
-            _move_host_drivers(connection, current)
+            for table in (host_drivers, quarantines):
+                move_rows(connection, table, current)
             return len(current)
 
     def relabel(self, registration: Registration) -> bool:
@@ -344,25 +338,6 @@ class SqlRegistry(SqlBootRules):
             raise _unavailable("written", error) from error
         if self._files is not None:
             self._files.check()  # a commit into a file that is gone is none
-
-
-def _move_host_drivers(
-    connection: Connection, placed: Sequence[tuple[Registration, Registration]]
-) -> None:
-    """Let notes follow their cards; what was noted of another card at the new address goes."""
-    moves = moved_functions(placed)
-    if not moves:
-        return
-    addresses = sorted({str(each) for pair in moves.items() for each in pair})
-    values = {"of_host": placed[0][0].host, "devices": addresses}
-    rows = connection.execute(_NOTED_AT, values).all()
-    connection.execute(_FORGET_AT, values)
-    texts = {str(old): str(new) for old, new in moves.items()}
-    followed = [
-        row._asdict() | {"device": texts[row.device]} for row in rows if row.device in texts
-    ]
-    if followed:
-        connection.execute(_NOTE_HOST_DRIVER, followed)
 
 
 def _unavailable(what: str, error: SQLAlchemyError) -> RegistryUnavailableError:

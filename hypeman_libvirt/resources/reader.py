@@ -71,6 +71,7 @@ class GpuResources:
         mode: ``vgpu`` when every GPU is cut into vGPUs, else ``passthrough``.
         total: GPUs; in mode ``vgpu``, vGPUs that exist and that still fit.
         used: Of these, how many domains hold.
+        quarantined: How many are offered to nobody until they are cleared.
         devices: In mode ``passthrough``.
         profiles: Of GPUs that offer vGPUs, in either mode.
     """
@@ -80,11 +81,12 @@ class GpuResources:
     used: int
     devices: Sequence[PassthroughGpu]
     profiles: Sequence[GpuProfile]
+    quarantined: int = 0
 
     @property
     def allocatable(self) -> int:
-        """How many slots no domain holds yet."""
-        return self.total - self.used
+        """How many somebody can have now."""
+        return self.total - self.used - self.quarantined
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,10 +199,17 @@ def count_gpus(available: Sequence[AvailableDevice]) -> GpuResources | None:
         slices = [each for each in available if each.node.mdev is not None]
         free = sum(max(each.available for each in node.vgpu_profiles) for node in nodes)
         used = sum(each.assignment is not None for each in slices)
-        return GpuResources("vgpu", len(slices) + free, used, (), profiles)
-    devices = [PassthroughGpu(_name(each.node), each.assignment is None) for each in gpus]
-    used = sum(not each.available for each in devices)
-    return GpuResources("passthrough", len(devices), used, devices, profiles)
+        quarantined = sum(
+            each.assignment is None and each.quarantine is not None for each in slices
+        )
+        return GpuResources("vgpu", len(slices) + free, used, (), profiles, quarantined)
+    devices = [
+        PassthroughGpu(_name(each.node), each.assignment is None and each.quarantine is None)
+        for each in gpus
+    ]
+    used = sum(each.assignment is not None for each in gpus)
+    quarantined = sum(each.assignment is None and each.quarantine is not None for each in gpus)
+    return GpuResources("passthrough", len(devices), used, devices, profiles, quarantined)
 
 
 def _profiles(nodes: Sequence[NodeDevice]) -> Sequence[GpuProfile]:

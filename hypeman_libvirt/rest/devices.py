@@ -87,7 +87,9 @@ class Devices:
             raise BadRequestError("give one of pci_address, mdev_uuid and profile")
         name, tags = body.name, body.tags or {}
         if "pci_address" in named:
-            return self._service.register(body.pci_address, name, tags, caller, body.bind)
+            return self._service.register(
+                body.pci_address, name, tags, caller, body.bind, require_clean=body.require_clean
+            )
         if "mdev_uuid" in named:
             return self._service.register_mdev(body.mdev_uuid, name, tags, caller)
         return self._service.create_vgpu(
@@ -132,6 +134,10 @@ class OneDevice:
         """Take the card at an address for the registered one."""
         body = read_body(req, resp, MoveBody, self._max_body)
         self._answer(resp, self._service.move(reference, body.pci_address, caller_of(req)))
+
+    def on_post_clear(self, req: falcon.Request, resp: falcon.Response, reference: str) -> None:
+        """End the device's quarantine."""
+        self._answer(resp, self._service.clear(reference, caller_of(req)))
 
     def on_post_bind(self, req: falcon.Request, resp: falcon.Response, reference: str) -> None:
         """Give the device to vfio-pci."""

@@ -43,6 +43,7 @@ _STATUS: Final = {
     "no_free_slot": 409,
     "not_assignable": 409,
     "not_attached": 409,
+    "quarantined": 409,
     "sriov_active": 409,
     "vfio_unavailable": 409,
     "payload_too_large": 413,

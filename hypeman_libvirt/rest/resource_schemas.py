@@ -74,6 +74,7 @@ class GpuOut(BaseModel):
     mode: GpuMode
     total_slots: int
     used_slots: int
+    quarantined_slots: int
     allocatable_slots: int
     devices: list[PassthroughGpuOut] | SkipJsonSchema[None] = None
     profiles: list[GpuProfileOut] | SkipJsonSchema[None] = None
@@ -85,6 +86,7 @@ class GpuOut(BaseModel):
             "mode": gpu.mode,
             "total_slots": gpu.total,
             "used_slots": gpu.used,
+            "quarantined_slots": gpu.quarantined,
             "allocatable_slots": gpu.allocatable,
         }
         devices = [{"name": each.name, "available": each.available} for each in gpu.devices]

@@ -78,5 +78,6 @@ def _is_same(one: D, other: D) -> bool:
         one.node is other.node
         and one.registration is other.registration
         and one.assignment is other.assignment
+        and one.quarantine is other.quarantine
         and getattr(one, "verdict", None) == getattr(other, "verdict", None)
     )

@@ -92,6 +92,7 @@ def device_routes(service: DeviceService, max_body: int = MAX_BODY) -> Sequence[
             {"GET": "device:read", "PATCH": "device:write", "DELETE": "device:delete"},
         ),
         Route(f"{_DEVICE}/move", device, {"POST": "device:write"}, "move"),
+        Route(f"{_DEVICE}/clear", device, {"POST": "device:write"}, "clear"),
         Route(f"{_DEVICE}/bind", device, {"POST": "device:write"}, "bind"),
         Route(f"{_DEVICE}/unbind", device, {"POST": "device:write"}, "unbind"),
         Route(f"{_DEVICE}/attach", device, {"POST": "device:write"}, "attach"),

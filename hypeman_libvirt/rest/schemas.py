@@ -48,6 +48,7 @@ class CreateDevice(RequestBody):
     name: str | None = None
     tags: dict[str, str] | None = None
     bind: Scope | None = None
+    require_clean: bool = False
 
 
 class UpdateDevice(RequestBody):
@@ -122,6 +123,22 @@ class StatusOut(BaseModel):
     status: Literal["ok"]
 
 
+class HealthOut(BaseModel):
+    """Whether a device is offered to anybody, and why not."""
+
+    status: Literal["ok", "quarantined"]
+    reason: str | SkipJsonSchema[None] = None
+    since: datetime | SkipJsonSchema[None] = None
+
+    @classmethod
+    def of(cls, quarantine: model.Quarantine | None) -> HealthOut:
+        """Say why it is offered to nobody, and since when."""
+        if quarantine is None:
+            return cls(status="ok")
+        since = quarantine.since.astimezone(UTC).replace(microsecond=0)
+        return cls(status="quarantined", reason=quarantine.reason, since=since)
+
+
 _NO_GROUP: Final = -1
 """Of a device that never was in a group: the field is a number in every client, and 0 is a group.
 
@@ -147,6 +164,8 @@ class DeviceOut(BaseModel):
     candidates: list[str] | SkipJsonSchema[None] = None
     topology: str | SkipJsonSchema[None] = None
     moved_from: str | SkipJsonSchema[None] = None
+    health: HealthOut
+    require_clean: bool | SkipJsonSchema[None] = None
     attached_domain: str | SkipJsonSchema[None] = None
     parent: str | SkipJsonSchema[None] = None
     profile: str | SkipJsonSchema[None] = None
@@ -179,6 +198,8 @@ class DeviceOut(BaseModel):
                 **tags,
                 "state": rules.device_state(device),
                 **_place(device),
+                "health": HealthOut.of(device.quarantine),
+                **({"require_clean": True} if registration.require_clean else {}),
                 **_domain(device.assignment),
                 **_slice(device),
             }
@@ -262,6 +283,7 @@ class AvailableDeviceOut(FunctionOut):
     """An assignable device of the host."""
 
     iommu_group_members: list[str]
+    health: HealthOut
     mdev_uuid: str | SkipJsonSchema[None] = None
     mdev_type: str | SkipJsonSchema[None] = None
 
@@ -273,7 +295,12 @@ class AvailableDeviceOut(FunctionOut):
         if mdev is not None:
             slice_ = {"mdev_uuid": str(mdev.uuid), "mdev_type": mdev.type_id}
         return cls.model_validate(
-            {**cls.facts(available), "iommu_group_members": members, **slice_}
+            {
+                **cls.facts(available),
+                "iommu_group_members": members,
+                "health": HealthOut.of(available.quarantine),
+                **slice_,
+            }
         )
 
 

@@ -32,6 +32,7 @@ def test_a_device_is_registered_as_hypemans_document_shows(api: Api) -> None:
         ("name", "l4-gpu"),
         ("state", "present"),
         ("topology", "pci0000:a2/00.0"),
+        ("health", {"status": "ok"}),
     ]
 
 
@@ -121,6 +122,7 @@ def test_available_lists_every_endpoint_of_a_group(api: Api) -> None:
         "registered_as": "l4-gpu",
         "attached_to": None,
         "iommu_group_members": [L4],
+        "health": {"status": "ok"},
     }
     assert available[AUDIO]["iommu_group_members"] == [GPU, AUDIO]
 

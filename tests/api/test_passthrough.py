@@ -97,6 +97,32 @@ def test_a_guest_that_keeps_the_device_is_a_timeout_of_its_own(
     assert "x-should-retry" not in answer.headers
 
 
+def test_a_device_that_did_not_come_back_is_cleared(api: Api, fake_host: FakeHost) -> None:
+    api.delete("/devices/l4-gpu")
+    body = {"pci_address": L4, "name": "l4-gpu", "require_clean": True}
+    created = api.post("/devices", body)
+    assert (created.json["health"], created.json["require_clean"]) == ({"status": "ok"}, True)
+    api.post("/devices/l4-gpu/attach", {"instance": "vm-off"})
+    detached = api.post("/devices/l4-gpu/detach")
+    health = {
+        "status": "quarantined",
+        "reason": "domain vm-off has used it",
+        "since": "2025-01-15T10:00:00Z",
+    }
+    assert detached.json["health"] == health
+    assert api.get("/devices/l4-gpu").json["health"] == health
+    (available,) = [e for e in api.get("/devices/available").json if e["pci_address"] == L4]
+    assert available["health"] == health
+    assert code_of(api.post("/devices/l4-gpu/bind")) == (409, "quarantined")
+    (gpu,) = [api.get("/resources").json["gpu"]]
+    assert (gpu["total_slots"], gpu["quarantined_slots"], gpu["allocatable_slots"]) == (2, 1, 1)
+    assert sorted(each["available"] for each in gpu["devices"]) == [False, True]
+    cleared = api.post("/devices/l4-gpu/clear")
+    assert (cleared.status_code, cleared.json["health"]) == (200, {"status": "ok"})
+    assert api.post("/devices/l4-gpu/clear").json == cleared.json
+    assert fake_host.driver(L4) == "nvidia"
+
+
 @pytest.mark.parametrize("action", ["bind", "unbind", "attach", "detach"])
 def test_what_is_not_registered_cannot_be_moved(api: Api, action: str) -> None:
     body = {"instance": "vm-off"} if action == "attach" else None

@@ -69,6 +69,7 @@ def test_vgpu_profiles_are_listed(api: Api, fake_host: FakeHost) -> None:
         "mode": "vgpu",
         "total_slots": 16,
         "used_slots": 0,
+        "quarantined_slots": 0,
         "allocatable_slots": 16,
         "profiles": [{"name": "GRID T4-1B", "framebuffer_mb": 1024, "available": 15}],
     }

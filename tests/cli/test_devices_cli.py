@@ -72,7 +72,8 @@ def test_what_is_available_has_the_columns_of_hypemans_cli(devices: Commands) ->
     head, *rows = devices.lines("available")
     assert head.split("  ")[0] == "PCI ADDRESS"
     (l4,) = [row for row in rows if row.startswith(L4)]
-    assert l4.split() == [L4, "NVIDIA", "Corporation", "AD104GL", "[L4]", "82", "nvidia", "-"]
+    shown = [L4, "NVIDIA", "Corporation", "AD104GL", "[L4]", "82", "nvidia", "-", "ok"]
+    assert l4.split() == shown
 
 
 def test_nothing_is_cut_where_nobody_looks(devices: Commands) -> None:
@@ -87,7 +88,7 @@ def test_a_device_is_registered_listed_and_deleted(devices: Commands) -> None:
     assert [each["name"] for each in devices.json("list", "--tag", "team=ml")] == ["l4-gpu"]
     assert devices.json("list", "--tag", "team=web") == []
     _, row = devices.lines("list")
-    assert row.split() == [device["id"], "l4-gpu", "gpu", L4, "no", "-", "-", "present"]
+    assert row.split() == [device["id"], "l4-gpu", "gpu", L4, "no", "-", "-", "present", "ok"]
     assert devices.lines("delete", L4) == [f"deleted {L4}"]
     assert devices.json("list") == []
 
@@ -115,6 +116,19 @@ def test_a_card_is_where_the_operator_says(devices: Commands, fake_host: FakeHos
     moved = devices.lines("move", "left", "--pci-address", "0000:53:00.0")
     assert moved == ["left is at 0000:53:00.0"]
     assert devices.lines("bind", "left") == ["left is on vfio-pci"]
+
+
+def test_a_device_that_did_not_come_back_is_cleared(devices: Commands, fake_host: FakeHost) -> None:
+    devices.lines("register", L4, "--name", "l4-gpu", "--require-clean")
+    devices.lines("attach", "l4-gpu", "vm-off")
+    devices.lines("detach", "l4-gpu")
+    assert "quarantined" in devices.lines("list")[1]
+    refused = devices.refusal("attach", "l4-gpu", "vm-on")
+    assert "domain vm-off has used it" in refused
+    assert "hypeman-libvirt devices clear" in refused
+    assert devices.lines("clear", "l4-gpu") == ["l4-gpu is offered again"]
+    devices.lines("attach", "l4-gpu", "vm-on")
+    assert fake_host.driver(L4) == "vfio-pci"
 
 
 def test_a_refusal_says_what_is_in_the_way_and_what_to_do(devices: Commands) -> None:

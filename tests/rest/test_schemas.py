@@ -32,6 +32,8 @@ PAIRS: dict[str, type[BaseModel]] = {
     "BindRequest": schemas.BindBody,
     "CreateDeviceRequest": schemas.CreateDevice,
     "Device": schemas.DeviceOut,
+    "Health": schemas.HealthOut,
+    "MoveDeviceRequest": schemas.MoveBody,
     "Error": schemas.ErrorOut,
     "ErrorDetail": schemas.ErrorDetailOut,
     "Event": schemas.EventOut,

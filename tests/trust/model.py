@@ -243,7 +243,8 @@ class Run:
                 return service.attach(
                     step.address, step.domain, step.scope, caller, force=step.force
                 )
-        return service.detach(step.address, caller)
+        end = service.clear if step.verb == "clear" else service.detach
+        return end(step.address, caller)
 
     def _keep_books(self, moment: Moment) -> None:
         """Note what attach took from the host's drivers: it is lent, and detach gives it back."""
@@ -255,7 +256,7 @@ class Run:
                 self.lent -= set(group)
             if moment.verb in {"bind", "unbind"}:
                 self.lent -= set(group)
-        elif moment.answer.code is None:
+        elif moment.verb == "detach" and moment.answer.code is None:
             self.lent -= set(group)
 
     def _check_registry(self, moment: Moment) -> None:

@@ -13,6 +13,7 @@ CODES: Final[Mapping[str, frozenset[str]]] = {
     "endpoint": frozenset({"identity_changed", "not_assignable"}),
     "iommu": frozenset({"iommu_unavailable"}),
     "identity": frozenset({"identity_changed"}),
+    "health": frozenset({"quarantined"}),
     "critical": frozenset({"critical_device"}),
     "in_use": frozenset({"in_use"}),
     "sriov": frozenset({"sriov_active", "vfio_unavailable"}),

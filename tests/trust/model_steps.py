@@ -21,7 +21,7 @@ CODES: Final = (
     *((94, 0), (99, 0), (1, 7), (38, 7), (1, 10), (1, 20)),
 )
 """Code and domain of every error that libvirt was seen to give."""
-OWN: Final = ("register", "unregister", "bind", "unbind", "attach", "detach")
+OWN: Final = ("register", "unregister", "bind", "unbind", "attach", "detach", "clear")
 FaultKind = Literal["fails", "fails for ever", "lost before", "lost after", "down", "kill"]
 
 
@@ -80,6 +80,7 @@ def _choose_elements(source: random.Random, cards: Sequence[str]) -> list[str]:
 
 _WEIGHTS: Final = {
     "register": 4, "unregister": 8, "bind": 14, "unbind": 10, "attach": 20, "detach": 16,
+    "clear": 6,
     "start": 8, "destroy": 6, "undefine": 2, "define": 4, "create": 2, "make persistent": 2,
     "nodedev-detach": 4, "nodedev-reattach": 4, "attach-device": 4, "detach-device": 4,
     "guest": 4, "driver": 3,
