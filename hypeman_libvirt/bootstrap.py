@@ -19,6 +19,7 @@ from hypeman_libvirt.devices.address import MdevUuid
 from hypeman_libvirt.devices.adoption import Adoption
 from hypeman_libvirt.devices.attachment import Attachment
 from hypeman_libvirt.devices.binding import Binding, Drivers
+from hypeman_libvirt.devices.cleaning import Cleaner
 from hypeman_libvirt.devices.clearing import Clearing
 from hypeman_libvirt.devices.context import ChangeContext
 from hypeman_libvirt.devices.definitions import Definitions
@@ -260,6 +261,12 @@ def build_service(settings: Settings, world: World) -> DeviceService:
         "vendor": VendorMaker(world.host, world.helper),
     }
     slices = Slices(context, factory, makers)
+    cleaner = Cleaner(context, world.helper, event_feed.refresh)
+
+    def afterwards() -> None:
+        cleaner.wake()
+        slices.restore()
+
     follower = Follower(
         world.host,
         world.registry,
@@ -269,7 +276,7 @@ def build_service(settings: Settings, world: World) -> DeviceService:
         transactions,
         world.view.subscribe,
         on_follow=event_feed.refresh,
-        afterwards=slices.restore,
+        afterwards=afterwards,
     )
     service = DeviceService(
         inventory=inventory,
@@ -278,6 +285,7 @@ def build_service(settings: Settings, world: World) -> DeviceService:
         labels=Labels(context),
         moving=Moving(context, definitions),
         clearing=Clearing(context),
+        cleaner=cleaner,
         binding=binding,
         attachment=Attachment(context, drivers, release_timeout=settings.release_timeout),
         virtual_functions=VirtualFunctionControl(context, world.helper, patience=world.patience),

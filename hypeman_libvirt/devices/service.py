@@ -7,6 +7,7 @@ from typing import Protocol
 
 from hypeman_libvirt.devices.attachment import Attachment
 from hypeman_libvirt.devices.binding import Binding
+from hypeman_libvirt.devices.cleaning import Cleaner
 from hypeman_libvirt.devices.clearing import Clearing
 from hypeman_libvirt.devices.event_feed import EventFeed
 from hypeman_libvirt.devices.following import Follower
@@ -47,6 +48,7 @@ class DeviceService:
         relabel: Gives it another name or other tags; see Labels.
         move: Says where its card is; see Moving.
         clear: Ends its quarantine; see Clearing.
+        clean: Runs the release hook for devices whose use has ended; see Cleaner.
         bind: Gives a device to vfio-pci; see Binding, as for the next.
         unbind: Gives it back to its host driver.
         virtual_functions: Reads and sets how many there are; see VirtualFunctionControl.
@@ -67,6 +69,7 @@ class DeviceService:
         labels: Labels,
         moving: Moving,
         clearing: Clearing,
+        cleaner: Cleaner,
         binding: Binding,
         attachment: Attachment,
         virtual_functions: VirtualFunctionControl,
@@ -93,6 +96,7 @@ class DeviceService:
         self.relabel = labels.relabel
         self.move = moving.move
         self.clear = clearing.clear
+        self.clean = cleaner.clean
         self.bind, self.unbind = binding.bind, binding.unbind
         self.virtual_functions = virtual_functions
         self.attach, self.detach = attachment.attach, attachment.detach

@@ -119,7 +119,8 @@ class TestDriverHelper:
         raise NotSupportedError(f"{device} is made up and has no config space")
 
     def run_release_hook(self, device: PciAddress) -> None:
-        """Do nothing: nothing of a guest is left on it."""
+        """Refuse: the made-up host has no program that does anything."""
+        raise NotSupportedError(f"{device} is made up, and nothing of a guest is left on it")
 
 
 def _function(physical: NodeDevice, number: int, autoprobe: bool) -> NodeDevice:

@@ -84,7 +84,8 @@ def test_boot_rules_are_noted(helper: RootHelper) -> None:
 
 
 def test_what_is_made_up_has_no_config_space_and_no_vgpus(helper: RootHelper) -> None:
-    helper.run_release_hook(L4)
+    with pytest.raises(NotSupportedError):
+        helper.run_release_hook(L4)
     with pytest.raises(NotSupportedError):
         helper.read_config_space(L4)
     with pytest.raises(NotSupportedError):
