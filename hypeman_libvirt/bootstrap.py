@@ -63,7 +63,7 @@ from hypeman_libvirt.registry import SqlRegistry
 from hypeman_libvirt.registry.locks import FileLocks, lock_directory
 from hypeman_libvirt.resources.ports import ResourceHost
 from hypeman_libvirt.resources.reader import ResourceReader
-from hypeman_libvirt.rest.access_log import AccessLog
+from hypeman_libvirt.rest.access_log import AccessLog, WriteLine
 from hypeman_libvirt.rest.auth import Auth, BearerAuth, NoAuth
 from hypeman_libvirt.rest.limits import SPARE_THREADS, Limits
 from hypeman_libvirt.rest.page import Page
@@ -330,9 +330,21 @@ def create_app(settings: Settings) -> WSGIApplication:
 
 
 def build_app(
-    settings: Settings, world: World, service: DeviceService, auth: Auth
-) -> WSGIApplication:
-    """Return the app of a service that is the only one in its process, with its access log."""
+    settings: Settings,
+    world: World,
+    service: DeviceService,
+    auth: Auth,
+    write_line: WriteLine | None = None,
+) -> AccessLog:
+    """Return the app of a service that is the only one in its process, with its access log.
+
+    Args:
+        settings: What it is to be.
+        world: What the service is built on.
+        service: Who does the work.
+        auth: Who knows the callers.
+        write_line: Writes the access log; None for the log as structlog is configured.
+    """
     reports = ResourceReader(world.resources, world.view, service.inventory)
     routes = [*host_routes(reports)]
     if settings.metrics != "off":
@@ -352,7 +364,7 @@ def build_app(
         if operation is not None:
             service.history.count(operation, succeeded=is_success(status))
 
-    return AccessLog(app, observe)
+    return AccessLog(app, observe, write_line=write_line)
 
 
 def init_app(

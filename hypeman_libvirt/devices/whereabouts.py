@@ -73,7 +73,8 @@ class Whereabouts:
         """Judge all registrations of the host at once, anew only where something has changed."""
         registrations = list_cards(self._registry, self._key())
         last_registrations, last_nodes, verdicts = self._last
-        if registrations != last_registrations or nodes != last_nodes:
+        same = registrations is last_registrations or registrations == last_registrations
+        if not same or nodes != last_nodes:
             verdicts = judge([known_of(each) for each in registrations], fingerprint_all(nodes))
             self._last = registrations, nodes, verdicts
         return verdicts

@@ -71,6 +71,7 @@ class TestDriverNodeDevices(NodeDevices):
         self.slices = MemorySlices({address: room for address, room in vgpus.items() if room})
         self._reader = DomainReader(connection)
         self._lock = threading.Lock()
+        self._described = {node.address: node for node, _ in described}
         self._at_boot = {node.address: node.driver for node, _ in described}
         self._drivers: dict[PciAddress, str | None] = dict(self._at_boot)
         self._taken: dict[PciAddress, str | None] = {}
@@ -119,7 +120,9 @@ class TestDriverNodeDevices(NodeDevices):
 
     def vgpu(self, address: PciAddress) -> tuple[str | None, tuple[VgpuProfile, ...]]:
         """Return the type of vGPU that a virtual function is in memory, and what it could be."""
-        node = self.find(address)
+        made = {each.address: each for each in self.functions.list_made()}
+        known = self._described.get(address) or made.get(address)
+        node = known and self._with_memory(self.functions.apply(known) or known)
         return (node.vgpu_type, node.vgpu_profiles) if node else (None, ())
 
     def addresses(self) -> None:

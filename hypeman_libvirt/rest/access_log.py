@@ -17,6 +17,10 @@ ObserveRequest: TypeAlias = Callable[[str, str | None, int, float], None]
 LOGGER: Final = "hypeman_libvirt.access"
 
 
+WriteLine: TypeAlias = Callable[[dict[str, Any]], object]
+"""Writes the fields of a request's line."""
+
+
 class AccessLog:
     """A WSGI app that logs each request of the app inside; never a header or a body.
 
@@ -29,18 +33,20 @@ class AccessLog:
         app: WSGIApplication,
         observe: ObserveRequest,
         monotonic: Callable[[], float] = time.monotonic,
+        write_line: WriteLine | None = None,
     ) -> None:
         """Wrap the app that answers.
 
         Args:
             app: Answers.
-            observe: Is called for each request, when its answer has been sent.
+            observe: Is told of each request, when its answer has been sent.
             monotonic: Seconds that never go back.
+            write_line: Writes the lines; None for the log as structlog is configured.
         """
         self._app = app
         self._observe = observe
         self._monotonic = monotonic
-        self._log = structlog.get_logger(LOGGER)
+        self._write_line = write_line or _write_by_structlog
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer, and remember what the line needs."""
@@ -54,29 +60,53 @@ class AccessLog:
             )
             return start_response(status, headers, *rest)
 
-        def write_line() -> None:
-            seconds, method = self._monotonic() - started, environ["REQUEST_METHOD"]
-            code = environ.get("hypeman.error")
-            self._log.info(
-                "request",
+        def record() -> None:
+            self.record(
+                started,
                 request_id=answer["request_id"],
                 client=environ.get("REMOTE_ADDR"),
                 subject=environ.get("hypeman.subject"),
-                method=method,
+                method=environ["REQUEST_METHOD"],
                 path=environ["PATH_INFO"],
                 status=answer["status"],
-                seconds=round(seconds, 6),
-                **({"code": code} if code else {}),
+                route=environ.get("hypeman.route"),
+                code=environ.get("hypeman.error"),
             )
-            self._observe(method, environ.get("hypeman.route"), answer["status"], seconds)
 
         try:
-            return _Body(self._app(environ, remember), write_line)
+            return _Body(self._app(environ, remember), record)
         except WouldBlockError:
             raise  # it is asked again, and that is the request
         except BaseException:
-            write_line()
+            record()
             raise
+
+    def record(
+        self,
+        started: float,
+        *,
+        route: str | None,
+        code: str | None = None,
+        **fields: Any,  # noqa: ANN401 - those of the line
+    ) -> None:
+        """Write the line of a request that was answered, and have it counted.
+
+        Args:
+            started: When it came, on this log's clock.
+            route: Template of its path; None for no path of ours.
+            code: Of the error that was answered.
+            **fields: request_id, client, subject, method, path and status, in this order.
+        """
+        seconds = self._monotonic() - started
+        fields["seconds"] = round(seconds, 6)
+        if code:
+            fields["code"] = code
+        self._write_line(fields)
+        self._observe(fields["method"], route, fields["status"], seconds)
+
+
+def _write_by_structlog(fields: dict[str, Any]) -> None:
+    structlog.get_logger(LOGGER).info("request", **fields)
 
 
 class _Body:

@@ -160,12 +160,16 @@ def name_request(req: falcon.Request, resp: falcon.Response) -> str:
     set_already = resp.get_header(REQUEST_ID)
     if set_already:
         return set_already
-    sent = req.get_header(REQUEST_ID) or ""
-    request_id = sent if _SANE_ID.fullmatch(sent) else _new_id()
+    request_id = choose_request_id(req.get_header(REQUEST_ID))
     resp.set_header(REQUEST_ID, request_id)
     return request_id
 
 
-def _new_id() -> str:
-    """Make an id that no other request has; no secret, and without a UUID's system call."""
+def choose_request_id(sent: str | None) -> str:
+    """Return the client's id if it is one, else one that no other request has.
+
+    It is no secret, and is made without a UUID's system call.
+    """
+    if sent is not None and _SANE_ID.fullmatch(sent):
+        return sent
     return f"{random.getrandbits(128):032x}"  # nosec B311

@@ -33,7 +33,7 @@ from hypeman_libvirt.rest.session import PageSession
 from hypeman_libvirt.rest.topology import HostPicture
 
 App: TypeAlias = "falcon.App[falcon.Request, falcon.Response]"
-_DEVICE: Final = "/devices/{reference}"
+DEVICE: Final = "/devices/{reference}"
 _HYPEMANS: Final = frozenset(
     {"builders", "builds", "images", "ingresses", "instances", "pushes", "snapshots", "volumes"}
 )
@@ -87,20 +87,20 @@ def device_routes(service: DeviceService, max_body: int = MAX_BODY) -> Sequence[
         Route("/devices/topology", picture, {"GET": "device:read"}, "topology"),
         Route("/devices/vgpu-profiles", devices, {"GET": "device:read"}, "profiles"),
         Route(
-            _DEVICE,
+            DEVICE,
             device,
             {"GET": "device:read", "PATCH": "device:write", "DELETE": "device:delete"},
         ),
-        Route(f"{_DEVICE}/move", device, {"POST": "device:write"}, "move"),
-        Route(f"{_DEVICE}/clear", device, {"POST": "device:write"}, "clear"),
-        Route(f"{_DEVICE}/bind", device, {"POST": "device:write"}, "bind"),
-        Route(f"{_DEVICE}/unbind", device, {"POST": "device:write"}, "unbind"),
-        Route(f"{_DEVICE}/attach", device, {"POST": "device:write"}, "attach"),
-        Route(f"{_DEVICE}/detach", device, {"POST": "device:write"}, "detach"),
-        Route(f"{_DEVICE}/preflight", device, {"GET": "device:read"}, "preflight"),
-        Route(f"{_DEVICE}/hostdev.xml", device, {"GET": "device:read"}, "hostdev"),
+        Route(f"{DEVICE}/move", device, {"POST": "device:write"}, "move"),
+        Route(f"{DEVICE}/clear", device, {"POST": "device:write"}, "clear"),
+        Route(f"{DEVICE}/bind", device, {"POST": "device:write"}, "bind"),
+        Route(f"{DEVICE}/unbind", device, {"POST": "device:write"}, "unbind"),
+        Route(f"{DEVICE}/attach", device, {"POST": "device:write"}, "attach"),
+        Route(f"{DEVICE}/detach", device, {"POST": "device:write"}, "detach"),
+        Route(f"{DEVICE}/preflight", device, {"GET": "device:read"}, "preflight"),
+        Route(f"{DEVICE}/hostdev.xml", device, {"GET": "device:read"}, "hostdev"),
         Route(
-            f"{_DEVICE}/virtual-functions",
+            f"{DEVICE}/virtual-functions",
             device,
             {"GET": "device:read", "PUT": "device:write"},
             "virtual_functions",

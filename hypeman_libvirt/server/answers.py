@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 from uuid import uuid4
@@ -20,29 +20,25 @@ _log: Final = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class HttpAnswer:
-    """What a WSGI app answered.
+    """What an app answered.
 
     Attributes:
         status: Of HTTP.
         headers: In ASGI's form.
         body: All of it; None if it comes in chunks.
-        chunks: As the app returned them.
+        chunks: As a WSGI app returned them.
+        close: Is called once the answer has been sent, or given up.
     """
 
     status: int
     headers: Headers
     body: bytes | None
-    chunks: Iterable[bytes]
+    chunks: Iterable[bytes] = ()
+    close: Callable[[], object] = lambda: None
 
     def start(self) -> dict[str, Any]:
         """Return ASGI's message with status and headers."""
         return {"type": "http.response.start", "status": self.status, "headers": self.headers}
-
-    def close(self) -> None:
-        """Tell the app that its answer has been sent, or given up."""
-        close = getattr(self.chunks, "close", None)
-        if close is not None:
-            close()
 
 
 class RefusedRequestError(Exception):
@@ -70,7 +66,7 @@ def refuse(refusal: RefusedRequestError) -> HttpAnswer:
         (b"x-request-id", request_id.encode()),
         (b"connection", b"close"),
     ]
-    return HttpAnswer(refusal.status, headers, body, ())
+    return HttpAnswer(refusal.status, headers, body)
 
 
 def describe_refusal(refusal: RefusedRequestError) -> tuple[str, bytes]:

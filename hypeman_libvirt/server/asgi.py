@@ -181,7 +181,12 @@ def call(app: WSGIApplication, environ: WSGIEnvironment) -> HttpAnswer:
         _log.exception("request failed", method=environ["REQUEST_METHOD"])
         return refuse(RefusedRequestError(500, "the service failed"))
     encoded = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
-    return HttpAnswer(int(status[:3]), [SERVER, *encoded], body, chunks)
+    close = getattr(chunks, "close", _nothing)
+    return HttpAnswer(int(status[:3]), [SERVER, *encoded], body, chunks, close)
+
+
+def _nothing() -> None:
+    """Close what needs no closing."""
 
 
 def make_environ(scope: Scope, body: bytes) -> WSGIEnvironment:

@@ -13,7 +13,7 @@ import os
 import socket
 from collections.abc import Callable, Collection
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 from wsgiref.types import WSGIApplication
 
 import structlog
@@ -37,6 +37,8 @@ _MOMENT: Final = 0.01
 """Seconds between two looks at whether granian has let go of the listening socket."""
 _LENGTHS: Final = {b"content-length", b"transfer-encoding"}
 
+Read: TypeAlias = Callable[[Scope], HttpAnswer | None]
+
 _log: Final = structlog.get_logger(__name__)
 
 
@@ -57,6 +59,7 @@ class GranianServer:
         idle_timeout: int = 60,
         tls: Tls | None = None,
         nonblocking: NonBlocking | None = None,
+        reads: Read | None = None,
     ) -> None:
         """Listen; nothing is accepted before ``run``. The arguments are WaitressServer's.
 
@@ -73,8 +76,10 @@ class GranianServer:
             idle_timeout: Seconds until the next head has come in whole.
             tls: What to speak TLS with.
             nonblocking: Marks granian's thread while it answers; None if it cannot be marked.
+            reads: Answers some reads faster than the app; None leaves one to the app.
         """
         self._nonblocking = nonblocking
+        self._reads = reads or _leave_to_the_app
         self._app = app
         self._listener = listener
         self._threads = threads
@@ -132,7 +137,7 @@ class GranianServer:
             _log.warning("stopped before every request was answered", waited_seconds=self._grace)
 
     def _start_worker(self, asgi: AsgiApp) -> _Worker:
-        handover = _Handover(self._app, asgi, self._never_wait, self._nonblocking)
+        handover = _Handover(self._app, asgi, self._never_wait, self._nonblocking, self._reads)
         return _Worker(
             self._listener,
             handover.take,
@@ -151,8 +156,10 @@ class _Handover:
         asgi: AsgiApp,
         never_wait: Collection[str],
         nonblocking: NonBlocking | None,
+        reads: Read,
     ) -> None:
         self._nonblocking = nonblocking
+        self._reads = reads
         self._app = app
         self._asgi = asgi
         self._never_wait = never_wait
@@ -185,7 +192,7 @@ class _Handover:
             return None
         try:
             with self._nonblocking:
-                return call(self._app, make_environ(scope, b""))
+                return self._reads(scope) or call(self._app, make_environ(scope, b""))
         except WouldBlockError:
             return None
 
@@ -253,6 +260,10 @@ class _Worker:
     def stop(self) -> None:
         """Accept nothing more; ``stopped`` is set once every connection has ended."""
         self._signal.set()
+
+
+def _leave_to_the_app(_: Scope) -> None:
+    """Answer nothing."""
 
 
 def _tls_options(tls: Tls | None) -> dict[str, object]:

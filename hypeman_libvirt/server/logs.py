@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import threading
 from collections import deque
 from contextlib import suppress
+from datetime import UTC, datetime
 from io import StringIO
-from typing import Final, Protocol, TextIO, cast
+from typing import Any, Final, Protocol, TextIO, cast
 
 import structlog
 from structlog.typing import EventDict, ExcInfo, Processor
 
 from hypeman_libvirt.printable import printable
+from hypeman_libvirt.rest.access_log import LOGGER, WriteLine
 
 _MOST_LINES: Final = 10_000
 """Lines that wait to be written; some 3 MB."""
@@ -105,6 +108,23 @@ class LogWriter:
     def _write_all(self, text: bytes) -> None:
         while text:
             text = text[os.write(self._file, text) :]
+
+
+def request_lines(stream: Stream) -> WriteLine | None:
+    """Return what writes the line of a request as structlog does, in a fifth of the time.
+
+    None for a terminal, where structlog lays lines out for people.
+    """
+    if stream.isatty():
+        return None
+    encode = json.JSONEncoder().encode
+
+    def write(fields: dict[str, Any]) -> None:
+        now = datetime.now(UTC).isoformat().removesuffix("+00:00")
+        fields |= {"event": "request", "level": "info", "logger": LOGGER, "timestamp": f"{now}Z"}
+        stream.write(f"{encode(_cut_long_fields(None, '', fields))}\n")
+
+    return write
 
 
 def configure(stream: Stream) -> None:

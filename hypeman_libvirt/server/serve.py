@@ -15,16 +15,17 @@ from wsgiref.types import WSGIApplication
 import structlog
 
 from hypeman_libvirt.bootstrap import (
-    World,
     build_app,
     build_service,
     count_threads,
     create_auth,
     open_world,
 )
+from hypeman_libvirt.devices.nonblocking import NonBlocking
 from hypeman_libvirt.rest.routes import NEVER_WAIT
 from hypeman_libvirt.server import logs
 from hypeman_libvirt.server.bounds import GRACE
+from hypeman_libvirt.server.device_reads import DeviceReads
 from hypeman_libvirt.server.listening import listen, remove_own_socket, url_of
 from hypeman_libvirt.server.tls import read_tls
 from hypeman_libvirt.settings import (
@@ -64,8 +65,11 @@ def serve(settings: Settings) -> None:
         with closing(build_service(settings, world)) as service:
             listener = listen(settings.listen)
             service.start_following()
-            app = build_app(settings, world, service, auth)
-            server = _create_server(settings, app, listener, service.event_feed.close, world)
+            app = build_app(settings, world, service, auth, logs.request_lines(log))
+            reads = DeviceReads(service.inventory, auth, app)
+            server = _create_server(
+                settings, app, listener, service.event_feed.close, world.nonblocking, reads
+            )
             _handle_signals(server)
             with remove_own_socket(settings.listen):
                 _announce(settings, listener)
@@ -78,7 +82,8 @@ def _create_server(
     app: WSGIApplication,
     listener: socket.socket,
     on_stop: Callable[[], None],
-    world: World,
+    nonblocking: NonBlocking | None,
+    reads: DeviceReads,
 ) -> Server:
     """Return the server that the settings name; the other one is not even imported."""
     options: dict[str, Any] = {
@@ -93,7 +98,7 @@ def _create_server(
     if _server_name(settings) == "granian":
         from hypeman_libvirt.server.granian_server import GranianServer  # noqa: PLC0415
 
-        options |= {"tls": read_tls(settings), "nonblocking": world.nonblocking}
+        options |= {"tls": read_tls(settings), "nonblocking": nonblocking, "reads": reads}
         return GranianServer(app, listener, **options)
     from hypeman_libvirt.server.waitress_server import WaitressServer  # noqa: PLC0415
 

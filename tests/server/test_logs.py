@@ -197,3 +197,25 @@ def test_control_characters_are_escaped_on_a_terminal(log_lines: LogLines) -> No
     assert "\x1b]0" not in stream.getvalue()
     assert stream.getvalue().count("\\x1b]0;OWNED\\x07") == 3
     assert log_lines.getvalue() == ""
+
+
+def test_a_requests_line_is_written_as_structlog_writes_it(log_lines: LogLines) -> None:
+    write = logs.request_lines(log_lines)
+    assert write is not None
+    answer(AccessLog(app, ignore, write_line=write))
+    answer(AccessLog(app, ignore))
+    by_hand, by_structlog = log_lines.entries()
+    assert list(by_hand) == list(by_structlog)
+    for line in (by_hand, by_structlog):
+        assert line.pop("timestamp").endswith("Z")
+        assert line.pop("seconds") >= 0
+    assert by_hand == by_structlog
+
+
+def test_a_long_path_is_cut_in_a_requests_line(log_lines: LogLines) -> None:
+    write = logs.request_lines(log_lines)
+    assert write is not None
+    write({"path": "/" + "a" * 30_000})
+    (line,) = log_lines.entries()
+    assert len(line["path"]) < 1100
+    assert "more" in line["path"]
