@@ -24,6 +24,7 @@ from hypeman_libvirt.host.errors import FAILED, Meanings
 from hypeman_libvirt.host.xml.domain import (
     DEVICES_NAMESPACE,
     NAMESPACE_PREFIX,
+    DomainHostdev,
     DomainXml,
     build_hostdev,
     build_mdev_hostdev,
@@ -171,7 +172,7 @@ class Domains:
         for each in held:
             again = without_alias(each.xml)
             with suppress(NotAttachedError), _undone(undo, self._give_again, domain, again, _LIVE):
-                self._detach_device(domain, each.xml, _LIVE)
+                self._detach_surely(domain, each, live=True)
 
     def _detach_from_definition(
         self, domain: Domain, devices: Collection[HostDeviceId], undo: ExitStack
@@ -181,7 +182,7 @@ class Domains:
         try:
             for each in held:
                 with _undone(undo, self._give_again, domain, each.xml, _CONFIG):
-                    self._detach_device(domain, each.xml, _CONFIG)
+                    self._detach_surely(domain, each, live=False)
         except NotSupportedError:
             going = {each.device for each in held}
             self._redefine(domain, lambda each: each.without(going))
@@ -213,6 +214,18 @@ class Domains:
         self._connection.write(
             "detachDeviceFlags", lambda c: _look_up(c, domain).detachDeviceFlags(xml, flags)
         )
+
+    def _detach_surely(self, domain: Domain, held: DomainHostdev, *, live: bool) -> None:
+        """Detach, and where the reply is lost let the domain say whether it was.
+
+        To give back what is out already can fail: a managed device is on its host driver by then,
+        and the kernel gives no guest a part of its group.
+        """
+        try:
+            self._detach_device(domain, held.xml, _LIVE if live else _CONFIG)
+        except LibvirtUnavailableError:
+            if self._read_xml(domain, live=live).find(held.device) is not None:
+                raise
 
     def _redefine(self, domain: Domain, change: Callable[[DomainXml], str]) -> None:
         xml = self._connection.read("XMLDesc", lambda c: _look_up(c, domain).XMLDesc(_WHOLE))

@@ -47,16 +47,38 @@ def test_an_attach_whose_reply_is_lost_is_undone(
 
 
 @pytest.mark.parametrize("successes", range(4))
-def test_a_detach_whose_reply_is_lost_is_undone(
+def test_a_detach_whose_reply_is_lost_goes_on(
     fake_host: FakeHost, libvirt_host: LibvirtHost, successes: int
+) -> None:
+    """Both functions of a group are on their host drivers then, and no guest gets one back."""
+    group = ["0000:41:00.0", "0000:41:00.1"]
+    for each in group:
+        fake_host.virsh_attach("vm-off", each, live=False)
+    fake_host.start(fake_host.guest("vm-off"))
+    vm = domain(libvirt_host, "vm-off")
+    with libvirt_host.changes() as changes:
+        fake_host.lose_reply("detachDeviceFlags", after=successes)
+        changes.detach(vm, [PciAddress.parse(each) for each in group])
+    assert has(fake_host, "vm-off") == (set(), set())
+
+
+def test_a_detach_that_was_not_done_before_its_connection_broke_is_undone(
+    fake_host: FakeHost, libvirt_host: LibvirtHost
 ) -> None:
     for each in (L4, NIC):
         fake_host.virsh_attach("vm-on", str(each))
     vm = domain(libvirt_host, "vm-on")
-    with libvirt_host.changes() as changes:
-        fake_host.lose_reply("detachDeviceFlags", after=successes)
-        with pytest.raises(LibvirtUnavailableError):
-            changes.detach(vm, [L4, NIC])
+    asked = 0
+
+    def break_the_second(call: str) -> None:
+        nonlocal asked
+        asked += call == "detachDeviceFlags"
+        if call == "detachDeviceFlags" and asked == 2:
+            fake_host.drop_connections()
+
+    fake_host.before_call = break_the_second
+    with libvirt_host.changes() as changes, pytest.raises(LibvirtUnavailableError):
+        changes.detach(vm, [L4, NIC])
     both = {str(L4), str(NIC)}
     assert has(fake_host, "vm-on") == (both, both)
 
