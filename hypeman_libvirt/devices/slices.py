@@ -56,6 +56,7 @@ class Slices:
         self._snapshots = context.snapshots
         self._transactions = context.transactions
         self._on_change = context.on_change
+        self._quarantiner = context.quarantiner
         self._factory = factory
         self._makers = makers
         self._patience = patience
@@ -196,21 +197,22 @@ class Slices:
         offers = vgpu.find_offers(nodes, profile)
         if not offers:
             raise self._none(profile, nodes, given)
-        offers = self._list_free(offers)
         if given is None:
-            return offers
+            return self._list_free(offers)
         here = [each for each in offers if given.address in {each.gpu, each.function.address}]
         if not here:
             raise _not_here(profile, given, offers)
-        return here
+        return self._list_free(here)
 
     def _list_free(self, offers: Sequence[Offer]) -> Sequence[Offer]:
-        """Leave out virtual functions that somebody has or means: they become no vGPUs."""
-        functions = {each.function.address for each in offers if each.type.framework == "vendor"}
-        held = self._host.read_assignments(functions) if functions else {}
+        """Leave out GPUs under quarantine, and virtual functions that somebody has or means."""
+        functions = {each.function.address for each in offers}
+        single = {each.function.address for each in offers if each.type.framework == "vendor"}
+        held = self._host.read_assignments(single) if single else {}
         key = self._host.key()
-        taken = {each for each in functions if held.get(each)}
-        taken |= {each for each in functions if self._registry.find_by_device(key, each)}
+        taken = {each for each in single if held.get(each)}
+        taken |= {each for each in single if self._registry.find_by_device(key, each)}
+        taken |= {each for each in functions if self._quarantiner.find(each)}
         return [each for each in offers if each.function.address not in taken]
 
     def _none(
@@ -322,7 +324,7 @@ def _not_here(profile: str, parent: NodeDevice, offers: Sequence[Offer]) -> NoCa
 def _full(offers: Sequence[Offer], profile: str) -> NoCapacityError:
     gpus = ", ".join(str(each) for each in sorted({each.gpu for each in offers}))
     return NoCapacityError(
-        f"no room for another vGPU of profile {profile!r} on {gpus}",
+        f"no room for another vGPU of profile {profile!r}" + (f" on {gpus}" if gpus else ""),
         hint="delete one there; GPUs may have room for one type only, as GET "
         "/devices/vgpu-profiles says",
     )

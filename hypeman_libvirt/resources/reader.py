@@ -195,21 +195,23 @@ def count_gpus(available: Sequence[AvailableDevice]) -> GpuResources | None:
         return None
     nodes = [each.node for each in gpus]
     profiles = _profiles(nodes)
+    slices = [each for each in available if each.node.mdev is not None]
     if all(node.vgpu_profiles for node in nodes):
-        slices = [each for each in available if each.node.mdev is not None]
         free = sum(max(each.available for each in node.vgpu_profiles) for node in nodes)
         used = sum(each.assignment is not None for each in slices)
         quarantined = sum(
             each.assignment is None and each.quarantine is not None for each in slices
         )
         return GpuResources("vgpu", len(slices) + free, used, (), profiles, quarantined)
+    cut_up = {each.node.parent for each in slices}
+    taken = [each.assignment is not None or each.node.node_name in cut_up for each in gpus]
+    withheld = [each.quarantine is not None for each in gpus]
     devices = [
-        PassthroughGpu(_name(each.node), each.assignment is None and each.quarantine is None)
-        for each in gpus
+        PassthroughGpu(_name(each.node), not (is_taken or is_withheld))
+        for each, is_taken, is_withheld in zip(gpus, taken, withheld, strict=True)
     ]
-    used = sum(each.assignment is not None for each in gpus)
-    quarantined = sum(each.assignment is None and each.quarantine is not None for each in gpus)
-    return GpuResources("passthrough", len(devices), used, devices, profiles, quarantined)
+    idle = sum(lost and not held for lost, held in zip(withheld, taken, strict=True))
+    return GpuResources("passthrough", len(devices), sum(taken), devices, profiles, idle)
 
 
 def _profiles(nodes: Sequence[NodeDevice]) -> Sequence[GpuProfile]:

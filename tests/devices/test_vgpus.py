@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from hypeman_libvirt.devices.address import PciAddress
 from hypeman_libvirt.devices.errors import (
     ConflictError,
     DeviceError,
@@ -20,7 +21,7 @@ from hypeman_libvirt.devices.errors import (
     NotFoundError,
     ProfileNotFoundError,
 )
-from hypeman_libvirt.devices.model import Device
+from hypeman_libvirt.devices.model import Device, Quarantine
 from hypeman_libvirt.devices.recovery import recover
 from hypeman_libvirt.rest.schemas import AvailableDeviceOut, DeviceOut
 from tests.devices.vgpus import (
@@ -132,6 +133,14 @@ def test_a_parent_on_vfio_pci_is_refused_with_what_to_do(world: World) -> None:
     world.service.register(OTHER, "other", {}, OPERATOR, "device")
     with pytest.raises(ProfileNotFoundError, match="give it back to its host driver first"):
         create(world)
+
+
+def test_a_gpu_under_quarantine_gets_none(world: World) -> None:
+    quarantine = Quarantine("it does not answer", world.now)
+    world.registry.quarantine(world.host.key(), PciAddress.parse(OTHER), quarantine)
+    assert str(create(world, parent=None).registration.pci_address) == T4
+    with pytest.raises(NoCapacityError):
+        create(world, "other", parent=OTHER)
 
 
 def test_a_name_that_is_taken_makes_nothing(world: World, fake_host: FakeHost) -> None:

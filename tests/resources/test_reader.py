@@ -87,6 +87,15 @@ def test_gpus_that_are_all_cut_up_are_counted_in_vgpus() -> None:
     assert gpus.profiles == [GpuProfile("GRID T4-1B", 1024, 26), GpuProfile("GRID T4-8Q", 8192, 1)]
 
 
+def test_a_gpu_that_is_cut_up_is_not_available_as_a_whole() -> None:
+    whole, cut = gpu("L4"), gpu("T4", profile("GRID T4-1B", 15))
+    whole = replace(whole, node=replace(whole.node, node_name="pci_other"))
+    gpus = count_gpus([whole, cut, vgpu(cut, 1, held=False)])
+    assert gpus is not None
+    assert gpus.devices == [PassthroughGpu("L4", True), PassthroughGpu("T4", False)]
+    assert (gpus.total, gpus.used) == (2, 1)
+
+
 def test_one_gpu_for_passthrough_makes_all_of_them_devices() -> None:
     gpus = count_gpus([gpu("L4"), gpu("T4", profile("GRID T4-1B", 16))])
     assert gpus is not None
