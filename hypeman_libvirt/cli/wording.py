@@ -20,6 +20,7 @@ _COMMANDS: Final[Sequence[tuple[str, str]]] = (
     (r"GET /iommu-groups", "hypeman-libvirt devices groups"),
     (r"GET /(spec\.\w+) lists the operations", "hypeman-libvirt devices --help lists the commands"),
     (r"POST /devices/\{id\}/move", "hypeman-libvirt devices move NAME --pci-address ADDRESS"),
+    (r"POST /devices/\{id\}/clear", "hypeman-libvirt devices clear NAME"),
     (r"POST /devices/(\S+)/(bind|unbind|attach|detach|clear)", r"hypeman-libvirt devices \2 \1"),
     (r"POST /devices(?![/\w])", "hypeman-libvirt devices register"),
     (r"PATCH /devices/(\S+)", r"hypeman-libvirt devices rename or tag \1"),

@@ -125,7 +125,7 @@ def test_a_device_that_did_not_come_back_is_cleared(devices: Commands, fake_host
     assert "quarantined" in devices.lines("list")[1]
     refused = devices.refusal("attach", "l4-gpu", "vm-on")
     assert "domain vm-off has used it" in refused
-    assert "hypeman-libvirt devices clear" in refused
+    assert "hypeman-libvirt devices clear NAME ends" in refused
     assert devices.lines("clear", "l4-gpu") == ["l4-gpu is offered again"]
     devices.lines("attach", "l4-gpu", "vm-on")
     assert fake_host.driver(L4) == "vfio-pci"

@@ -36,6 +36,8 @@ class Lab:
             `/sys/module/vlab_pci/parameters`.
         kvm_inside: whether the guest has a (slow, emulated) /dev/kvm.
         iommu: whether the guest has an IOMMU.
+        plugged: more devices, as QEMU's `-device` takes them: what is plugged in at this boot.
+        uuid: of the machine, in its firmware; without one libvirt makes one up at each boot.
         port: where its libvirtd answers on 127.0.0.1; by default a free one is chosen.
         forwards: more TCP ports inside to be reached from outside; see `ports`.
         boot_timeout: seconds.
@@ -47,6 +49,8 @@ class Lab:
     ids: str = ""
     kvm_inside: bool = False
     iommu: bool = True
+    plugged: Sequence[str] = ()
+    uuid: str = ""
     port: int | None = None
     forwards: Sequence[int] = ()
     boot_timeout: float = 300.0
@@ -96,6 +100,8 @@ class Lab:
             ids=self.ids,
             kvm_inside=self.kvm_inside,
             iommu=self.iommu,
+            plugged=self.plugged,
+            uuid=self.uuid,
         )
         self._console = run_folder / "console.log"
         qemu = child(command, log=self._console, pass_fds=[theirs.fileno()])

@@ -1,6 +1,6 @@
 """The virtual machine as QEMU's command line: every device of the lab and its address."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 HOTPLUG_PORT = "0000:00:12.0"
@@ -14,45 +14,46 @@ _KERNEL_ARGUMENTS = (
 _SRIOV = "sriov_max_vfs=15,sriov_vq_flexible=30,sriov_vi_flexible=15,max_ioqpairs=34,msix_qsize=20"
 
 
-def _port(number: int, slot: str, bus: str = "pcie.0") -> str:
+def root_port(number: int, slot: str, bus: str = "pcie.0") -> str:
+    """Describe a root port `rpN`, behind which one card can be plugged in."""
     return f"pcie-root-port,id=rp{number},bus={bus},chassis={number},slot={number},addr={slot}"
 
 
 # The order is the numbering of the buses: rp1 leads to bus 01, rp6 to 04, rp11 to 0a.
 _DEVICES = (
-    _port(1, "08.0"),
+    root_port(1, "08.0"),
     "e1000e,bus=rp1,mac=52:54:00:aa:00:01",
-    _port(2, "09.0"),
+    root_port(2, "09.0"),
     "virtio-net-pci,bus=rp2,iommu_platform=on,disable-legacy=on,mac=52:54:00:aa:00:02",
     # An NVMe controller whose virtual functions come with `echo 2 > …/sriov_numvfs`.
-    _port(3, "0a.0"),
+    root_port(3, "0a.0"),
     "nvme-subsys,id=nvmes",
     f"nvme,bus=rp3,serial=lab0,subsys=nvmes,{_SRIOV}",
     "nvme-ns,drive=nvme,nsid=1,shared=on",
     # The second socket: a root complex of its own, buses 80 and up, NUMA node 1.
     "pxb-pcie,id=pxb1,bus=pcie.0,addr=04.0,multifunction=on,bus_nr=128,numa_node=1",
-    _port(4, "00.0", "pxb1"),
+    root_port(4, "00.0", "pxb1"),
     "bochs-display,bus=rp4",
     # A GPU with its audio function: one slot, one IOMMU group.
-    _port(5, "01.0", "pxb1"),
+    root_port(5, "01.0", "pxb1"),
     "bochs-display,bus=rp5,addr=00.0,multifunction=on",
     "intel-hda,bus=rp5,id=hda,addr=00.1",
     "hda-output,bus=hda.0,audiodev=none",
     # Two conventional NICs behind a bridge: one IOMMU group for the three.
-    _port(6, "0d.0"),
+    root_port(6, "0d.0"),
     "pcie-pci-bridge,bus=rp6,id=bridge",
     "e1000,bus=bridge,addr=01.0,mac=52:54:00:aa:00:03",
     "rtl8139,bus=bridge,addr=02.0,mac=52:54:00:aa:00:04",
     # Linux has no driver for these two.
-    _port(7, "0e.0"),
+    root_port(7, "0e.0"),
     "edu,bus=rp7",
-    _port(8, "0f.0"),
+    root_port(8, "0f.0"),
     "pci-testdev,bus=rp8",
-    _port(9, "10.0"),
+    root_port(9, "10.0"),
     "virtio-gpu-pci,bus=rp9,iommu_platform=on",
-    _port(10, "11.0"),
+    root_port(10, "11.0"),
     "secondary-vga,bus=rp10",
-    _port(11, "12.0"),
+    root_port(11, "12.0"),
 )
 
 
@@ -65,6 +66,8 @@ def command(
     ids: str = "",
     kvm_inside: bool = False,
     iommu: bool = True,
+    plugged: Sequence[str] = (),
+    uuid: str = "",
 ) -> list[str]:
     """Return the command line of QEMU.
 
@@ -76,6 +79,8 @@ def command(
         ids: see Lab.
         kvm_inside: see Lab.
         iommu: see Lab.
+        plugged: see Lab.
+        uuid: see Lab.
     """
     # The CPU's SVM is emulated in software, hence a working /dev/kvm inside without any outside.
     cpu = "max,la57=off" if kvm_inside else "max,la57=off,svm=off"
@@ -90,7 +95,8 @@ def command(
         *(("-device", "intel-iommu,intremap=on") if iommu else ()),
         *_memory(),
         *_infrastructure(image, share, ports),
-        *(word for device in _DEVICES for word in ("-device", device)),
+        *(("-uuid", uuid) if uuid else ()),
+        *(word for device in (*_DEVICES, *plugged) for word in ("-device", device)),
     ]
 
 
