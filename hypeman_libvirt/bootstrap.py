@@ -231,6 +231,7 @@ def build_service(settings: Settings, world: World) -> DeviceService:
 
     def close() -> None:
         follower.close()
+        cleaner.close()
         event_feed.close()
         if not transactions.drain(world.last_operations):
             _log.warning("stopped while libvirt held an operation; the device may be in between")

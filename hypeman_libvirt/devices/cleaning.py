@@ -15,6 +15,8 @@ from hypeman_libvirt.devices.ports import RootHelper
 from hypeman_libvirt.devices.quarantine import SILENT
 
 _log: Final = logging.getLogger(__name__)
+_PATIENCE: Final = 1.0
+"""Seconds that a hook under way has to end when the service does."""
 
 
 class Cleaner:
@@ -42,12 +44,20 @@ class Cleaner:
         self._on_clean = on_clean
         self._again: Final = threading.Event()
         self._running: Final = threading.Lock()
+        self._closed = False
 
     def wake(self) -> None:
         """Clean on a thread: a hook may take minutes. One that runs looks once more."""
         self._again.set()
-        if not self._running.locked():
+        if not (self._closed or self._running.locked()):
             threading.Thread(target=self._run, name="cleaner", daemon=True).start()
+
+    def close(self) -> None:
+        """Clean no more; a hook that runs is not awaited long."""
+        self._closed = True
+        self._again.clear()
+        if self._running.acquire(timeout=_PATIENCE):
+            self._running.release()
 
     def clean(self) -> Sequence[PciAddress]:
         """Run the hook for each device whose use has ended.
