@@ -2,7 +2,8 @@
 
 ``--level mock`` (the default) runs on ``tests.fake_libvirt`` and needs no libvirt;
 ``--level testdriver`` runs on the real binding and libvirt's own test driver. Tests marked
-``testdriver`` need the latter; tests that use ``fake_host`` need the former; the rest run in both.
+``testdriver`` need the latter; tests that use ``fake_host`` need the former; the rest run in both,
+but for those in `WITHOUT_LIBVIRT`.
 What a level cannot run it deselects. A ``conftest.py`` imports nothing of ``hypeman_libvirt.host``
 at its top: pytest may read it before the level is chosen.
 
@@ -26,6 +27,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -37,7 +39,10 @@ from tests.fake_host import FakeHost
 if TYPE_CHECKING:
     from hypeman_libvirt.host.libvirt_host import LibvirtHost
 
+HERE = Path(__file__).parent
 ONLY_ON_THE_FAKE = {"fake_host"}
+WITHOUT_LIBVIRT = {(each,) for each in ("bench", "check", "helper", "lab", "packaging", "registry")}
+"""Directories whose tests use no libvirt of any kind: the mock level runs them."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -67,7 +72,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _needs_other_level(item: pytest.Item, *, mock: bool) -> bool:
     if mock:
         return item.get_closest_marker("testdriver") is not None
-    return bool(ONLY_ON_THE_FAKE & set(getattr(item, "fixturenames", ())))
+    directory = item.path.parent.relative_to(HERE).parts[:1]
+    uses_libvirt = item.get_closest_marker("testdriver") or directory not in WITHOUT_LIBVIRT
+    fixtures = set(getattr(item, "fixturenames", ()))
+    return not uses_libvirt or bool(ONLY_ON_THE_FAKE & fixtures)
 
 
 @pytest.fixture(autouse=True)

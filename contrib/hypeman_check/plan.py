@@ -24,14 +24,15 @@ class Plan:
         checks: Run as many at once as there are cores.
         afterwards: Run when all of those have ended.
         left_out: For people: which checks, why, and how to have them.
-        unmeasured: The suites whose coverage adds nothing to that of the first Python.
+        repeated: The suites that another Python runs too: their coverage adds nothing, and their
+            properties need fewer examples.
         at_once: Of the processes that a suite runs its tests in.
     """
 
     checks: Sequence[str]
     afterwards: Sequence[str] = ()
     left_out: Sequence[str] = ()
-    unmeasured: Sequence[str] = ()
+    repeated: Sequence[str] = ()
     at_once: int = 1
 
 
@@ -56,8 +57,11 @@ def plan_quick(pythons: Sequence[str], cores: int) -> Plan:
     chosen = [_suite(pythons[0], "mock"), "imports", "lint"]
     whole = plan_all(pythons)
     rest = [each for each in (*whole.checks, *whole.afterwards) if each not in chosen]
-    left_out = [f"{', '.join(rest)}: --quick; contrib/check runs them"]
-    return Plan(chosen, left_out=left_out, unmeasured=chosen, at_once=cores)
+    left_out = [
+        f"{', '.join(rest)}: --quick; contrib/check runs them",
+        f"coverage of {chosen[0]}, and most examples of its properties: --quick",
+    ]
+    return Plan(chosen, left_out=left_out, repeated=chosen, at_once=cores)
 
 
 def find_pythons(find: Callable[[str], str | None] = shutil.which) -> list[str]:

@@ -16,6 +16,7 @@ from hypeman_libvirt.devices.fingerprint import Seen, confirm, fingerprint_all, 
 from hypeman_libvirt.devices.identity import Known, judge
 from hypeman_libvirt.devices.node_device import NodeDevice
 from tests.devices.recabling import Judge, play
+from tests.effort import examples
 
 LEFT, RIGHT, SPARE = "pci0000:00/01.0", "pci0000:00/02.0", "pci0000:00/03.0"
 
@@ -323,7 +324,7 @@ def test_a_host_that_says_no_topology_goes_by_its_buses() -> None:
     assert ask(registered, *shifted) == {"left": "moved 0000:02:00.0 0000:03:00.0"}
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(400), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.randoms(use_true_random=False))
 def test_no_re_cabling_gives_a_registration_anothers_card(random: Random) -> None:
     assert play(random).wrong == 0

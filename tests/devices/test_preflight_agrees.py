@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypeman_libvirt.devices.errors import DeviceError
 from hypeman_libvirt.devices.model import Preflight, Scope
 from tests import fake_libvirt
+from tests.effort import examples
 from tests.fake_host import FakeHost
 from tests.fake_xml import PciFacts
 from tests.world import OPERATOR, World, world_on
@@ -153,7 +154,9 @@ def do(world: World, state: State) -> str | None:
 
 @pytest.mark.usefixtures("fake_host")  # so that it runs on the fake alone
 @settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(100),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(state=states)
 def test_preflight_is_ready_if_and_only_if_the_operation_succeeds(state: State) -> None:

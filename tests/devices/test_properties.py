@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from hypeman_libvirt.devices.errors import DeviceError
 from hypeman_libvirt.devices.model import Scope
 from tests import fake_libvirt
+from tests.effort import examples
 from tests.fake_host import FakeHost
 from tests.fake_xml import held
 from tests.world import OPERATOR, World, world_on
@@ -136,4 +137,4 @@ class Host(RuleBasedStateMachine):
 
 @pytest.mark.usefixtures("fake_host")  # so that it runs on the fake alone
 class TestHost(Host.TestCase):  # type: ignore[misc, valid-type]
-    settings = settings(max_examples=20, stateful_step_count=25, deadline=None)
+    settings = settings(max_examples=examples(20), stateful_step_count=25, deadline=None)

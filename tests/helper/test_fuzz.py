@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypeman_libvirt.helper.actions import Actions
 from hypeman_libvirt.helper.protocol import Answer
 from hypeman_libvirt.helper.responder import Peer, Responder
+from tests.effort import examples
 from tests.helper.fake_kernel import GPU, NIC, VF, FakeKernel
 
 ME = os.getuid()
@@ -90,7 +91,7 @@ def files(root: Path) -> Mapping[str, bytes]:
     }
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.lists(lines, max_size=12))
 def test_it_answers_everything_and_writes_only_what_it_may(sent: list[bytes]) -> None:
     with tempfile.TemporaryDirectory() as directory:

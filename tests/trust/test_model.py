@@ -18,12 +18,13 @@ from typing import Final
 
 import pytest
 
+from tests.effort import examples
 from tests.trust import model
 from tests.trust.conftest import Figures
 
 pytestmark = pytest.mark.usefixtures("fake_host")  # it runs on the fake alone
 
-FEW: Final = 120
+FEW: Final = examples(120)
 CHUNK: Final = 250
 SHOWN: Final = 20
 MEMORY: Final = Path("/dev/shm")  # noqa: S108  # whether a disk keeps what it was given: test_disk
