@@ -49,9 +49,10 @@ def list_needs(tools: Path) -> list[Need]:
         Need(
             f"Node {_OLDEST_NODE} and npm",
             ["nodejs", "npm"],
-            "hypeman's npm client and the polkit rule",
+            "hypeman's npm client, the page's types and the polkit rule",
             lambda: shutil.which("npm") is not None and node_version() >= _OLDEST_NODE,
         ),
+        Need("chromium", ["chromium"], "the page in a browser", _program("chromium")),
         Need(
             "systemd-analyze",
             ["systemd"],

@@ -12,7 +12,7 @@ from typing import Final
 PYTHONS: Final = ("3.11", "3.12", "3.13")
 _LONGEST_FIRST: Final = ("smoke", "openapi", "types")
 _LEVELS: Final = ("testdriver", "mock")
-_SHORT: Final = ("npm", "audit", "imports", "lint")
+_SHORT: Final = ("page", "npm", "audit", "imports", "lint")
 COVERAGE: Final = "coverage"
 
 

@@ -9,11 +9,12 @@ import threading
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
 from hypeman_libvirt.devices import rules
 from hypeman_libvirt.devices.address import HostDeviceId, MdevUuid, PciAddress
+from hypeman_libvirt.devices.domain import Assignment
 from hypeman_libvirt.devices.errors import TooManyListenersError
 from hypeman_libvirt.devices.inventory import Inventory
 from hypeman_libvirt.devices.model import Event, EventType
@@ -56,6 +57,7 @@ class DeviceSnapshot:
         attached_to: Instance that holds it.
         is_vfio_provider: The driver, other than vfio-pci, gives it to guests itself.
         quarantined: It is offered to nobody.
+        tags: Of the registration.
     """
 
     device_id: str | None
@@ -65,15 +67,23 @@ class DeviceSnapshot:
     attached_to: str | None
     is_vfio_provider: bool = False
     quarantined: bool = False
+    tags: Mapping[str, str] = field(default_factory=dict)
 
 
 def take_snapshot(inventory: Inventory, host: HostView) -> Mapping[Place, DeviceSnapshot]:
     """Read every endpoint of the host with its slices, and every registered device."""
     begun = {device for device, each in inventory.quarantines().items() if not each.after_use}
     listed = host.list_node_devices()
+    assignments = host.list_assignments()
     seen = {
         _place(node.address, node.device): DeviceSnapshot(
-            None, None, True, node.driver, None, rules.is_vfio_provider(node), node.device in begun
+            device_id=None,
+            name=None,
+            present=True,
+            driver=node.driver,
+            attached_to=_instance(rules.first_assignment(assignments, node.device)),
+            is_vfio_provider=rules.is_vfio_provider(node),
+            quarantined=node.device in begun,
         )
         for node in [*listed, *list_slices(listed, host.list_mdevs())]
         if rules.is_endpoint(node)
@@ -86,9 +96,10 @@ def take_snapshot(inventory: Inventory, host: HostView) -> Mapping[Place, Device
             name=registration.name,
             present=node is not None,
             driver=node.driver if node else None,
-            attached_to=device.assignment.domain.instance if device.assignment else None,
+            attached_to=_instance(device.assignment),
             is_vfio_provider=node is not None and rules.is_vfio_provider(node),
             quarantined=device.quarantine is not None,
+            tags=registration.tags,
         )
     return seen
 
@@ -111,6 +122,7 @@ def what_happened(before: DeviceSnapshot | None, after: DeviceSnapshot | None) -
     pairs: list[tuple[bool, EventType]] = [
         (now.present and not then.present, "appeared"),
         (_new(then.device_id, now.device_id), "registered"),
+        (_is_relabeled(then, now), "relabeled"),
         (_new(now.attached_to, then.attached_to), "detached"),
         (_bound(then) and not _bound(now) and now.present, "unbound"),
         (now.quarantined and not then.quarantined, "quarantined"),
@@ -128,6 +140,15 @@ def _place(address: PciAddress, device: HostDeviceId) -> Place:
 
 
 _NOTHING: Final = DeviceSnapshot(None, None, False, None, None)
+
+
+def _instance(assignment: Assignment | None) -> str | None:
+    return assignment.domain.instance if assignment else None
+
+
+def _is_relabeled(then: DeviceSnapshot, now: DeviceSnapshot) -> bool:
+    same = then.device_id is not None and then.device_id == now.device_id
+    return same and (then.name, then.tags) != (now.name, now.tags)
 
 
 def _new(then: str | None, now: str | None) -> bool:

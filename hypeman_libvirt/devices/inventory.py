@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from hypeman_libvirt.devices import rules
@@ -97,20 +97,17 @@ class Inventory:
         ]
 
     def list_functions(self) -> Sequence[GroupMember]:
-        """List every PCI function, bridges and those in no IOMMU group included, by address."""
+        """List every PCI function and slice, bridges and what is in no IOMMU group included."""
         registered, assignments = self._registered(), self._view.list_assignments()
-        return [_member(node, registered, assignments) for node in self._view.list_node_devices()]
+        listed = self._view.list_node_devices()
+        nodes = [*listed, *self._list_slices(listed)]
+        return [_member(node, registered, assignments) for node in nodes]
 
     def list_groups(self) -> Sequence[GroupReport]:
         """List the host's IOMMU groups by number."""
-        groups: dict[int, list[NodeDevice]] = {}
-        for node in self._view.list_node_devices():
-            if node.iommu_group is not None:
-                groups.setdefault(node.iommu_group, []).append(node)
         registered, assignments = self._registered(), self._view.list_assignments()
-        return [
-            _report(number, groups[number], registered, assignments) for number in sorted(groups)
-        ]
+        nodes = self._view.list_node_devices()
+        return report_groups([_member(node, registered, assignments) for node in nodes])
 
     def get_group(self, number: int) -> GroupReport:
         """Return one IOMMU group.
@@ -205,19 +202,24 @@ def _member(
     registered: Mapping[HostDeviceId, Registration],
     assignments: AssignmentsByDevice,
 ) -> GroupMember:
-    assignment = rules.first_assignment(assignments, node.address)
-    return GroupMember(node, registered.get(node.address), assignment)
+    assignment = rules.first_assignment(assignments, node.device)
+    return GroupMember(node, registered.get(node.device), assignment)
 
 
-def _report(
-    number: int,
-    nodes: Sequence[NodeDevice],
-    registered: Mapping[HostDeviceId, Registration],
-    assignments: AssignmentsByDevice,
-) -> GroupReport:
+def report_groups(members: Iterable[GroupMember]) -> Sequence[GroupReport]:
+    """Put functions into their IOMMU groups, by number; a slice has a group of its own."""
+    groups: dict[int, list[GroupMember]] = {}
+    for member in members:
+        if member.node.iommu_group is not None:
+            groups.setdefault(member.node.iommu_group, []).append(member)
+    return [_report(number, tuple(groups[number])) for number in sorted(groups)]
+
+
+def _report(number: int, members: tuple[GroupMember, ...]) -> GroupReport:
+    nodes = [member.node for member in members]
     return GroupReport(
         number,
-        tuple(_member(node, registered, assignments) for node in nodes),
+        members,
         viable=not rules.obstacles(nodes),
         reason=_reason(nodes),
         status=rules.group_status(nodes),

@@ -30,6 +30,7 @@ EventType: TypeAlias = Literal[
     "adopted",
     "quarantined",
     "cleared",
+    "relabeled",
 ]
 
 

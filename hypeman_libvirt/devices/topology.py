@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from hypeman_libvirt.devices import rules
-from hypeman_libvirt.devices.address import PciAddress
+from hypeman_libvirt.devices.address import HostDeviceId, PciAddress
 from hypeman_libvirt.devices.domain import Assignment, Domain
-from hypeman_libvirt.devices.inventory import Inventory
-from hypeman_libvirt.devices.model import GroupMember, GroupReport
+from hypeman_libvirt.devices.inventory import Inventory, report_groups
+from hypeman_libvirt.devices.model import GroupMember, GroupReport, Quarantine
 from hypeman_libvirt.devices.node_device import HostUse, NodeDevice
 from hypeman_libvirt.devices.ports import AssignmentsByDevice, HostView
 
@@ -29,12 +29,14 @@ class HostFunction:
         parent: The bridge that it hangs on; None at the root.
         uses: What the host itself does with it.
         users: Domains that have something which lives on it, such as a disk.
+        quarantine: Why it is offered to nobody; None where it is.
     """
 
     member: GroupMember
     parent: PciAddress | None
     uses: Sequence[HostUse]
     users: Sequence[Assignment]
+    quarantine: Quarantine | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,21 +79,23 @@ class TopologyReader:
 
     def read(self) -> Topology:
         """Read everything once."""
-        nodes = self._view.list_node_devices()
-        addresses = {node.node_name: node.address for node in nodes}
         members = self._inventory.list_functions()
+        nodes = [member.node for member in members if member.node.mdev is None]
+        addresses = {node.node_name: node.address for node in nodes}
         assignments = self._view.list_assignments()
-        uses = self._read_uses(nodes)
+        uses, quarantines = self._read_uses(nodes), self._inventory.quarantines()
         functions = [
             HostFunction(
                 member,
                 addresses.get(member.node.parent or ""),
-                uses.get(member.node.address, ()),
-                _users(assignments, member.node.address),
+                () if member.node.mdev else uses.get(member.node.address, ()),
+                _users(assignments, member.node.device),
+                rules.in_effect(quarantines.get(member.node.device), member.assignment),
             )
             for member in members
         ]
-        return Topology(functions, self._inventory.list_groups(), self._view.list_domains())
+        groups = report_groups(members)
+        return Topology(functions, groups, self._view.list_domains())
 
     def _read_uses(self, nodes: Sequence[NodeDevice]) -> Mapping[PciAddress, Sequence[HostUse]]:
         """Return what the host does with its endpoints; of a moment ago if no driver changed."""
@@ -108,5 +112,5 @@ class TopologyReader:
         return by_address
 
 
-def _users(assignments: AssignmentsByDevice, address: PciAddress) -> Sequence[Assignment]:
-    return [each for each in assignments.get(address, ()) if not each.direct]
+def _users(assignments: AssignmentsByDevice, device: HostDeviceId) -> Sequence[Assignment]:
+    return [each for each in assignments.get(device, ()) if not each.direct]

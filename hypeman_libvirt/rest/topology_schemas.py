@@ -14,7 +14,7 @@ from hypeman_libvirt.devices.history import MinuteOfOperations, PastChange
 from hypeman_libvirt.devices.model import Event, GroupReport, GroupStatus
 from hypeman_libvirt.devices.node_device import NodeDevice
 from hypeman_libvirt.devices.topology import HostFunction, Topology
-from hypeman_libvirt.rest.schemas import EventOut, FunctionFactsOut
+from hypeman_libvirt.rest.schemas import EventOut, FunctionFactsOut, HealthOut
 
 
 class LinkOut(BaseModel):
@@ -60,6 +60,9 @@ class HostFunctionOut(FunctionFactsOut):
     link: LinkOut | SkipJsonSchema[None] = None
     vgpu_profiles: list[ProfileOut] | SkipJsonSchema[None] = None
     topology: str | SkipJsonSchema[None] = None
+    mdev_uuid: str | SkipJsonSchema[None] = None
+    mdev_type: str | SkipJsonSchema[None] = None
+    health: HealthOut
     host_uses: list[HostUseOut]
     users: list[UserOut]
 
@@ -73,7 +76,9 @@ class HostFunctionOut(FunctionFactsOut):
                 "assignable": rules.is_endpoint(node),
                 "node_name": node.node_name,
                 "parent": function.parent and str(function.parent),
-                **_slices(node),
+                **({} if node.mdev else _slices(node)),
+                **_mdev(node),
+                "health": HealthOut.of(function.quarantine),
                 **_link(node),
                 **({"topology": node.topology} if node.topology else {}),
                 "host_uses": [
@@ -219,6 +224,12 @@ def _slices(node: NodeDevice) -> dict[str, object]:
         ],
     }
     return {key: value for key, value in known.items() if value}
+
+
+def _mdev(node: NodeDevice) -> dict[str, str]:
+    if node.mdev is None:
+        return {}
+    return {"mdev_uuid": str(node.mdev.uuid), "mdev_type": node.mdev.type_id}
 
 
 def _link(node: NodeDevice) -> dict[str, LinkOut]:

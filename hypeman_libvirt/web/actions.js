@@ -36,7 +36,7 @@ export const ACTIONS = [
     request: (context, values) => ({
       path: "devices",
       method: "POST",
-      body: given({ pci_address: at(context), name: values.name, tags: values.tags && readTags(values.tags), bind: values.bind }),
+      body: given({ [context.card.fn?.mdev_uuid ? "mdev_uuid" : "pci_address"]: at(context), name: values.name, tags: values.tags && readTags(values.tags), bind: values.bind }),
     }),
     done: (_context, _values, answer) => `${answer.name} is registered`,
     undo: (_context, { bind }, answer) => remove(answer.id, bind),
@@ -139,7 +139,7 @@ export const ACTIONS = [
   {
     id: "functions",
     label: "Virtual functions",
-    fits: (context) => offers(context, "virtual-functions") && context.card.device !== null && Boolean(context.card.fn?.max_virtual_functions),
+    fits: (context) => offers(context, "virtual-functions") && Boolean(context.card.fn?.max_virtual_functions),
     why: ({ card }) => {
       const used = card.slices.find((each) => domainOf(each));
       return used && `domain ${domainOf(used)} has ${used.key}`;
@@ -175,8 +175,8 @@ export const ACTIONS = [
   {
     id: "clear",
     label: "End the quarantine",
-    fits: (context) => offers(context, "clear") && healthOf(context.card.device) !== null,
-    words: (context) => [`${name(context)} can be given to guests again. It was taken out because of: ${healthOf(context.card.device)}.`],
+    fits: (context) => offers(context, "clear") && healthOf(context.card) !== null,
+    words: (context) => [`${name(context)} can be given to guests again. It was taken out because of: ${healthOf(context.card)}.`],
     dangerous: () => true,
     request: (context) => post(context, "clear"),
     done: (context) => `${name(context)} is out of quarantine`,
@@ -248,12 +248,12 @@ export function readTags(written) {
 
 /** @param {Context} context */
 function at({ card }) {
-  return card.fn?.pci_address || card.device?.pci_address || "";
+  return card.fn ? card.key : card.device?.pci_address || "";
 }
 
 /** @param {Context} context */
 function name({ card }) {
-  return card.device?.name;
+  return card.device?.name || card.key;
 }
 
 /** @param {Context} context */
@@ -372,7 +372,7 @@ function persist(context, schema) {
 
 /** @param {Context} context */
 function path({ card }) {
-  return `devices/${segment(card.device?.id || "")}`;
+  return `devices/${segment(card.device?.id || card.key)}`;
 }
 
 /** @param {Context} context @param {string} verb @param {unknown} [body] @returns {Request} */

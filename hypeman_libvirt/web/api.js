@@ -1,6 +1,6 @@
 /** The public API, and nothing else, as the page calls it. */
 
-/** @import { Host, Session } from "./types.js" */
+/** @import { Host, Options, Session } from "./types.js" */
 
 /** What went wrong with a request, in the service's words. */
 export class ApiError extends Error {
@@ -35,7 +35,7 @@ export class Api {
 
   /**
    * @param {string} path without the first slash
-   * @param {{method?: string, body?: unknown, headers?: Record<string, string>, signal?: AbortSignal}} [options]
+   * @param {Options} [options]
    * @returns {Promise<Response>} one that says all went well
    */
   async send(path, { method = "GET", body, headers = {}, signal } = {}) {
@@ -62,7 +62,7 @@ export class Api {
 
   /**
    * @param {string} path
-   * @param {{method?: string, body?: unknown, headers?: Record<string, string>, signal?: AbortSignal}} [options]
+   * @param {Options} [options]
    * @returns {Promise<any>} the answer's JSON; null without a body
    */
   async ask(path, options) {

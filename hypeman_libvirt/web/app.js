@@ -46,13 +46,18 @@ export function App({ api }) {
 
 /** @param {{api: Api, session: Session, onSignOut: (why: string | null) => void}} props */
 function Host({ api, session, onSignOut }) {
-  const [live, look] = useLive(api, true, (error) => onSignOut(error.message));
+  const [live, look] = useLive(api, session, (error) => onSignOut(error.message));
   const [view, setView] = useState("host");
   const [selected, setSelected] = useState(/** @type {string | null} */ (null));
   const [filter, setFilter] = useState(NO_FILTER);
   const [open, setOpen] = useState(/** @type {Map<string, boolean>} */ (new Map()));
   const [acting, setActing] = useState(/** @type {{id: string, context: Context} | null} */ (null));
   const [jobs, step] = useReducer(reduceJobs, []);
+  const [back, setBack] = useState(/** @type {string | null} */ (null));
+  useEffect(() => {
+    const left = selected === null && back && document.querySelector(`[data-key="${CSS.escape(back)}"]`);
+    if (left) /** @type {HTMLElement} */ (left).focus();
+  }, [selected]);
   const [spec, profiles] = useOffer(api, live.version);
   const { host } = live;
   const picture = useMemo(() => host && draw(host, filter), [host, filter]);
@@ -68,9 +73,8 @@ function Host({ api, session, onSignOut }) {
     setSelected(key === selected ? null : key);
   };
   const close = () => {
-    const key = selected;
+    setBack(selected);
     setSelected(null);
-    /** @type {HTMLElement | null} */ (document.querySelector(`[data-key="${CSS.escape(key || "")}"]`))?.focus();
   };
   const shown = {
     selected,

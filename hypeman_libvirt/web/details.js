@@ -31,7 +31,7 @@ export function Details({ context: known, api, version, onAct, onClose }) {
     <p class="state">${summary(context)}</p>
     ${troubles(card).map((each) => html`<p class="trouble"><${Icon} name="warning" />${each}</p>`)}
     <${Actions} context=${context} onAct=${onAct} />
-    ${card.fn?.assignable && html`<${Preflights} context=${context} />`}
+    ${preflights && html`<${Preflights} context=${context} />`}
     <${FactList} card=${card} />
   </aside>`;
 }
@@ -79,7 +79,7 @@ function Preflights({ context }) {
       <${Select} label="for" value=${purpose} options=${[["attach", "a guest"], ["bind", "bind"]]} onChoose=${setPurpose} />
       ${siblings.length > 0 && html`<${Select} label="of" value=${scope} options=${[["device", "this function"], ["group", "the whole group"]]} onChoose=${setScope} />`}
     </div>
-    ${asked ? html`<${Checks} preflight=${asked} context=${context} />` : html`<p>asking …</p>`}
+    ${asked && html`<${Checks} preflight=${asked} context=${context} />`}
   </section>`;
 }
 
@@ -90,9 +90,19 @@ function Preflights({ context }) {
 export function Checks({ preflight, context }) {
   const order = { error: 0, warning: 1, ok: 2 };
   const checks = [...preflight.checks].sort((a, b) => order[a.severity] - order[b.severity]);
+  const fine = checks.filter((check) => check.severity === "ok");
+  return html`<${CheckList} checks=${checks.filter((check) => check.severity !== "ok")} context=${context} />
+    <details class="fine">
+      <summary>${fine.length} checks found nothing wrong</summary>
+      <${CheckList} checks=${fine} context=${context} />
+    </details>`;
+}
+
+/** @param {{checks: Check[], context: Context}} props */
+function CheckList({ checks, context }) {
   return html`<ul class="checks">
     ${checks.map((check) => {
-      const command = check.severity === "ok" ? null : cure(check, context);
+      const command = check.severity !== "ok" && cure(check, context);
       return html`<li key=${check.id} class=${check.severity}>
         <span class="severity"><${Icon} name=${check.severity} /><span class="word">${check.severity}</span></span>
         <div>
@@ -138,7 +148,6 @@ function FactList({ card }) {
     ["IDs", fn ? `${fn.vendor_id}:${fn.device_id}` : null],
     ["Vendor", fn?.vendor_name],
     ["Class", fn?.class],
-    ["Driver", fn && (fn.current_driver || "none")],
     ["IOMMU group", group && html`${group.iommu_group} <${Status} group=${group} />`],
     ["Group says", group?.reason],
     ["NUMA node", fn?.numa_node ?? null],
@@ -153,7 +162,6 @@ function FactList({ card }) {
     ["Tags", device && tagsOf(device).join(", ")],
     ["Moved from", device?.moved_from],
     ["May be at", device?.candidates?.join(", ")],
-    ["Profile", device?.profile],
     ["After a reboot", device?.persistent ? "on vfio-pci again" : null],
   ];
   return html`<section aria-labelledby="facts-heading">
@@ -177,7 +185,7 @@ function usePreflights(api, { card, siblings }, version) {
   const [asked, setAsked] = useState(/** @type {{key: string, preflights: any} | null} */ (null));
   const state = `${card.key} ${card.fn?.current_driver} ${domainOf(card)} ${card.device?.id} ${version}`;
   useEffect(() => {
-    if (!card.fn?.assignable) return undefined;
+    if (!card.fn?.assignable || (card.fn.mdev_uuid && !card.device)) return undefined;
     const stop = new AbortController();
     const base = card.device
       ? `devices/${segment(card.device.id)}/preflight?`

@@ -5,7 +5,7 @@ import { Checks } from "./details.js";
 import { Command, Select, ticked, typed } from "./parts.js";
 
 /** @import { Api } from "./api.js" */
-/** @import { Action, Context, Field, Preflight, Values } from "./types.js" */
+/** @import { Action, Context, Field, Filled, Preflight, Values } from "./types.js" */
 
 /**
  * @param {{action: Action, context: Context, api: Api, onDo: (values: Values) => void, onClose: () => void}} props
@@ -19,9 +19,9 @@ export function ActionDialog({ action, context, api, onDo, onClose }) {
   useEffect(() => {
     dialog.current?.showModal();
   }, []);
-  const name = context.card.device?.name || "";
+  const name = context.card.device?.name || context.card.key;
   const danger = action.dangerous?.(context, values) || false;
-  const missing = whatIsMissing(fields, values, danger, confirmed, name, preflight);
+  const missing = whatIsMissing({ fields, values, danger, confirmed, name, preflight });
   const command = action.command?.(context, values) || null;
   /** @param {Event} event */
   const submit = (event) => {
@@ -30,7 +30,7 @@ export function ActionDialog({ action, context, api, onDo, onClose }) {
   };
   return html`<dialog ref=${dialog} aria-labelledby="dialog-heading" onClose=${onClose}>
     <form onSubmit=${submit}>
-      <h2 id="dialog-heading">${action.label}: <bdi>${name || context.card.key}</bdi></h2>
+      <h2 id="dialog-heading">${action.label}: <bdi>${name}</bdi></h2>
       ${fields.map((field) => html`<${FieldView} key=${field.name} field=${field} value=${values[field.name]} onValue=${(/** @type {unknown} */ value) => setValues({ ...values, [field.name]: value })} />`)}
       <div class="words">${action.words(context, values).map((each) => html`<p><bdi>${each}</bdi></p>`)}</div>
       ${preflight && html`<${Checks} preflight=${preflight} context=${context} />`}
@@ -48,16 +48,8 @@ export function ActionDialog({ action, context, api, onDo, onClose }) {
   </dialog>`;
 }
 
-/**
- * What keeps the form from being sent, in words.
- * @param {Field[]} fields
- * @param {Values} values
- * @param {boolean} danger
- * @param {string} confirmed
- * @param {string} name
- * @param {Preflight | null} preflight
- */
-function whatIsMissing(fields, values, danger, confirmed, name, preflight) {
+/** @param {Filled} filled @returns {string | null} what keeps it from being sent, in words */
+function whatIsMissing({ fields, values, danger, confirmed, name, preflight }) {
   const open = fields.find((field) => field.options?.[0]?.[1] === "choose" && !values[field.name]);
   if (open) return `choose a ${open.label.toLowerCase()}`;
   const refused = preflight?.checks.find((check) => check.severity === "error" && !(check.id === "critical" && values.force));

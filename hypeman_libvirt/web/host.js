@@ -54,7 +54,7 @@ export function kindOf(fn) {
 export function nameOf({ fn, device }) {
   if (device?.profile) return device.profile;
   if (!fn) return device ? `${device.vendor_id}:${device.device_id}` : "";
-  return fn.device_name || `${fn.vendor_name || fn.vendor_id} ${fn.device_id}`;
+  return fn.mdev_type || fn.device_name || `${fn.vendor_name || fn.vendor_id} ${fn.device_id}`;
 }
 
 /** @param {Card} card */
@@ -78,23 +78,17 @@ export function troubles(card) {
   if (device?.state === "missing") found.push("its card is not on the host");
   if (device?.state === "changed") found.push("another card is at its address");
   if (device?.state === "moved") found.push("its card may have moved");
-  const health = healthOf(device);
+  const health = healthOf(card);
   if (health) found.push(health);
   const slow = slowLink(card.fn);
   if (slow) found.push(slow);
   return found;
 }
 
-/**
- * @param {Device | null} device
- * @returns {string | null} why it is in quarantine
- */
-export function healthOf(device) {
-  const health = device?.health;
-  const status = typeof health === "object" ? health.status : health;
-  if (!health || !status || status === "ok") return null;
-  const reason = typeof health === "object" ? health.reason : device?.reason;
-  return reason ? `${status}: ${reason}` : status;
+/** @param {Card} card @returns {string | null} why it is in quarantine */
+export function healthOf({ fn, device }) {
+  const health = device?.health || fn?.health;
+  return health && health.status !== "ok" ? `${health.status}: ${health.reason}` : null;
 }
 
 /**
@@ -155,7 +149,8 @@ export function makeCards({ topology, devices }) {
   const cards = new Map();
   for (const fn of topology.functions) {
     const group = fn.iommu_group === null ? null : groups.get(fn.iommu_group) || null;
-    cards.set(fn.pci_address, { key: fn.pci_address, fn, device: null, group, slices: [] });
+    const key = fn.mdev_uuid || fn.pci_address;
+    cards.set(key, { key, fn, device: null, group, slices: [] });
   }
   for (const device of devices) addDevice(cards, device);
   for (const card of cards.values()) {
@@ -170,15 +165,15 @@ export function makeCards({ topology, devices }) {
  * @param {Device} device
  */
 function addDevice(cards, device) {
-  const card = cards.get(device.pci_address);
-  const own = card && !device.mdev_uuid && device.state !== "missing" && device.state !== "moved";
+  const card = cards.get(device.mdev_uuid || device.pci_address);
+  const own = card && device.state !== "missing" && device.state !== "moved";
   if (own && !card.device) card.device = device;
   else cards.set(device.id, { key: device.id, fn: null, device, group: null, slices: [] });
 }
 
 /** @param {Card} card */
 function parentOf({ fn, device }) {
-  if (fn) return fn.physical_function || null;
+  if (fn) return fn.mdev_uuid ? fn.pci_address : fn.physical_function || null;
   return device?.mdev_uuid ? device.parent || device.pci_address : null;
 }
 
@@ -349,6 +344,6 @@ function compare(then, now) {
   if (domain !== had) what.push(domain ? `now with ${domain}` : `no longer with ${had}`);
   if (now.device?.name !== then.device?.name) what.push(now.device ? `registered as ${now.device.name}` : "unregistered");
   if (now.device && then.device && now.device.state !== then.device.state) what.push(now.device.state);
-  if (healthOf(now.device) !== healthOf(then.device)) what.push(healthOf(now.device) || "healthy again");
+  if (healthOf(now) !== healthOf(then)) what.push(healthOf(now) || "healthy again");
   return what;
 }

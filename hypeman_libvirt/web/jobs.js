@@ -4,18 +4,14 @@ import { html } from "./vendor/preact-htm.js";
 import { Elapsed, Icon } from "./parts.js";
 
 /** @import { Api, ApiError } from "./api.js" */
-/** @import { Job, Request } from "./types.js" */
-
-/**
- * @typedef {{type: "begin", job: Job} | {type: "end", id: number, change: Partial<Job>} | {type: "dismiss", id: number}} Step
- */
+/** @import { Doing, Job, Step } from "./types.js" */
 
 /**
  * @param {Job[]} jobs
  * @param {Step} step
  */
 export function reduceJobs(jobs, step) {
-  if (step.type === "begin") return [...jobs, step.job].slice(-5);
+  if (step.type === "begin") return [...jobs, step.job].slice(-3);
   if (step.type === "dismiss") return jobs.filter((job) => job.id !== step.id);
   return jobs.map((job) => (job.id === step.id ? { ...job, ...step.change } : job));
 }
@@ -24,7 +20,7 @@ export function reduceJobs(jobs, step) {
  * Do what a request asks, and say how it goes.
  * @param {Api} api
  * @param {(step: Step) => void} dispatch
- * @param {{text: string, request: Request, done: (answer: any) => string, undo?: (answer: any) => Request | null}} what
+ * @param {Doing} what
  */
 export async function run(api, dispatch, { text, request, done, undo }) {
   const id = Date.now() + Math.random();

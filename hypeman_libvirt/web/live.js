@@ -6,13 +6,15 @@ import { follow } from "./stream.js";
 
 /** @import { Api, ApiError } from "./api.js" */
 /** @import { Message } from "./stream.js" */
-/** @import { DeviceEvent, Host, Live, LiveAction } from "./types.js" */
+/** @import { DeviceEvent, Host, Live, LiveAction, Session } from "./types.js" */
 
 const MARKED = 8000;
 const READY_EACH = 4000;
 const LOOK_EACH = 3000;
+const LOOK_ALL_THE_SAME = 15000;
 const SOON = 120;
 const LONGEST_WAIT = 10000;
+const LONGEST_TIMER = 2 ** 31 - 1;
 
 /** @type {Live} */
 export const NOTHING = { host: null, trouble: null, marks: new Map(), following: false, version: 0, said: "" };
@@ -55,20 +57,19 @@ export function sentence(event) {
 /**
  * Keep looking at the host for as long as somebody is signed in.
  * @param {Api} api
- * @param {boolean} signedIn
+ * @param {Session} session
  * @param {(error: ApiError) => void} onSignedOut the token is not valid any more
  * @returns {[Live, () => Promise<void>]} what is known, and how to look again at once
  */
-export function useLive(api, signedIn, onSignedOut) {
+export function useLive(api, session, onSignedOut) {
   const [live, dispatch] = useReducer(reduce, NOTHING);
   const look = useRef(async () => {});
   useEffect(() => {
-    if (!signedIn) return undefined;
     const watcher = new Watcher(api, dispatch, onSignedOut);
     look.current = () => watcher.look();
-    watcher.start();
+    watcher.start(session);
     return () => watcher.stop();
-  }, [signedIn]);
+  }, [session]);
   return [live, () => look.current()];
 }
 
@@ -79,6 +80,7 @@ class Watcher {
   #last = "";
   #following = false;
   #inTrouble = false;
+  #looked = 0;
   /** @type {Set<ReturnType<typeof setTimeout>>} */
   #timers = new Set();
 
@@ -93,12 +95,15 @@ class Watcher {
     this.onSignedOut = onSignedOut;
   }
 
-  start() {
+  /** @param {Session} session */
+  start({ expires }) {
     this.look();
+    const left = expires ? Date.parse(expires) - Date.now() : LONGEST_TIMER;
+    this.#later(Math.min(left + 500, LONGEST_TIMER), () => this.look());
     this.#follow(500);
     this.#each(READY_EACH, () => this.#checkReady());
     this.#each(LOOK_EACH, async () => {
-      if (!this.#following) await this.look();
+      if (!this.#following || Date.now() - this.#looked > LOOK_ALL_THE_SAME) await this.look();
       this.dispatch({ type: "fade", at: Date.now() });
     });
   }
@@ -118,6 +123,7 @@ class Watcher {
     try {
       const host = await this.api.host();
       this.#inTrouble = false;
+      this.#looked = Date.now();
       if (!this.#stopped.signal.aborted) this.dispatch({ type: "host", host, at: Date.now() });
     } catch (error) {
       this.#fail(error);

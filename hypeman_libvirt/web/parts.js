@@ -74,7 +74,9 @@ export function duration(seconds) {
 
 /** @param {string | number | Date} time */
 export function clock(time) {
-  return new Date(time).toLocaleTimeString("en-GB");
+  const date = new Date(time);
+  const isToday = date.toDateString() === new Date().toDateString();
+  return isToday ? date.toLocaleTimeString("en-GB") : date.toLocaleString("en-GB");
 }
 
 /**

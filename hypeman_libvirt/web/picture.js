@@ -126,9 +126,8 @@ function SliceItem({ card, shown }) {
   return html`<li class=${`slice ${mark ? "marked" : ""}`}>
     <${Pick} card=${card} shown=${shown}>
       <${Facts} card=${card}>
-        <span class="kind">${card.device?.profile ? "vGPU" : "VF"}</span>
-        ${card.device?.profile && html`<bdi class="name">${card.device.profile}</bdi>`}
-        ${card.group && html`<${Status} group=${card.group} />`}
+        <span class="kind">${isVgpu(card) ? "vGPU" : "VF"}</span>
+        ${isVgpu(card) && html`<bdi class="name">${nameOf(card)}</bdi>`}
       <//>
       ${mark && html`<span class="mark">changed: <bdi>${mark.text}</bdi></span>`}
     <//>
@@ -148,14 +147,17 @@ function Pick({ card, shown, children }) {
   </button>`;
 }
 
+/** @param {Card} card */
+const isVgpu = ({ fn, device }) => Boolean(device?.profile || fn?.mdev_uuid);
+
 /** @param {{card: Card, children?: unknown}} props */
 function Facts({ card, children }) {
   const { fn, device } = card;
   const domain = domainOf(card);
   return html`<span class="facts">
-      ${children} ${fn && html`<span class="address">${fn.pci_address}</span>`}
+      ${children} ${fn && html`<span class="address">${card.key}</span>`}
       ${device && html`<bdi class="registered">${device.name}</bdi>`}
-      ${fn && html`<${Driver} card=${card} />`}
+      ${fn && html`<${Driver} card=${card} />`} ${children && card.group && html`<${Status} group=${card.group} />`}
     </span>
     ${domain && html`<span class="domain"><${Icon} name="domain" /><bdi>${domain}</bdi></span>`}
     ${fn?.users.map(

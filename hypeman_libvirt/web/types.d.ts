@@ -23,8 +23,17 @@ export interface HostFunction {
   link?: { speed: number; width: number; max_speed: number; max_width: number };
   vgpu_profiles?: { type_id: string; name: string; available: number }[];
   topology?: string;
+  mdev_uuid?: string;
+  mdev_type?: string;
+  health: Health;
   host_uses: { what: string; known: boolean }[];
   users: { domain: string; via: string }[];
+}
+
+export interface Health {
+  status: "ok" | "quarantined";
+  reason?: string;
+  since?: string;
 }
 
 export interface Group {
@@ -63,8 +72,7 @@ export interface Device {
   state: "present" | "missing" | "changed" | "moved";
   candidates?: string[];
   moved_from?: string;
-  health?: string | { status?: string; reason?: string; since?: string };
-  reason?: string;
+  health: Health;
   parent?: string;
   profile?: string;
   mdev_uuid?: string;
@@ -139,7 +147,7 @@ export interface VgpuProfile {
 
 /** A function, or a device that is none, such as a vGPU or one whose card is gone. */
 export interface Card {
-  /** PCI address, or the id of a device without one of its own. */
+  /** PCI address, UUID of a mediated device, or the id of a device without either. */
   key: string;
   fn: HostFunction | null;
   device: Device | null;
@@ -285,3 +293,34 @@ export interface Shown {
   /** So many functions that ports begin closed. */
   dense: boolean;
 }
+
+/** Of a request: as fetch takes them, the body before it is written as JSON. */
+export interface Options {
+  method?: string;
+  body?: unknown;
+  headers?: Record<string, string>;
+  signal?: AbortSignal;
+}
+
+/** Something to do, and what to say of it. */
+export interface Doing {
+  text: string;
+  request: Request;
+  done(answer: any): string;
+  undo?(answer: any): Request | null;
+}
+
+/** What a form needs before it can be sent. */
+export interface Filled {
+  fields: Field[];
+  values: Values;
+  danger: boolean;
+  confirmed: string;
+  name: string;
+  preflight: Preflight | null;
+}
+
+export type Step =
+  | { type: "begin"; job: Job }
+  | { type: "end"; id: number; change: Partial<Job> }
+  | { type: "dismiss"; id: number };

@@ -156,3 +156,15 @@ def feed_on(world: World, host: Stumbling) -> EventFeed:
         heartbeat=0.2,
         most_listeners=2,
     )
+
+
+def test_another_name_or_other_tags_are_an_event() -> None:
+    assert between(OLD, replace(OLD, name="renamed")) == ["relabeled"]
+    assert between(OLD, replace(OLD, tags={"team": "ml"})) == ["relabeled"]
+    assert between(OLD, OLD) == []
+
+
+def test_a_device_that_is_not_registered_goes_to_a_domain_too() -> None:
+    free = replace(OLD, device_id=None, name=None)
+    assert between(free, replace(free, attached_to="one")) == ["attached"]
+    assert between(replace(free, attached_to="one"), free) == ["detached"]

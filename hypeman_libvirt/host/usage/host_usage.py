@@ -10,7 +10,7 @@ from hypeman_libvirt.host.usage.console import list_console_uses
 from hypeman_libvirt.host.usage.guest_usage import UntracedDevice, may_carry
 from hypeman_libvirt.host.usage.local_host import LocalHost, LocalHostSnapshot
 from hypeman_libvirt.host.xml.node_device import is_of_class
-from hypeman_libvirt.host.xml.node_tree import TreeNode, is_inside, list_below
+from hypeman_libvirt.host.xml.node_tree import TreeNode, group_below, is_inside, list_below
 
 _LINK_DOWN = frozenset({"down", "lowerlayerdown", "notpresent"})
 _IFF_UP = 1
@@ -57,10 +57,14 @@ class HostUsage:
             return ()
         tree = self._list_tree()
         here = None if self._local is None else self._local.read()
+        below = group_below(tree, asked)
         return [
             use
             for device in asked
-            for use in (*_list_uses(device, tree, here), *_list_untraced(device, here, untraced))
+            for use in (
+                *_list_uses(device, below[device.node_name], tree, here),
+                *_list_untraced(device, here, untraced),
+            )
         ]
 
     def read_link(
@@ -86,9 +90,11 @@ class HostUsage:
 
 
 def _list_uses(
-    device: NodeDevice, tree: Sequence[TreeNode], here: LocalHostSnapshot | None
+    device: NodeDevice,
+    below: Sequence[TreeNode],
+    tree: Sequence[TreeNode],
+    here: LocalHostSnapshot | None,
 ) -> Sequence[HostUse]:
-    below = list_below(tree, device)
     if here is None or device.path is None or not here.has(device):
         return [
             *_guess_storage(device, below, tree),
@@ -183,8 +189,10 @@ def _guess_network(device: NodeDevice, nodes: Sequence[TreeNode]) -> Sequence[Ho
 
 def _guess_console(device: NodeDevice, tree: Sequence[TreeNode]) -> Sequence[HostUse]:
     """Say of the only VGA device that it may be the console; boot_vga is in sysfs alone."""
+    if not is_of_class(device.class_code, _VGA_CLASS):
+        return []
     vgas = [node for node in tree if is_of_class(node.class_code, _VGA_CLASS)]
-    if len(vgas) != 1 or not is_of_class(device.class_code, _VGA_CLASS):
+    if len(vgas) != 1:
         return []
     what = "it is the only VGA device of the host, and may be its console"
     return [HostUse(device.address, what, known=False)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -131,12 +131,21 @@ def list_below(tree: Sequence[TreeNode], device: NodeDevice) -> Sequence[TreeNod
     By ``<parent>``, and by ``<path>`` too: libvirt hangs a disk on ``computer`` when it lists
     none of the buses in between.
     """
+    return group_below(tree, [device])[device.node_name]
+
+
+def group_below(
+    tree: Sequence[TreeNode], devices: Collection[NodeDevice]
+) -> Mapping[str, Sequence[TreeNode]]:
+    """Return what ``list_below`` returns of each device, by its name, in one pass over the tree."""
     parents = {node.name: node.parent for node in tree}
-    return [
-        node
-        for node in tree
-        if is_inside(node.path, device.path) or _descends(node.name, device.node_name, parents)
-    ]
+    by_path = {device.path: device.node_name for device in devices if device.path is not None}
+    below: dict[str, list[TreeNode]] = {device.node_name: [] for device in devices}
+    for node in tree:
+        above = {by_path[each] for each in _directories(node.path) if each in by_path}
+        for name in above | (_ancestors(node.name, parents) & below.keys()):
+            below[name].append(node)
+    return below
 
 
 def is_inside(path: str | None, directory: str | None) -> bool:
@@ -144,12 +153,18 @@ def is_inside(path: str | None, directory: str | None) -> bool:
     return path is not None and directory is not None and f"{path}/".startswith(f"{directory}/")
 
 
-def _descends(name: str, ancestor: str, parents: Mapping[str, str | None]) -> bool:
+def _directories(path: str | None) -> Iterator[str]:
+    """Return the path and every directory that it lies in."""
+    while path:
+        yield path
+        path = path.rpartition("/")[0]
+
+
+def _ancestors(name: str, parents: Mapping[str, str | None]) -> set[str]:
+    """Return the name and those above it, by parents; where these run in a circle, once."""
     seen: set[str] = set()
     current: str | None = name
     while current is not None and current not in seen:
-        if current == ancestor:
-            return True
         seen.add(current)
         current = parents.get(current)
-    return False
+    return seen
