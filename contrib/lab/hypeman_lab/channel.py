@@ -1,4 +1,4 @@
-"""Commands into the guest and files with them, over one shared folder: no network, no agent."""
+"""Commands into the guest and files with them, over one shared directory: no network, no agent."""
 
 import itertools
 import subprocess
@@ -9,14 +9,14 @@ from pathlib import Path
 
 from hypeman_lab.errors import LabError
 
-_PERIOD = 0.05  # seconds between two looks at the folder
+_PERIOD = 0.05  # seconds after which the directory is read again
 
 
 class Channel:
-    """The outer end of the folder that lab-init serves."""
+    """The outer end of the directory that lab-init serves."""
 
     def __init__(self, share: Path, alive: Callable[[], bool]) -> None:
-        """Take the folder that the guest sees as /share, and a way to ask whether it lives."""
+        """Take the directory that the guest sees as /share, and a way to ask whether it lives."""
         self._share = share
         self._queue = share / "queue"
         self._queue.mkdir()
@@ -44,7 +44,7 @@ class Channel:
         return subprocess.CompletedProcess(command, status, out, err)
 
     def pack(self, source: Path, name: str) -> str:
-        """Lay a file or folder into the share as an archive of `name`; return its path inside.
+        """Lay a file or directory into the share as an archive of `name`; return its path inside.
 
         One large file crosses 9p many times faster than a thousand small ones.
         """

@@ -71,10 +71,10 @@ def _build(libvirt: str) -> None:
     if packages := install_missing(libvirt):
         _log.info("installed %s", " ".join(packages))
     start = time.monotonic()
-    if not image.folder(libvirt).exists():
+    if not image.directory(libvirt).exists():
         _log.info("building an image with libvirt from Debian %s …", libvirt)
-    folder = image.build(libvirt)
-    _log.info("%s (%.0f s)", folder, time.monotonic() - start)
+    directory = image.build(libvirt)
+    _log.info("%s (%.0f s)", directory, time.monotonic() - start)
 
 
 def _run(lab: Lab) -> None:

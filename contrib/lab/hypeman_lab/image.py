@@ -18,14 +18,14 @@ _PACKAGES = (
     *("libvirt-daemon-system", "libvirt-daemon", "libvirt-daemon-driver-qemu", "libvirt-clients"),
     *("qemu-system-x86", "qemu-utils", "linux-image-amd64", "busybox-static", "kmod", "udev"),
     *("iproute2", "pciutils", "procps", "python3", "python3-libvirt", "python3-lxml"),
-    *("mdevctl", "python3-venv"),
+    *("mdevctl", "python3-venv", "lvm2", "cryptsetup-bin", "mdadm"),
 )
 # Of the kernel's modules these are most of the megabytes, and no device of the lab needs them.
 _MODULES = "/lib/modules/*/kernel"
 _LEFT_OUT = (
-    *(f"/usr/share/{folder}/*" for folder in ("doc", "info", "locale", "man")),
-    *(f"{_MODULES}/drivers/{folder}/*" for folder in ("iio", "infiniband", "media", "staging")),
-    *(f"{_MODULES}/drivers/{folder}/*" for folder in ("gpu/drm/amd", "net/wireless")),
+    *(f"/usr/share/{directory}/*" for directory in ("doc", "info", "locale", "man")),
+    *(f"{_MODULES}/drivers/{kind}/*" for kind in ("iio", "infiniband", "media", "staging")),
+    *(f"{_MODULES}/drivers/{kind}/*" for kind in ("gpu/drm/amd", "net/wireless")),
 )
 # A compiler without the rest of a system: mmdebstrap only unpacks these.
 _COMPILER = ("gcc-12", "make", "bash", "dash", "coreutils", "findutils", "grep", "mawk", "sed")
@@ -33,14 +33,14 @@ _ROOT_DISK_MODULES = ("virtio_pci", "virtio_blk", "ext4", "crc32c_generic")
 
 
 def cache() -> Path:
-    """Return the folder of all images, outside the checkout."""
+    """Return the directory of all images, outside the checkout."""
     if own := os.environ.get("HYPEMAN_LIBVIRT_LAB_CACHE"):
         return Path(own)
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(home) / "hypeman-libvirt" / "lab"
 
 
-def folder(libvirt: str = "stable") -> Path:
+def directory(libvirt: str = "stable") -> Path:
     """Return where the image of the present recipe is, or will be."""
     if libvirt not in CHOICES:
         raise LabError(f"libvirt is one of {', '.join(CHOICES)}, not {libvirt!r}")
@@ -52,14 +52,14 @@ def folder(libvirt: str = "stable") -> Path:
 
 
 def build(libvirt: str = "stable") -> Path:
-    """Return the folder of the image, making it when this recipe has none yet.
+    """Return the directory of the image, making it when this recipe has none yet.
 
     An image appears whole or not at all, and only one process makes it.
 
     Raises:
         LabError: a step failed; the message holds its last lines.
     """
-    final = folder(libvirt)
+    final = directory(libvirt)
     final.parent.mkdir(parents=True, exist_ok=True)
     with _locked(final.with_suffix(".lock")):
         if not final.exists():
@@ -77,7 +77,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _partial(final: Path) -> Iterator[Path]:
-    """Give a folder that becomes `final` if the block succeeds, and is removed if not."""
+    """Give a directory that becomes `final` if the block succeeds, and is removed if not."""
     partial = final.with_suffix(".partial")
     _remove(partial)  # of a build that was killed
     partial.mkdir()
@@ -192,7 +192,7 @@ def _archive(tree: Path, target: Path) -> None:
 
 
 def _make_disk(root: Path, target: Path) -> None:
-    """Fill a file system straight from the folder: no mount, no loop device."""
+    """Fill a file system straight from the directory: no mount, no loop device."""
     with target.open("wb") as file:
         file.truncate(3 << 30)
     features = "^has_journal,^metadata_csum"

@@ -20,6 +20,7 @@ from hypeman_lab.process import child
 from hypeman_lab.qmp import Qmp
 
 LIBVIRT_PORT = 16509
+_NVME_SIZE = 64 << 20  # bytes
 _ONE_ID = r"[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]=[0-9a-f]{4}:[0-9a-f]{4}:[0-9a-f]{6}"
 _IDS = re.compile(rf"({_ONE_ID}(,{_ONE_ID})*)?")
 _SYSFS = "/sys/bus/pci/devices"
@@ -42,7 +43,7 @@ class Lab:
         forwards: more TCP ports inside to be reached from outside; see `ports`.
         boot_timeout: seconds.
         ports: each port inside and where it is on 127.0.0.1.
-        share: the folder that the guest sees as /share.
+        share: the directory that the guest sees as /share.
     """
 
     libvirt: str = "stable"
@@ -70,9 +71,9 @@ class Lab:
         Raises:
             LabError: it can not be built or does not boot.
         """
-        folder = image.build(self.libvirt)
+        directory = image.build(self.libvirt)
         with ExitStack() as undo:
-            self._boot(folder, undo)
+            self._boot(directory, undo)
             self._undo = undo.pop_all()
         return self
 
@@ -82,19 +83,23 @@ class Lab:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """End the virtual machine and remove its folder."""
+        """End the virtual machine and remove its directory."""
         self._undo.close()
 
-    def _boot(self, folder: Path, undo: ExitStack) -> None:
-        run_folder = Path(undo.enter_context(TemporaryDirectory(prefix="hypeman-lab-")))
-        self.share = run_folder / "share"
+    def _boot(self, directory: Path, undo: ExitStack) -> None:
+        run_directory = Path(undo.enter_context(TemporaryDirectory(prefix="hypeman-lab-")))
+        self.share = run_directory / "share"
         self.share.mkdir()
+        nvme = run_directory / "nvme.raw"
+        with nvme.open("wb") as file:
+            file.truncate(_NVME_SIZE)
         self.ports = {LIBVIRT_PORT: self.port or _free_port()}
         self.ports |= {inner: _free_port() for inner in self.forwards}
         ours, theirs = (undo.enter_context(end) for end in socket.socketpair())
         command = machine.command(
-            folder,
+            directory,
             self.share,
+            nvme,
             monitor=theirs.fileno(),
             ports=self.ports,
             ids=self.ids,
@@ -103,7 +108,7 @@ class Lab:
             plugged=self.plugged,
             uuid=self.uuid,
         )
-        self._console = run_folder / "console.log"
+        self._console = run_directory / "console.log"
         qemu = child(command, log=self._console, pass_fds=[theirs.fileno()])
         self._process = undo.enter_context(qemu)
         theirs.close()  # so that ours ends when QEMU does
@@ -144,7 +149,10 @@ class Lab:
             subprocess.TimeoutExpired: after `timeout` seconds; the command goes on running.
             LabError: the guest is gone.
         """
-        return self._channel.run(command, timeout)
+        try:
+            return self._channel.run(command, timeout)
+        except LabError as error:
+            raise LabError(f"{error}; the end of its console:\n{self.console(60)}") from None
 
     def output(self, command: str, *, timeout: float = 120.0) -> str:
         """Run a bash command in the guest and return what it printed, without the last newline.
@@ -158,13 +166,13 @@ class Lab:
         return result.stdout.rstrip("\n")
 
     def put(self, path: str, text: str) -> None:
-        """Write a file in the guest, with the folders above it."""
+        """Write a file in the guest, with the directories above it."""
         source = self.share / "put"
         source.write_text(text)
         self.output(f"install -D -m 644 /share/put {shlex.quote(path)}")
 
     def copy(self, source: Path, path: str, *, timeout: float = 600.0) -> None:
-        """Copy a file or a folder with all that is in it to `path` in the guest.
+        """Copy a file or a directory with all that is in it to `path` in the guest.
 
         A thousand files take the emulated machine minutes while the real one is busy.
         """

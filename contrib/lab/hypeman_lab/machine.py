@@ -60,6 +60,7 @@ _DEVICES = (
 def command(
     image: Path,
     share: Path,
+    nvme: Path,
     *,
     monitor: int,
     ports: Mapping[int, int],
@@ -72,8 +73,10 @@ def command(
     """Return the command line of QEMU.
 
     Args:
-        image: folder that image.build made. Its disk stays as it is; writes go to a temporary file.
-        share: folder that the guest sees as /share.
+        image: directory that image.build made. Its disk stays as it is; writes go to a temporary
+            file.
+        share: directory that the guest sees as /share.
+        nvme: what its NVMe stores.
         monitor: file descriptor of a connected socket, for QMP.
         ports: TCP ports inside the guest and where they are on 127.0.0.1 outside.
         ids: see Lab.
@@ -96,6 +99,7 @@ def command(
         *_memory(),
         *_infrastructure(image, share, ports),
         *(("-uuid", uuid) if uuid else ()),
+        *("-drive", f"if=none,id=nvme,file={nvme},format=raw,cache=unsafe"),
         *(word for device in (*_DEVICES, *plugged) for word in ("-device", device)),
     ]
 
@@ -110,7 +114,7 @@ def _memory() -> list[str]:
 
 
 def _infrastructure(image: Path, share: Path, ports: Mapping[int, int]) -> list[str]:
-    """What the lab itself lives on: its root disk, the shared folder, the way in."""
+    """What the lab itself lives on: its root disk, the shared directory, the way in."""
     forwards = [f"hostfwd=tcp:127.0.0.1:{outer}-:{inner}" for inner, outer in ports.items()]
     # restrict=on: the guest reaches nothing outside, only these forwards come in.
     network = ",".join(["user,id=net", "restrict=on", *forwards])
@@ -122,6 +126,5 @@ def _infrastructure(image: Path, share: Path, ports: Mapping[int, int]) -> list[
         *("-netdev", network),
         # Second function of the slot of pxb1, so that it opens no IOMMU group: the GPU's is 25.
         *("-device", "virtio-net-pci,netdev=net,bus=pcie.0,addr=04.1,mac=52:54:00:aa:00:ff"),
-        *("-drive", "if=none,id=nvme,file.driver=null-co,file.size=64M,format=raw"),
         *("-audiodev", "none,id=none"),
     ]

@@ -56,7 +56,7 @@ def install_missing(libvirt: str = "stable") -> list[str]:
 
 
 def _lacking(libvirt: str) -> list[tuple[str, str]]:
-    tools = _TO_RUN if image.folder(libvirt).exists() else _TO_RUN | _TO_BUILD
+    tools = _TO_RUN if image.directory(libvirt).exists() else _TO_RUN | _TO_BUILD
     return [(tool, package) for tool, package in tools.items() if not _here(tool)]
 
 
