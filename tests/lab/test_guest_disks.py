@@ -19,6 +19,8 @@ DISK = "/dev/nvme0n1"
 BY_ID = "/dev/disk/by-id/nvme-of-the-lab"
 LOOP = "/dev/loop7"
 PARTITION = 1
+SECRET = "echo secret | cryptsetup --key-file -"
+LUKS = "--batch-mode --type luks2 --pbkdf pbkdf2 --pbkdf-force-iterations 1000"
 NVME_DISK = """\
 <disk type='nvme' device='disk'>
   <source type='pci' managed='yes' namespace='1'>
@@ -27,6 +29,13 @@ NVME_DISK = """\
   <target dev='vda' bus='virtio'/>
 </disk>
 """
+
+
+def steps(*commands: str) -> str:
+    """Return a command that ends with the first of these that fails."""
+    return " && ".join(commands)
+
+
 STAGES = {
     "disk": ("true", DISK, "true"),
     "partition": (
@@ -41,6 +50,40 @@ STAGES = {
         "/dev/mapper/lab-guest",
         "dmsetup remove lab-guest",
     ),
+    "lvm": (
+        f"vgcreate -y lab {DISK} && lvcreate -y -n guest -l 100%FREE lab",
+        "/dev/lab/guest",
+        f"vgremove -ff -y lab && pvremove -ff -y {DISK} && wipefs -a {DISK}",
+    ),
+    "luks": (
+        steps(f"{SECRET} luksFormat {LUKS} {DISK}", f"{SECRET} open {DISK} lab-luks"),
+        "/dev/mapper/lab-luks",
+        f"cryptsetup close lab-luks && wipefs -a {DISK}",
+    ),
+    "md": (
+        f"mdadm --create /dev/md7 --run --level=1 --force --raid-devices=1 {DISK}",
+        "/dev/md7",
+        f"mdadm --stop /dev/md7 && wipefs -a {DISK}",
+    ),
+    "partition, md, luks, lvm": (
+        steps(
+            f"addpart {DISK} {PARTITION} 2048 65536",
+            "udevadm settle",
+            f"mdadm --create /dev/md7 --run --level=1 --force --raid-devices=1 {DISK}p{PARTITION}",
+            f"{SECRET} luksFormat {LUKS} /dev/md7",
+            f"{SECRET} open /dev/md7 lab-luks",
+            "vgcreate -y lab /dev/mapper/lab-luks",
+            "lvcreate -y -n guest -l 100%FREE lab",
+        ),
+        "/dev/lab/guest",
+        steps(
+            "{ vgremove -ff -y lab || true; }",
+            "{ cryptsetup close lab-luks || true; }",
+            "{ mdadm --stop /dev/md7 || true; }",
+            f"wipefs -a {DISK}p{PARTITION}",
+            f"delpart {DISK} {PARTITION}",
+        ),
+    ),
 }
 """What makes a disk of the NVMe, its path, and what takes it away."""
 
@@ -48,8 +91,8 @@ STAGES = {
 @contextmanager
 def staged(guest: Guest, stage: str) -> Iterator[str]:
     make, path, unmake = STAGES[stage]
-    guest.lab.output(make)
     try:
+        guest.lab.output(make)
         yield path
     finally:
         for name in ("one", "other"):
@@ -90,9 +133,9 @@ def test_a_disk_of_a_running_guest_stays_with_the_host_whatever_it_is_made_of(
             ("attach", {"instance": "other", "force": True}),
             ("attach", {"instance": "one", "force": True}),
         ):
-            code, told = local_service.refusal("POST", f"/devices/nvme/{action}", 409, **body)
+            code, message = local_service.refusal("POST", f"/devices/nvme/{action}", 409, **body)
             assert code == "in_use"
-            assert "domain one" in told
+            assert "domain one" in message
         code, _ = local_service.refusal("DELETE", "/devices/nvme", 409)
         assert code == "in_use"
         assert guest.lab.driver(NVME) == "nvme"
@@ -109,8 +152,8 @@ def test_a_disk_of_type_nvme_is_the_device_itself(guest: Guest, local_service: S
     uuid = give_disk(guest, "one", NVME_DISK)
     guest.define("other")
     assert local_service.get("nvme")["attached_to"] == uuid
-    code, told = local_service.refusal("POST", "/devices/nvme/attach", 409, instance="other")
+    code, message = local_service.refusal("POST", "/devices/nvme/attach", 409, instance="other")
     assert code == "in_use"
-    assert "domain one" in told
+    assert "domain one" in message
     code, _ = local_service.refusal("DELETE", "/devices/nvme", 409)
     assert code == "in_use"
