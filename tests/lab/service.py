@@ -53,10 +53,10 @@ class Service:
         return self.answer("POST", f"/devices/{name}/detach", 200)
 
     def refusal(self, method: str, path: str, status: int, **body: object) -> tuple[str, str]:
-        """Ask for what must be refused; return the code, and all that people are told."""
+        """Ask for what must be refused; return the code, and all that it says to people."""
         error = self.answer(method, path, status, **body)
-        told = [error["message"], *(each["message"] for each in error.get("details", ()))]
-        return error["code"], "\n".join(told)
+        messages = [error["message"], *(each["message"] for each in error.get("details", ()))]
+        return error["code"], "\n".join(messages)
 
     def answer(self, method: str, path: str, status: int, **body: object) -> Any:  # noqa: ANN401
         response = self.http.request(method, path, json=body or None)

@@ -53,9 +53,9 @@ def test_a_guest_that_does_not_let_go_keeps_the_device_until_it_ends(
     guest.start("work")
     impatient.attach("edu", "work")
 
-    code, told = impatient.refusal("POST", "/devices/edu/detach", 504)
+    code, message = impatient.refusal("POST", "/devices/edu/detach", 504)
     assert code == "guest_did_not_release"
-    assert "work" in told
+    assert "work" in message
     now = impatient.get("edu")
     assert (now["attached_to"], now["bound_to_vfio"]) == (uuid, True)
     assert guest.holds(now["iommu_group"])
@@ -76,9 +76,9 @@ def test_what_a_running_domain_uses_stays_where_it_is(guest: Guest, service: Ser
         ("unbind", {}),
         ("attach", {"instance": "second"}),
     ):
-        code, told = service.refusal("POST", f"/devices/edu/{action}", 409, **body)
+        code, message = service.refusal("POST", f"/devices/edu/{action}", 409, **body)
         assert code == "in_use"
-        assert "first" in told
+        assert "first" in message
     code, _ = service.refusal("DELETE", "/devices/edu", 409)
     assert code == "in_use"
     assert guest.lab.driver(DRIVERLESS) == "vfio-pci"
@@ -89,9 +89,9 @@ def test_a_device_of_a_definition_is_not_given_to_another(guest: Guest, service:
     guest.define("first")
     guest.define("second")
     service.attach("edu", "first")
-    code, told = service.refusal("POST", "/devices/edu/attach", 409, instance="second")
+    code, message = service.refusal("POST", "/devices/edu/attach", 409, instance="second")
     assert code == "in_use"
-    assert "first" in told
+    assert "first" in message
     assert "<hostdev" not in guest.virsh("dumpxml second")
 
 
@@ -115,9 +115,9 @@ def test_a_card_held_by_a_domain_keeps_its_audio_function(guest: Guest, service:
     guest.define("work")
     service.attach("gpu", "work", scope="group")
     guest.start("work")
-    code, told = service.refusal("POST", "/devices/audio/unbind", 409)
+    code, message = service.refusal("POST", "/devices/audio/unbind", 409)
     assert code == "in_use"
-    assert "work" in told
+    assert "work" in message
     code, _ = service.refusal("POST", "/devices/gpu/detach", 501)
     assert code == "not_supported"
     assert guest.holds(service.get("gpu")["iommu_group"])

@@ -38,17 +38,17 @@ def test_a_device_goes_to_vfio_and_comes_back(
 
 def test_a_disk_whose_mounts_cannot_be_seen_needs_force(guest: Guest, service: Service) -> None:
     service.register(NVME, "nvme")
-    code, told = service.refusal("POST", "/devices/nvme/bind", 409)
+    code, message = service.refusal("POST", "/devices/nvme/bind", 409)
     assert code == "critical_device"
-    assert "its mounts cannot be seen from here" in told
+    assert "its mounts cannot be seen from here" in message
     assert guest.lab.driver(NVME) == "nvme"
 
 
 def test_the_disk_that_the_host_lives_on_is_refused(guest: Guest, service: Service) -> None:
     service.register(ROOT_DISK, "root")
-    code, told = service.refusal("POST", "/devices/root/bind", 409)
+    code, message = service.refusal("POST", "/devices/root/bind", 409)
     assert code == "critical_device"
-    assert "vda" in told
+    assert "vda" in message
     assert guest.lab.driver(ROOT_DISK) == "virtio-pci"
 
 
@@ -88,9 +88,9 @@ def test_a_device_that_its_host_driver_refuses_stays_on_vfio(
     service.register(GPU, "gpu")
     service.bind("gpu", scope="group")
     guest.nvidia("probe_err", 19)
-    code, told = service.refusal("POST", "/devices/gpu/unbind", 409, scope="group")
+    code, message = service.refusal("POST", "/devices/gpu/unbind", 409, scope="group")
     assert code == "driver_not_bound"
-    assert "nvidia" in told
+    assert "nvidia" in message
     assert guest.lab.driver(GPU) == "vfio-pci"
     assert guest.lab.driver(AUDIO) == "vfio-pci"
 
@@ -98,10 +98,10 @@ def test_a_device_that_its_host_driver_refuses_stays_on_vfio(
 def test_a_bridge_is_no_obstacle_but_a_neighbour_is(guest: Guest, service: Service) -> None:
     first, second = BRIDGED
     service.register(first, "nic")
-    code, told = service.refusal("POST", "/devices/nic/bind", 409)
+    code, message = service.refusal("POST", "/devices/nic/bind", 409)
     assert code == "iommu_group_conflict"
-    assert second in told
-    assert BRIDGE not in told
+    assert second in message
+    assert BRIDGE not in message
 
     assert service.bind("nic", scope="group")["bound_to_vfio"]
     assert {guest.lab.driver(each) for each in BRIDGED} == {"vfio-pci"}

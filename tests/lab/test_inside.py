@@ -18,10 +18,10 @@ def test_what_carries_the_root_is_refused_and_an_unmounted_disk_is_not(
 ) -> None:
     local_service.register(ROOT_DISK, "root")
     local_service.register(NVME, "nvme")
-    code, told = local_service.refusal("POST", "/devices/root/bind", 409)
+    code, message = local_service.refusal("POST", "/devices/root/bind", 409)
     assert code == "critical_device"
-    assert "the host lives on it" in told
-    assert "vda carries /" in told
+    assert "the host lives on it" in message
+    assert "vda carries /" in message
     assert guest.lab.driver(ROOT_DISK) == "virtio-pci"
 
     assert local_service.bind("nvme")["bound_to_vfio"]
@@ -112,14 +112,14 @@ def test_what_virsh_does_to_a_domain_decides_the_very_next_change(
     hostdev = guest.hostdev(DRIVERLESS)
     for _ in range(5):
         guest.virsh(f"attach-device vm-off {hostdev} --config")
-        code, told = local_service.refusal("DELETE", "/devices/card", 409)
-        assert (code, "vm-off" in told) == ("in_use", True)
+        code, message = local_service.refusal("DELETE", "/devices/card", 409)
+        assert (code, "vm-off" in message) == ("in_use", True)
         guest.virsh(f"detach-device vm-off {hostdev} --config")
         local_service.attach("card", "vm-off")
         local_service.detach("card")
     guest.start("vm-off")
     guest.virsh(f"attach-device vm-off {hostdev} --live")
-    code, told = local_service.refusal("DELETE", "/devices/card", 409)
-    assert (code, "vm-off" in told) == ("in_use", True)
+    code, message = local_service.refusal("DELETE", "/devices/card", 409)
+    assert (code, "vm-off" in message) == ("in_use", True)
     guest.virsh("destroy vm-off")
     local_service.answer("DELETE", "/devices/card", 204)

@@ -77,9 +77,9 @@ def test_virtual_functions_appear_and_vanish_and_hold_their_physical_function(
     try:
         until(lambda: len(set(service.available()) - before) == 2)
         assert set(service.available()) - before <= set(guest.lab.addresses())
-        code, told = service.refusal("POST", "/devices/nvme/bind", 409, force=True)
+        code, message = service.refusal("POST", "/devices/nvme/bind", 409, force=True)
         assert code == "sriov_active"
-        assert NVME in told
+        assert NVME in message
         assert guest.lab.driver(NVME) == "nvme"
     finally:
         guest.lab.write(f"/sys/bus/pci/devices/{NVME}/sriov_numvfs", 0)

@@ -114,8 +114,8 @@ def test_a_vgpu_is_made_given_to_a_domain_and_taken_away(
     assert service.attach("slice", "work")["attached_domain"] == "work"
     guest.start("work")
     assert guest.holds(made["iommu_group"])
-    code, told = service.refusal("DELETE", "/devices/slice", 409)
-    assert (code, "work" in told) == ("in_use", True)
+    code, message = service.refusal("DELETE", "/devices/slice", 409)
+    assert (code, "work" in message) == ("in_use", True)
     guest.virsh("destroy work")
     assert service.detach("slice")["attached_to"] is None
     assert [device.id for device in service.hypeman.devices.list()] == [made["id"]]
@@ -141,8 +141,8 @@ def test_the_parent_stays_on_its_driver_although_libvirt_would_take_it(
     create(service, "slice")
     service.register(gpu, "whole")
     for force in (False, True):
-        code, told = service.refusal("POST", "/devices/whole/bind", 409, force=force)
-        assert (code, "registered as slice" in told) == ("in_use", True)
+        code, message = service.refusal("POST", "/devices/whole/bind", 409, force=force)
+        assert (code, "registered as slice" in message) == ("in_use", True)
     assert guest.lab.driver(gpu) == "vlab_mdev"
     guest.virsh(f"nodedev-detach {node_name(gpu)}")
     assert mdevs(guest) == []

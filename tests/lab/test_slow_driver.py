@@ -28,9 +28,9 @@ def test_it_answers_504_then_busy_and_all_else_goes_on(guest: Guest, hasty: Serv
     guest.nvidia("remove_ms", 8000)
     hasty.register(GPU, "gpu")
     hasty.register(DRIVERLESS, "edu")
-    code, told = hasty.refusal("POST", "/devices/gpu/bind", 504, scope="group")
+    code, message = hasty.refusal("POST", "/devices/gpu/bind", 504, scope="group")
     assert code == "timeout"
-    assert "goes on" in told
+    assert "goes on" in message
 
     code, _ = hasty.refusal("POST", "/devices/gpu/bind", 409, scope="group")
     assert code == "busy"

@@ -32,9 +32,9 @@ def test_a_gpu_and_its_audio_function_go_into_a_domain_and_come_back(
 ) -> None:
     service.register(GPU, "gpu")
     group = service.get("gpu")["iommu_group"]
-    code, told = service.refusal("POST", "/devices/gpu/bind", 409)
+    code, message = service.refusal("POST", "/devices/gpu/bind", 409)
     assert code == "iommu_group_conflict"
-    assert AUDIO in told
+    assert AUDIO in message
 
     uuid = guest.define("work")
     assert service.attach("gpu", "work", scope="group")["attached_to"] == uuid

@@ -74,14 +74,14 @@ def test_an_old_libvirt_would_take_it_from_its_driver_and_is_refused(
         guest.start("work")
     ready, errors = local_service.preflight("/devices/vgpu/preflight?instance=work")
     assert not ready
-    code, told = local_service.refusal(
+    code, message = local_service.refusal(
         "POST", "/devices/vgpu/attach", 501, instance="work", force=True
     )
     assert code == "not_supported"
-    for said in (told, errors["vfio"]):
+    for said in (message, errors["vfio"]):
         assert f"{vgpu} is on {DRIVER}" in said
         assert "libvirt 9.0.0" in said
-    assert "9.7.0" in told
+    assert "9.7.0" in message
     assert "<hostdev" not in guest.virsh("dumpxml work")
     assert state(guest, vgpu) == (DRIVER, TYPE)
 

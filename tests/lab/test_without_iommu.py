@@ -31,9 +31,9 @@ def service(bare_lab: Lab, tmp_path: Path) -> Iterator[Service]:
 def test_nothing_is_available_and_registering_says_why(service: Service) -> None:
     assert service.available() == {}
     assert service.answer("GET", "/iommu-groups", 200) == []
-    code, told = service.refusal("POST", "/devices", 409, pci_address=NIC)
+    code, message = service.refusal("POST", "/devices", 409, pci_address=NIC)
     assert code == "iommu_unavailable"
-    assert NIC in told
+    assert NIC in message
     ready, errors = service.preflight(f"/devices/preflight?pci_address={NIC}")
     assert not ready
     assert "iommu" in errors
