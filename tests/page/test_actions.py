@@ -32,7 +32,8 @@ def why_not(page: HostPage, action: str) -> str:
     button = page.action(action)
     expect(button).to_have_attribute("aria-disabled", "true", timeout=PATIENT)
     reason = button.get_attribute("aria-describedby")
-    return page.page.locator(f"#{reason}").inner_text()
+    text: str = page.page.locator(f"#{reason}").inner_text()
+    return text
 
 
 def test_from_register_to_unregister(world: World, open_page: OpenPage) -> None:
