@@ -10,11 +10,10 @@ from urllib.parse import urlsplit
 
 import libvirt
 
-from hypeman_libvirt.devices.address import HostDeviceId, MdevUuid, PciAddress
+from hypeman_libvirt.devices.address import HostDeviceId, PciAddress
 from hypeman_libvirt.devices.domain import (
     Assignment,
     Domain,
-    GuestInterface,
     MetadataEntry,
     Usage,
 )
@@ -42,6 +41,7 @@ from hypeman_libvirt.devices.ports import (
 from hypeman_libvirt.devices.surroundings import GuestMachine, Hardware
 from hypeman_libvirt.host.assignments import DomainReader, NewTrace, Records
 from hypeman_libvirt.host.cache.assignment_index import AssignmentIndex
+from hypeman_libvirt.host.cache.caches import Caches
 from hypeman_libvirt.host.cache.domain_files import (
     DomainDirectories,
     DomainFiles,
@@ -50,6 +50,7 @@ from hypeman_libvirt.host.cache.domain_files import (
 from hypeman_libvirt.host.cache.domains import DomainCache
 from hypeman_libvirt.host.cache.mdevs import MdevCache
 from hypeman_libvirt.host.cache.node_devices import NodeDeviceCache, SysfsDrivers
+from hypeman_libvirt.host.changes import LibvirtChanges
 from hypeman_libvirt.host.connection import FOR_READS, Connection, Observe, ignore_call
 from hypeman_libvirt.host.domain_lookup import DomainLookup
 from hypeman_libvirt.host.domains import Domains
@@ -78,9 +79,6 @@ from hypeman_libvirt.host.xml.guest_slots import build_hostdevs
 
 OpenChanges: TypeAlias = Callable[[], AbstractContextManager[HostChanges]]
 """Opens what changes the host, and closes it again."""
-
-Caches: TypeAlias = tuple[NodeDeviceCache, MdevCache, DomainCache]
-"""Of PCI functions, of mediated devices and of domains."""
 
 
 class LibvirtHost:
@@ -333,82 +331,6 @@ class CachedHost(LibvirtHost):
         return self._domain_cache.list_domains()
 
 
-class LibvirtChanges:
-    """The port ``HostChanges`` on libvirt."""
-
-    def __init__(
-        self,
-        node_devices: NodeDevices,
-        mdevs: MediatedDevices,
-        domains: Domains,
-        caches: Caches | None,
-    ) -> None:
-        """Change over the connection of these; what has changed is invalid in the caches."""
-        self.bind = node_devices.bind
-        self.unbind = node_devices.unbind
-        self._node_devices = node_devices
-        self._mdevs = mdevs
-        self._domains = domains
-        self._caches = caches
-
-    def make_mdev(
-        self, mdev: MdevUuid, parent: PciAddress, type_id: str, *, autostart: bool
-    ) -> None:
-        """Define a mediated device and start it."""
-        name = self._node_devices.name_of(parent)
-        with self._changing_mdevs():
-            self._mdevs.make(mdev, name, type_id, autostart=autostart)
-
-    def remove_mdev(self, mdev: MdevUuid) -> None:
-        """End a mediated device and its definition."""
-        with self._changing_mdevs():
-            self._mdevs.remove(mdev)
-
-    def attach(
-        self,
-        domain: Domain,
-        devices: Sequence[HostDeviceId],
-        unmanaged: Collection[HostDeviceId] = (),
-        interface: GuestInterface | None = None,
-    ) -> None:
-        """Give the devices to the domain."""
-        with self._changing(domain):
-            self._domains.attach(domain, devices, unmanaged, interface)
-
-    def detach(self, domain: Domain, devices: Sequence[HostDeviceId]) -> None:
-        """Ask for the devices back."""
-        with self._changing(domain):
-            self._domains.detach(domain, devices)
-
-    def move_devices(self, domain: Domain, moves: Mapping[PciAddress, PciAddress]) -> None:
-        """Say in the domain's definition that devices are at other addresses."""
-        with self._changing(domain):
-            self._domains.move_devices(domain, moves)
-
-    def write_metadata(self, domain: Domain, entries: Sequence[MetadataEntry]) -> None:
-        """Make the entries our metadata of the domain."""
-        with self._changing(domain):
-            self._domains.write_metadata(domain, entries)
-
-    @contextmanager
-    def _changing(self, domain: Domain) -> Iterator[None]:
-        try:
-            yield
-        finally:
-            if self._caches is not None:
-                self._caches[2].invalidate(domain.name)
-
-    @contextmanager
-    def _changing_mdevs(self) -> Iterator[None]:
-        """Invalidate mediated devices, and PCI functions, which say how many more fit."""
-        try:
-            yield
-        finally:
-            if self._caches is not None:
-                self._caches[0].invalidate()
-                self._caches[1].invalidate()
-
-
 def _select(
     assignments: AssignmentsByDevice, devices: Collection[HostDeviceId]
 ) -> AssignmentsByDevice:
@@ -442,7 +364,7 @@ def open_host(
     local = domain_directories(uri, os.environ) if is_local(uri) else None
     caches = None
     if local is not None:
-        caches = (
+        caches = Caches(
             NodeDeviceCache(connection, node_devices, SysfsDrivers()),
             MdevCache(connection, mdevs),
             DomainCache(connection, reader, new_trace, DomainFiles(local.definitions).read),
@@ -479,7 +401,7 @@ def _open_demo(connection: Connection) -> LibvirtHost:
     new_trace = _trace_on(connection, node_devices, None)
     domain_cache = DomainCache(connection, reader, new_trace, read_stamps=None)
     mdevs = TestDriverMdevs(connection, node_devices, node_devices.slices)
-    caches = (
+    caches = Caches(
         NodeDeviceCache(connection, node_devices, node_devices),
         MdevCache(connection, mdevs),
         domain_cache,
@@ -504,7 +426,7 @@ def _open_demo(connection: Connection) -> LibvirtHost:
         node_devices.set_functions,
         node_devices.slices.set_type,
         node_devices.find,
-        caches[0].invalidate,
+        caches.node_devices.invalidate,
     )
     return host
 
