@@ -15,6 +15,10 @@ import structlog
 from cuid2 import Cuid
 
 from hypeman_libvirt import __version__
+from hypeman_libvirt.agent.enrolment import MembershipFile
+from hypeman_libvirt.agent.hub_client import HubClient
+from hypeman_libvirt.agent.reporter import AgentSettings, Reporter
+from hypeman_libvirt.agent.state import StateReader
 from hypeman_libvirt.devices.address import MdevUuid
 from hypeman_libvirt.devices.adoption import Adoption
 from hypeman_libvirt.devices.attachment import Attachment
@@ -58,6 +62,7 @@ from hypeman_libvirt.helper.client import Ask, HelperClient, ask_over, refuse
 from hypeman_libvirt.host.libvirt_host import open_host
 from hypeman_libvirt.host.test_driver import demo_uri
 from hypeman_libvirt.host.usage.local_host import is_local
+from hypeman_libvirt.hub.tokens import HubAuth
 from hypeman_libvirt.metrics import Metrics, is_success, operation_of
 from hypeman_libvirt.registry import SqlRegistry
 from hypeman_libvirt.registry.locks import FileLocks, lock_directory
@@ -80,6 +85,7 @@ from hypeman_libvirt.rest.routes import (
 )
 from hypeman_libvirt.rest.session import authorization_or_cookie
 from hypeman_libvirt.settings import Settings
+from hypeman_libvirt.tls import tls_context
 
 _log: Final = structlog.get_logger(__name__)
 
@@ -149,6 +155,7 @@ class World:
         announced: Whether libvirt announces changes, by what changes.
         nonblocking: Marks threads that must not wait; host and registry know them. None where they
             do not: then no thread may be taken for such a one.
+        reporter: Reports to the hub of a fleet; None where this host belongs to none.
         close: Closes what was opened for it.
     """
 
@@ -169,6 +176,7 @@ class World:
     count_losses: Callable[[], int] = lambda: 0
     announced: Callable[[], Mapping[str, bool]] = dict
     nonblocking: NonBlocking | None = None
+    reporter: Reporter | None = None
     close: Callable[[], None] = lambda: None
 
 
@@ -186,19 +194,19 @@ def open_world(settings: Settings) -> World:
         uri = settings.uri or demo_uri()
         host = open_host(uri, metrics.observe_call, before_waiting=before_waiting)
         opened.callback(host.close)
+        locks = FileLocks(lock_directory(settings.registry_location, settings.state_directory, uri))
         return World(
             host=host,
             view=host.view,
             resources=host.resources,
             registry=registry,
-            locks=FileLocks(
-                lock_directory(settings.registry_location, settings.state_directory, uri)
-            ),
+            locks=locks,
             helper=host.helper or HelperClient(_ask_helper(uri, settings)),
             metrics=metrics,
             count_losses=host.count_losses,
             announced=host.announced,
             nonblocking=nonblocking,
+            reporter=create_reporter(settings, host.view, locks),
             close=opened.pop_all().close,
         )
 
@@ -210,16 +218,34 @@ def _ask_helper(uri: str, settings: Settings) -> Ask:
     return refuse(f"only the libvirt host itself can do that, and {uri} is another one")
 
 
+def create_reporter(settings: Settings, view: HostView, locks: Locks) -> Reporter | None:
+    """Return what reports to the hub of the settings; None without a hub.
+
+    Raises:
+        SettingsError: The file with the hub's authority cannot be used.
+    """
+    if settings.hub is None or settings.agent_url is None:
+        return None
+    token = settings.hub_token.get_secret_value() if settings.hub_token else None
+    return Reporter(
+        AgentSettings(hub=settings.hub, url=settings.agent_url, token=token),
+        HubClient(settings.hub, tls_context(settings.hub_ca)),
+        MembershipFile(settings.state_directory),
+        view.key,
+        locks,
+    )
+
+
 def build_service(settings: Settings, world: World) -> DeviceService:
     """Put the use cases together; the world is closed with the service."""
-    inventory = Inventory(world.view, world.registry)
+    inventory, reporter = Inventory(world.view, world.registry), world.reporter
     event_feed = EventFeed(
         inventory,
         world.view,
         world.clock,
         poll_interval=settings.event_poll_interval,
         heartbeat=world.heartbeat,
-        most_listeners=settings.event_listeners,
+        most_listeners=settings.event_listeners + (reporter is not None),
     )
 
     history = History(world.clock)
@@ -228,8 +254,19 @@ def build_service(settings: Settings, world: World) -> DeviceService:
         world.on_change(change)
         history.add(change)
         event_feed.refresh()
+        if reporter is not None:
+            reporter.wake()
+
+    def start() -> None:
+        follower.start()
+        if reporter is not None:
+            world.view.subscribe(reporter.wake)
+            resources = ResourceReader(world.resources, world.view, inventory)
+            reporter.start(StateReader(inventory, world.view, resources), event_feed)
 
     def close() -> None:
+        if reporter is not None:
+            reporter.close()
         follower.close()
         cleaner.close()
         event_feed.close()
@@ -297,6 +334,7 @@ def build_service(settings: Settings, world: World) -> DeviceService:
         transactions=transactions,
         needs=[world.host, world.registry],
         follower=follower,
+        on_start=start,
         on_close=close,
     )
     world.metrics.watch(service, world.count_losses, world.announced)
@@ -347,6 +385,14 @@ def build_app(
         write_line: Writes the access log; None for the log as structlog is configured.
     """
     reports = ResourceReader(world.resources, world.view, service.inventory)
+    reporter = world.reporter
+    if reporter is not None:
+        auth = HubAuth(
+            auth,
+            reporter.read_secret,
+            world.view.key,
+            lambda: world.clock().timestamp(),
+        )
     routes = [*host_routes(reports)]
     if settings.metrics != "off":
         ask = settings.metrics == "token"

@@ -8,6 +8,7 @@ from typing import Final
 ETC: Final = Path("/etc/hypeman-libvirt")
 """Where the package has settings and secret."""
 DEFAULT_CONFIG: Final = ETC / "config.toml"
+HUB_CONFIG: Final = ETC / "hub.toml"
 SECRET_FILE: Final = "jwt-secret"  # noqa: S105 - a file's name
 """Name of the secret, in ETC and in systemd's credentials directory."""
 SYSTEM_REGISTRY: Final = "/var/lib/libvirt/hypeman/registry.db"
@@ -30,4 +31,5 @@ REGISTRY: Final = (
     "test or session URI $XDG_STATE_HOME/hypeman-libvirt/registry.db."
 )
 UI: Final = "on: the page at /ui/. off: there is none, and no cookie of it counts."
+DATABASE: Final = "SQLAlchemy URL of the hub's PostgreSQL."
 AUTH: Final = "jwt: bearer tokens. off: nobody is asked; local addresses only."

@@ -97,15 +97,16 @@ class Metrics:
             count_losses: Connections to libvirt that were lost so far.
             announced: Whether libvirt announces changes, by what changes.
         """
-        host = _HostCollector(service, count_losses, announced, self._version)
-        self._collectors.append(host)
-        self._registry.register(host)
+        self.add(_HostCollector(service, count_losses, announced, self._version))
+
+    def add(self, collector: Collector) -> None:
+        """Ask this too at each scrape."""
+        self._collectors.append(collector)
+        self._registry.register(collector)
 
     def watch_log(self, count_dropped: Callable[[], int]) -> None:
         """Report how many lines of the log were dropped so far."""
-        log = _LogCollector(count_dropped)
-        self._collectors.append(log)
-        self._registry.register(log)
+        self.add(_LogCollector(count_dropped))
 
     def render(self) -> bytes:
         """Return everything in Prometheus' text format.

@@ -8,9 +8,9 @@ import os
 import re
 import stat
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Final, Literal, Self, TypeAlias
+from typing import Annotated, Any, ClassVar, Final, Literal, Self, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
@@ -24,6 +24,8 @@ from pydantic_settings import (
 
 from hypeman_libvirt import defaults
 from hypeman_libvirt.file_access import explain_denial, is_there
+
+S = TypeVar("S", bound="Settings")
 
 _ENV_PREFIX: Final = "HYPEMAN_LIBVIRT_"
 _SECRET_VARIABLE: Final = "JWT_SECRET"  # noqa: S105 - a name, and the one without the prefix
@@ -231,6 +233,41 @@ class Settings(BaseSettings):
         description="Seconds between two polls of the drivers while a client follows events.",
     )
 
+    hub: str | None = Field(
+        default=None,
+        min_length=1,
+        description="URL of the hub of a fleet that this host belongs to.",
+    )
+    hub_token: SecretStr | None = Field(
+        default=None,
+        description="One-time token with which this host enrols at the hub; used once.",
+    )
+    hub_ca: Path | None = Field(
+        default=None,
+        description="Certificates of the authority that the hub's certificate is checked with. "
+        "Default: the system's.",
+    )
+    agent_url: str | None = Field(
+        default=None,
+        min_length=1,
+        description="URL at which the hub reaches this service.",
+    )
+
+    @model_validator(mode="after")
+    def _hub_is_reached_safely(self) -> Self:
+        if self.hub is None:
+            return self
+        if self.agent_url is None:
+            raise ValueError(
+                "a host with a hub needs agent_url, the URL at which the hub reaches this service"
+            )
+        for name, url in (("hub", self.hub), ("agent_url", self.agent_url)):
+            if not _is_safe(url):
+                raise ValueError(
+                    f"{name} {url} is not encrypted, and keys would travel in it; write https://"
+                )
+        return self
+
     @model_validator(mode="after")
     def _without_auth_stay_local(self) -> Self:
         if self.auth == "off" and not is_local(self.listen):
@@ -268,9 +305,7 @@ class Settings(BaseSettings):
     @property
     def shown_registry(self) -> str:
         """Where the registry is, for people: without a password."""
-        location = _PASSWORD.sub(r"\1***", self.registry_location)
-        parts = urlsplit(location)
-        return location.replace(f":{parts.password}@", ":***@") if parts.password else location
+        return hide_password(self.registry_location)
 
     @property
     def registry_file(self) -> Path | None:
@@ -334,42 +369,65 @@ def load_settings(
     flags: Mapping[str, object] | None = None,
     etc: Path = defaults.ETC,
 ) -> Settings:
+    """Read flags, environment and file of a service on one host into one; see load_kind."""
+    return load_kind(Settings, config, flags, etc)
+
+
+def load_kind(
+    kind: type[S],
+    config: Path | None = None,
+    flags: Mapping[str, object] | None = None,
+    etc: Path = defaults.ETC,
+    name: str = "config.toml",
+) -> S:
     """Read flags, environment and file into one.
 
     Args:
+        kind: Which settings there are.
         config: TOML file that must exist; None for the default one, which may be missing.
         flags: By the field's name; None for one that was not given.
         etc: Directory of the default file and of the secret that the package makes.
+        name: Of the default file.
 
     Raises:
         SettingsError: A value is wrong, a key of the file unknown, or the file unreadable.
     """
-    file, packaged = config or etc / "config.toml", etc / defaults.SECRET_FILE
+    file, packaged = config or etc / name, etc / defaults.SECRET_FILE
     written = _read(file, required=config is not None)
     given: dict[str, Any] = {
         name: value for name, value in (flags or {}).items() if value is not None
     }
 
-    class FileSettings(Settings):
+    class FileSettings(kind):  # type: ignore[valid-type, misc]  # mypy takes no variable here
         model_config = SettingsConfigDict(toml_file=file)
         packaged_secret: ClassVar[Path | None] = packaged if is_there(packaged) else None
         file_with_secret: ClassVar[Path | None] = file if "jwt_secret" in written else None
 
     try:
-        return FileSettings(**given)
+        settings: S = FileSettings(**given)
     except ValidationError as error:
-        raise SettingsError("\n".join(_explain(each, file) for each in error.errors())) from None
+        known = sorted(kind.model_fields)
+        explained = [_explain(each, file, known) for each in error.errors()]
+        raise SettingsError("\n".join(explained)) from None
+    return settings
 
 
-def unknown_variables(environment: Iterable[str]) -> Iterator[str]:
+def unknown_variables(environment: Iterable[str], kind: type[Settings] = Settings) -> Iterator[str]:
     """Name, in a sentence each, variables that start as settings do and are none."""
-    names = [field.upper() for field in Settings.model_fields]
+    names = [field.upper() for field in kind.model_fields]
     for variable in sorted(environment):
         prefix, name = variable[: len(_ENV_PREFIX)].upper(), variable[len(_ENV_PREFIX) :].upper()
         if prefix == _ENV_PREFIX and (name not in names or name == _SECRET_VARIABLE):
             nearest = difflib.get_close_matches(name, names, 1, 0.0)[0]
             meant = nearest if nearest == _SECRET_VARIABLE else _ENV_PREFIX + nearest
             yield f"{variable} is no setting and was ignored; did you mean {meant}?"
+
+
+def hide_password(url: str) -> str:
+    """Return a URL for people."""
+    location = _PASSWORD.sub(r"\1***", url)
+    parts = urlsplit(location)
+    return location.replace(f":{parts.password}@", ":***@") if parts.password else location
 
 
 def _check_secret(secret: str, where: str) -> None:
@@ -400,16 +458,21 @@ def _read(file: Path, *, required: bool) -> Mapping[str, object]:
         raise SettingsError(f"settings file {file} is not valid TOML: {error}") from None
 
 
-def _explain(error: ErrorDetails, file: Path) -> str:
+def _explain(error: ErrorDetails, file: Path, fields: Sequence[str]) -> str:
     name = ".".join(map(str, error["loc"]))
     if error["type"] == "extra_forbidden":
-        known = ", ".join(sorted(Settings.model_fields))
-        return f"unknown setting {name!r} in {file}; known are {known}"
+        return f"unknown setting {name!r} in {file}; known are {', '.join(fields)}"
     problem = error["msg"].removeprefix("Value error, ")
     if not name:
         return problem
     variable = _SECRET_VARIABLE if name == "jwt_secret" else _ENV_PREFIX + name.upper()
     return f"setting {name}: {problem} (see the flags, {variable} and {file})"
+
+
+def _is_safe(url: str) -> bool:
+    """Whether a URL is encrypted or of this machine alone."""
+    parts = urlsplit(url)
+    return parts.scheme in {"https", "unix"} or is_local(f"{parts.hostname}:0")
 
 
 def _is_of_one_user(uri: str) -> bool:

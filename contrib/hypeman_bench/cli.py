@@ -42,6 +42,11 @@ class Line:
 def run() -> int:
     """Measure what the arguments say and print it; 1 if a target was missed or something failed."""
     arguments = _read_arguments()
+    if arguments.fleet:
+        from hypeman_bench import fleet  # noqa: PLC0415 - it needs psycopg
+
+        print(fleet.run((10, 100) if arguments.quick else (10, 100, 1000), arguments.seconds))
+        return 0
     seconds, rounds = (1.0, 1) if arguments.quick else (arguments.seconds, arguments.rounds)
     lines, skipped, failed = [], [], []
     for scenario in list_scenarios():
@@ -95,4 +100,5 @@ def _read_arguments() -> argparse.Namespace:
     parser.add_argument("--only", default="", metavar="PATTERN", help="scenarios that match")
     parser.add_argument("--quick", action="store_true", help="one round of one second")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--fleet", action="store_true", help="a hub on PostgreSQL, instead")
     return parser.parse_args()

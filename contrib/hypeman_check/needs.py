@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from hypeman_fleet.postgres import find_programs
 from machine import run_and_say, say
 
 _OLDEST_NODE: Final = 18
@@ -67,6 +68,13 @@ def list_needs(tools: Path) -> list[Need]:
             unpacked=True,
         ),
         Need(
+            "PostgreSQL",
+            [_postgresql()],
+            "the tests of a fleet, and of the registry on PostgreSQL",
+            lambda: find_programs(tools / "usr/lib/postgresql") is not None,
+            unpacked=True,
+        ),
+        Need(
             "libvirt's polkit actions",
             ["libvirt-daemon-system"],
             "the names in the polkit rule",
@@ -74,6 +82,17 @@ def list_needs(tools: Path) -> list[Need]:
             unpacked=True,
         ),
     ]
+
+
+def _postgresql() -> str:
+    """Return the package of Debian's PostgreSQL; ``postgresql`` itself only depends on it."""
+    apt = shutil.which("apt-cache")
+    if apt is not None:
+        command = [apt, "depends", "--important", "postgresql"]
+        said = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+        if found := re.search(r"postgresql-\d+", said):
+            return found[0]
+    return "postgresql"
 
 
 def node_version() -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 PYTHONS: Final = ("3.11", "3.12", "3.13")
-_LONGEST_FIRST: Final = ("smoke", "openapi", "types")
+_LONGEST_FIRST: Final = ("smoke", "openapi", "fleet", "types")
 _LEVELS: Final = ("testdriver", "mock")
 _SHORT: Final = ("page", "npm", "audit", "imports", "lint")
 COVERAGE: Final = "coverage"

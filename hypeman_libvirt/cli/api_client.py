@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
-from hypeman_libvirt.cli.endpoint import Endpoint, read_base_url
+from hypeman_libvirt.endpoint import Endpoint, read_base_url
 
 _OPENING: Final = 10.0
 """Seconds to open a connection."""

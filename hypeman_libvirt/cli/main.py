@@ -14,6 +14,7 @@ from hypeman_libvirt.cli import (
     device_changes,  # noqa: F401 - adds its commands to those of devices
     devices,
     doctor,
+    hub,
     registry,
     serve,
     token,
@@ -53,7 +54,14 @@ def cli() -> None:
     """hypeman's PCI-passthrough device API for hosts that run libvirt."""
 
 
-for _command in (serve.serve, token.token, doctor.doctor, devices.commands, registry.commands):
+for _command in (
+    serve.serve,
+    hub.hub,
+    token.token,
+    doctor.doctor,
+    devices.commands,
+    registry.commands,
+):
     cli.add_command(_command)
 
 

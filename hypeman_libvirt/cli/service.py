@@ -41,7 +41,7 @@ class Service:
     def asking(self) -> Iterator[ApiClient]:
         """Yield a client; end the command with the service's message where it refuses."""
         from hypeman_libvirt.cli.api_client import ApiClient, RefusedError, UnreachableError
-        from hypeman_libvirt.cli.endpoint import WrongBaseUrlError
+        from hypeman_libvirt.endpoint import WrongBaseUrlError
 
         try:
             yield ApiClient(self.base_url, self.api_key, warn=complain)

@@ -28,7 +28,7 @@ _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 @click.option(
     "--permissions",
     help="What it allows, separated by commas: device:read, device:write, device:delete, "
-    "resource:read or *. Default: everything.",
+    "resource:read, host:write (on a hub) or *. Default: everything.",
 )
 @parameters.config
 @parameters.as_json

@@ -198,7 +198,7 @@ class NoFreeSlotError(DeviceError):
 
 
 class NoCapacityError(DeviceError):
-    """No GPU has room for another vGPU of the profile."""
+    """So many are not free: no GPU has room for another vGPU, no host so many devices."""
 
     code = "no_capacity"
 
@@ -275,4 +275,35 @@ class RegistryUnavailableError(DeviceError):
     """The registry's database cannot be read or written at this moment."""
 
     code = "registry_unavailable"
+    retry_after = 5
+
+
+class AmbiguousNameError(DeviceError):
+    """Several hosts of the fleet have what is called so."""
+
+    code = "ambiguous_name"
+
+
+class ClaimedError(DeviceError):
+    """The device is in somebody else's claim."""
+
+    code = "claimed"
+
+
+class DuplicateHostError(DeviceError):
+    """Two machines are the same host by their key."""
+
+    code = "duplicate_host"
+
+
+class ReportGapError(DeviceError):
+    """A report of the agent is missing before this one."""
+
+    code = "report_gap"
+
+
+class HostUnreachableError(DeviceError):
+    """The agent of the host gave no answer."""
+
+    code = "host_unreachable"
     retry_after = 5

@@ -30,7 +30,7 @@ from hypeman_libvirt.devices.ports import AssignmentsByDevice
 MAX_NAME: Final = 128
 MAX_TAGS: Final = 50
 RESERVED_NAMES: Final = frozenset(
-    {"available", "events", "history", "preflight", "topology", "vgpu-profiles"}
+    {"available", "claims", "events", "history", "preflight", "topology", "vgpu-profiles"}
 )
 """Names that the API's own paths have in the place of a device's."""
 

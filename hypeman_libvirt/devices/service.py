@@ -55,7 +55,8 @@ class DeviceService:
         attach: Gives a device to a domain; see Attachment, as for the next.
         detach: Takes it out again.
         follow: Writes down where cards certainly are now; see Follower, as for the next.
-        start_following: Does so on a thread, now and after each announcement of libvirt.
+        start_following: Does so on a thread, now and after each announcement of libvirt; begins to
+            report to a hub where there is one.
         drain: Waits for operations under way; see Transactions.
         close: Ends every stream of events and closes what the service was built on.
     """
@@ -80,6 +81,7 @@ class DeviceService:
         transactions: Transactions,
         needs: Sequence[Answering],
         follower: Follower,
+        on_start: Callable[[], None],
         on_close: Callable[[], None],
     ) -> None:
         """Take the use cases."""
@@ -102,7 +104,7 @@ class DeviceService:
         self.attach, self.detach = attachment.attach, attachment.detach
         self.drain = transactions.drain
         self.follow = follower.follow
-        self.start_following = follower.start
+        self.start_following = on_start
         self.close = on_close
         self._needs = needs
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import URL, Connection, Engine, create_engine, inspect, make_url, text
+from sqlalchemy import URL, Connection, Engine, MetaData, create_engine, inspect, make_url, text
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from hypeman_libvirt.registry import sqlite
@@ -23,11 +24,27 @@ _SERIALIZE: Final = {
 """What makes a transaction the only writing one until it ends."""
 
 
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """What the tables of a database are, and how they came to be.
+
+    Attributes:
+        migrations: Directory of the Alembic environment.
+        head: Its newest revision.
+        tables: Those of that revision.
+    """
+
+    migrations: Path
+    head: str
+    tables: MetaData
+
+
 def open_engine(
     location: str,
     lock_timeout: float = sqlite.LOCK_TIMEOUT,
     migrations: Path = MIGRATIONS,
     head: str = HEAD,
+    tables: MetaData = metadata,
 ) -> Engine:
     """Open a registry whose schema is the newest one; no connection stays open.
 
@@ -36,15 +53,18 @@ def open_engine(
         lock_timeout: Seconds to wait for another process that writes; SQLite only.
         migrations: Directory of the Alembic environment.
         head: Its newest revision.
+        tables: Those of that revision.
 
     Raises:
         RegistryOpenError: It cannot be used; it was left as it was.
     """
     url = _url(location)
     if url.get_backend_name() == "sqlite":
-        return _open_sqlite(_path(url), lock_timeout, migrations, head)
+        return _open_sqlite(_path(url), lock_timeout, Schema(migrations, head, tables))
     engine = _server_engine(url)
-    _bring_up_to_date(engine, url.render_as_string(), migrations, head, lambda _: None)
+    _bring_up_to_date(
+        engine, url.render_as_string(), Schema(migrations, head, tables), lambda _: None
+    )
     return engine
 
 
@@ -71,13 +91,13 @@ def _path(url: URL) -> Path:
     return Path(str(url.database)).absolute()
 
 
-def _open_sqlite(path: Path, lock_timeout: float, migrations: Path, head: str) -> Engine:
+def _open_sqlite(path: Path, lock_timeout: float, schema: Schema) -> Engine:
     sqlite.create(path)
     with sqlite.alone(path):
         sqlite.check(path)
         engine = sqlite.engine(path, lock_timeout)
         _bring_up_to_date(
-            engine, str(path), migrations, head, lambda revision: sqlite.back_up(path, revision)
+            engine, str(path), schema, lambda revision: sqlite.back_up(path, revision)
         )
         sqlite.use_wal(path)
     return engine
@@ -99,14 +119,14 @@ def _server_engine(url: URL) -> Engine:
 
 
 def _bring_up_to_date(
-    engine: Engine, masked: str, migrations: Path, head: str, back_up: Callable[[str], None]
+    engine: Engine, masked: str, schema: Schema, back_up: Callable[[str], None]
 ) -> None:
     try:
         with engine.begin() as connection:
             serialize(connection)
-            revision = _revision(connection, masked) or _create(connection)
-            if revision != head:
-                _upgrade(connection, masked, revision, migrations, back_up)
+            revision = _revision(connection, masked) or _create(connection, schema)
+            if revision != schema.head:
+                _upgrade(connection, masked, revision, schema.migrations, back_up)
     except SQLAlchemyError as error:
         original = getattr(error, "orig", None)
         because = reason(original, f"its database says: {original or error}".splitlines()[0])
@@ -129,18 +149,18 @@ def _revision(connection: Connection, masked: str) -> str | None:
     return None
 
 
-def _create(connection: Connection) -> str:
+def _create(connection: Connection, schema: Schema) -> str:
     """Create the tables of the newest schema at once, and return its revision.
 
     The migrations lead to the same tables in ten times as long.
     """
-    metadata.create_all(connection)
+    schema.tables.create_all(connection)
     connection.exec_driver_sql(
         "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL, "
         "CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num))"
     )
-    connection.execute(text("INSERT INTO alembic_version VALUES (:head)"), {"head": HEAD})
-    return HEAD
+    connection.execute(text("INSERT INTO alembic_version VALUES (:head)"), {"head": schema.head})
+    return schema.head
 
 
 def _upgrade(

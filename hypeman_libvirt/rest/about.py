@@ -10,7 +10,7 @@ from pathlib import Path
 import falcon
 import yaml
 
-from hypeman_libvirt.devices.service import DeviceService
+from hypeman_libvirt.devices.service import Answering
 from hypeman_libvirt.rest.responses import answer_with
 from hypeman_libvirt.rest.schemas import StatusOut
 
@@ -18,7 +18,7 @@ from hypeman_libvirt.rest.schemas import StatusOut
 class Health:
     """Answers whether the service runs, and whether it can work."""
 
-    def __init__(self, service: DeviceService) -> None:
+    def __init__(self, service: Answering) -> None:
         """Ask this service."""
         self._service = service
 
@@ -27,7 +27,7 @@ class Health:
         answer_with(resp, StatusOut(status="ok"))
 
     def on_get_ready(self, _req: falcon.Request, resp: falcon.Response) -> None:
-        """Answer once libvirt and the registry have."""
+        """Answer once what the service cannot do without has."""
         self._service.ping()
         answer_with(resp, StatusOut(status="ok"))
 

@@ -12,7 +12,9 @@ import jwt
 
 from hypeman_libvirt.devices.errors import ForbiddenError, UnauthorizedError
 
-Permission: TypeAlias = Literal["device:read", "device:write", "device:delete", "resource:read"]
+Permission: TypeAlias = Literal[
+    "device:read", "device:write", "device:delete", "resource:read", "host:write"
+]
 
 IDENTIFIED: Final = "identified"
 Access: TypeAlias = Permission | Literal["identified"]
@@ -23,8 +25,13 @@ _EVERYTHING: Final = "*"
 _REMEMBERED: Final = 1024
 """Tokens whose signature is not computed again; each is one client or a few."""
 _REGISTRY_CLAIMS: Final = ("repos", "scope", "build_id")
-# hypeman checks neither; an `aud` that another service needs must not lock the token out here.
-_NOT_CHECKED: Final[jwt.types.Options] = {"verify_aud": False, "verify_iat": False}
+# hypeman does not check the first two; an `aud` that another service needs must not lock the token
+# out here. `exp` is checked below, by the clock that this is given.
+_NOT_CHECKED: Final[jwt.types.Options] = {
+    "verify_aud": False,
+    "verify_iat": False,
+    "verify_exp": False,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +42,15 @@ class Identity:
         subject: The ``sub`` claim; None without one.
         permissions: Those granted, ``*`` for all.
         expires: Until when, in seconds since 1970; None for ever.
+        audience: The ``aud`` claim, where it is one word.
+        hosts: Names of the hosts of a fleet that it is good for; None for all.
     """
 
     subject: str | None
     permissions: frozenset[str]
     expires: int | None = None
+    audience: str | None = None
+    hosts: frozenset[str] | None = None
 
     def require(self, access: Access) -> None:
         """Let pass who has the permission.
@@ -104,11 +115,13 @@ class BearerAuth:
         claims = self._verify(token)
         if not claims.keys().isdisjoint(_REGISTRY_CLAIMS):
             raise UnauthorizedError("this is a registry token; it does not open the device API")
-        subject, expires = claims.get("sub"), claims.get("exp")
+        subject, audience = claims.get("sub"), claims.get("aud")
         return Identity(
             subject if isinstance(subject, str) else None,
             _permissions_in(claims),
-            None if expires is None else int(expires),
+            _expiry_in(claims),
+            audience if isinstance(audience, str) else None,
+            _words_in(claims, "hosts"),
         )
 
     def _verify(self, token: str) -> dict[str, Any]:
@@ -116,8 +129,6 @@ class BearerAuth:
             return jwt.decode(
                 token, self._secret, algorithms=list(_ALGORITHMS), options=_NOT_CHECKED
             )
-        except jwt.ExpiredSignatureError:
-            raise _expired() from None
         except (jwt.InvalidTokenError, ValueError):
             raise UnauthorizedError("the token is not valid here") from None
 
@@ -133,9 +144,29 @@ def _token_in(authorization: str | None) -> str:
     return token.strip()
 
 
+def _expiry_in(claims: Mapping[str, Any]) -> int | None:
+    """Return until when a token is good, in seconds since 1970; None for ever.
+
+    Raises:
+        UnauthorizedError: That is no time.
+    """
+    try:
+        return None if claims.get("exp") is None else int(claims["exp"])
+    except (TypeError, ValueError, OverflowError):
+        raise UnauthorizedError("the token's exp is no time") from None
+
+
 def _permissions_in(claims: Mapping[str, object]) -> frozenset[str]:
     """Read the ``permissions`` claim: absent grants all, malformed grants nothing."""
-    granted = claims.get("permissions", [_EVERYTHING])
-    if not isinstance(granted, list) or not all(isinstance(item, str) for item in granted):
+    granted = _words_in(claims, "permissions")
+    return frozenset({_EVERYTHING}) if granted is None else granted
+
+
+def _words_in(claims: Mapping[str, object], name: str) -> frozenset[str] | None:
+    """Read a claim that limits a token to words: None where it is absent, none if malformed."""
+    if name not in claims:
+        return None
+    words = claims[name]
+    if not isinstance(words, list) or not all(isinstance(item, str) for item in words):
         return frozenset()
-    return frozenset(granted)
+    return frozenset(words)

@@ -86,7 +86,7 @@ def read_body(
         UnsupportedMediaTypeError: The content type is another than JSON.
         BadRequestError: Not JSON, no object, a field is missing or of another type.
     """
-    raw = _read(req, max_body) or default
+    raw = read_bytes(req, max_body) or default
     try:
         document = from_json(raw, allow_inf_nan=False)
     except ValueError:
@@ -101,7 +101,13 @@ def read_body(
         raise _misfit(error.errors(include_url=False, include_input=False)) from None
 
 
-def _read(req: falcon.Request, max_body: int) -> bytes:
+def read_bytes(req: falcon.Request, max_body: int) -> bytes:
+    """Read a body that is declared as JSON, or none.
+
+    Raises:
+        PayloadTooLargeError: More bytes than that.
+        UnsupportedMediaTypeError: The content type is another than JSON.
+    """
     if (req.content_length or 0) > max_body:
         raise PayloadTooLargeError(
             f"the body has {req.content_length} bytes", hint=f"send at most {max_body}"

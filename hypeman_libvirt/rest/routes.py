@@ -9,13 +9,14 @@ from typing import Final, TypeAlias
 import falcon
 
 from hypeman_libvirt.devices.errors import NotFoundError
-from hypeman_libvirt.devices.service import DeviceService
+from hypeman_libvirt.devices.service import Answering, DeviceService
 from hypeman_libvirt.resources.reader import ResourceReader
 from hypeman_libvirt.rest.about import Health, Spec
 from hypeman_libvirt.rest.auth import IDENTIFIED, Access, Auth, NoAuth
 from hypeman_libvirt.rest.devices import Devices, OneDevice
 from hypeman_libvirt.rest.errors import answer
 from hypeman_libvirt.rest.events import Events
+from hypeman_libvirt.rest.fleet import FLEET_PATHS, NoFleet
 from hypeman_libvirt.rest.iommu_groups import IommuGroups
 from hypeman_libvirt.rest.limits import Limits, Waits
 from hypeman_libvirt.rest.metrics import Scrape
@@ -99,6 +100,7 @@ def device_routes(service: DeviceService, max_body: int = MAX_BODY) -> Sequence[
         Route(f"{DEVICE}/detach", device, {"POST": "device:write"}, "detach"),
         Route(f"{DEVICE}/preflight", device, {"GET": "device:read"}, "preflight"),
         Route(f"{DEVICE}/hostdev.xml", device, {"GET": "device:read"}, "hostdev"),
+        *_fleet_routes("/devices"),
         Route(
             f"{DEVICE}/virtual-functions",
             device,
@@ -110,7 +112,7 @@ def device_routes(service: DeviceService, max_body: int = MAX_BODY) -> Sequence[
     )
 
 
-def about_routes(service: DeviceService) -> Sequence[Route]:
+def about_routes(service: Answering) -> Sequence[Route]:
     """List what the service says about itself, without a token."""
     health, spec = Health(service), Spec()
     return (
@@ -127,6 +129,7 @@ def host_routes(resources: ResourceReader) -> Sequence[Route]:
     return (
         Route("/resources", reports, {"GET": "resource:read"}, "resources"),
         Route("/capabilities", reports, {"GET": IDENTIFIED}, "capabilities"),
+        *_fleet_routes("/hosts"),
     )
 
 
@@ -199,14 +202,44 @@ def own_app(
         page: Routes of the page's files, which need no token.
         credentials: Where tokens are looked for.
     """
+    routes = [*device_routes(service, max_body), *more]
+    return app_of(routes, page, service, auth, limits, credentials)
+
+
+def app_of(
+    routes: Sequence[Route],
+    without_token: Sequence[Route],
+    service: Answering,
+    auth: Auth,
+    limits: Limits,
+    credentials: Credentials = authorization,
+) -> App:
+    """Build an app of these routes and of what every service says about itself.
+
+    Args:
+        routes: Opened by tokens.
+        without_token: Opened otherwise, or to everybody.
+        service: What ``/ready`` asks.
+        auth: Who knows the callers.
+        limits: How many requests may wait.
+        credentials: Where tokens are looked for.
+    """
     app = falcon.App()
     guard = Guard(auth, limits, credentials)
-    add_routes(app, service, guard, max_body=max_body)
-    _mount(app, more, guard, "")
-    _mount(app, [*about_routes(service), *page], Guard(NoAuth(), limits), "")
+    _mount(app, routes, guard, "")
+    _mount(app, [*about_routes(service), *without_token], Guard(NoAuth(), limits), "")
     app.add_error_handler(Exception, _answer_elsewhere)
     app.add_error_handler(falcon.HTTPError, _answer_elsewhere)
     return app
+
+
+def _fleet_routes(below: str) -> Sequence[Route]:
+    """List what a hub answers; this is one host, and says so."""
+    return [
+        Route(path, NoFleet(), permissions)
+        for path, permissions in FLEET_PATHS.items()
+        if path.startswith(below)
+    ]
 
 
 def _mount(app: App, routes: Sequence[Route], guard: Guard, prefix: str) -> None:

@@ -1,6 +1,7 @@
 """Bodies on the wire, as api/openapi.yaml describes them; a test holds the two together.
 
 What is optional in an answer is left out rather than null: `to_json` writes only what was set.
+``host``, ``seen_at`` and ``claim`` are those that a hub adds.
 """
 
 from __future__ import annotations
@@ -171,6 +172,9 @@ class DeviceOut(BaseModel):
     profile: str | SkipJsonSchema[None] = None
     mdev_uuid: str | SkipJsonSchema[None] = None
     persistent: bool | SkipJsonSchema[None] = None
+    host: str | SkipJsonSchema[None] = None
+    seen_at: datetime | SkipJsonSchema[None] = None
+    claim: str | SkipJsonSchema[None] = None
 
     @classmethod
     def of(cls, device: model.Device) -> DeviceOut:
@@ -286,6 +290,8 @@ class AvailableDeviceOut(FunctionOut):
     health: HealthOut
     mdev_uuid: str | SkipJsonSchema[None] = None
     mdev_type: str | SkipJsonSchema[None] = None
+    host: str | SkipJsonSchema[None] = None
+    seen_at: datetime | SkipJsonSchema[None] = None
 
     @classmethod
     def of(cls, available: model.AvailableDevice) -> AvailableDeviceOut:
@@ -447,6 +453,7 @@ class EventOut(BaseModel):
     current_driver: str | None
     attached_to: str | None
     mdev_uuid: str | SkipJsonSchema[None] = None
+    host: str | SkipJsonSchema[None] = None
 
     @classmethod
     def of(cls, event: model.Event) -> EventOut:

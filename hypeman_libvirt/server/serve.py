@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from importlib.util import find_spec
 from typing import Any, Final, Protocol
@@ -66,15 +66,41 @@ def serve(settings: Settings) -> None:
             listener = listen(settings.listen)
             service.start_following()
             app = build_app(settings, world, service, auth, logs.request_lines(log))
+            about = {
+                "uri": settings.uri or "embedded demo host",
+                "registry": settings.shown_registry,
+                "auth": settings.auth,
+            }
             reads = DeviceReads(service.inventory, auth, app)
-            server = _create_server(
-                settings, app, listener, service.event_feed.close, world.nonblocking, reads
-            )
-            _handle_signals(server)
-            with remove_own_socket(settings.listen):
-                _announce(settings, listener)
-                server.run()
+            run(settings, app, listener, service.event_feed.close, about, world.nonblocking, reads)
         _log.info("stopped")
+
+
+def run(
+    settings: Settings,
+    app: WSGIApplication,
+    listener: socket.socket,
+    on_stop: Callable[[], None],
+    about: Mapping[str, str],
+    nonblocking: NonBlocking | None = None,
+    reads: DeviceReads | None = None,
+) -> None:
+    """Answer until a signal.
+
+    Args:
+        settings: Of the server.
+        app: What answers.
+        listener: Bound; closed at the end.
+        on_stop: Called at the end, before running requests are awaited.
+        about: What is logged of the service when it begins.
+        nonblocking: Marks threads that must not wait; None where nothing of the app knows them.
+        reads: Answers GET of one device past the app; None for none.
+    """
+    server = _create_server(settings, app, listener, on_stop, nonblocking, reads)
+    _handle_signals(server)
+    with remove_own_socket(settings.listen):
+        _announce(settings, listener, about)
+        server.run()
 
 
 def _create_server(
@@ -83,7 +109,7 @@ def _create_server(
     listener: socket.socket,
     on_stop: Callable[[], None],
     nonblocking: NonBlocking | None,
-    reads: DeviceReads,
+    reads: DeviceReads | None,
 ) -> Server:
     """Return the server that the settings name; the other one is not even imported."""
     options: dict[str, Any] = {
@@ -149,7 +175,7 @@ def _handle_signals(server: Server) -> None:
         signal.signal(number, stop)
 
 
-def _announce(settings: Settings, listener: socket.socket) -> None:
+def _announce(settings: Settings, listener: socket.socket, about: Mapping[str, str]) -> None:
     if not (is_local(settings.listen) or settings.tls_cert):
         _log.warning(
             "every machine that reaches this address can send requests, and tokens travel "
@@ -157,7 +183,7 @@ def _announce(settings: Settings, listener: socket.socket) -> None:
             "127.0.0.1 or a Unix socket",
             listen=settings.listen,
         )
-    for sentence in unknown_variables(os.environ):
+    for sentence in unknown_variables(os.environ, type(settings)):
         _log.warning(sentence)
     for file in settings.exposed_files:
         _log.warning(
@@ -167,8 +193,6 @@ def _announce(settings: Settings, listener: socket.socket) -> None:
         "serving",
         at=url_of(listener, tls=settings.tls_cert is not None),
         server=_server_name(settings),
-        uri=settings.uri or "embedded demo host",
-        registry=settings.shown_registry,
-        auth=settings.auth,
+        **about,
     )
     notify_systemd("READY=1", os.environ.get("NOTIFY_SOCKET"))

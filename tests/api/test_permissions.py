@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from tests.api.client import Api, bearer, code_of, token
 from tests.api.document import Operation, operations
 
-PERMISSIONS = ["device:read", "device:write", "device:delete", "resource:read"]
+PERMISSIONS = ["device:read", "device:write", "device:delete", "resource:read", "host:write"]
 OPERATIONS = sorted(operations(), key=lambda each: (each.path, each.method))
 PROTECTED = [each for each in OPERATIONS if each.definition["security"]]
 PERMITTED = [each for each in PROTECTED if each.definition["security"][0]["bearerAuth"]]
@@ -18,9 +20,16 @@ def name_of(value: object) -> str | None:
     return value.definition["operationId"] if isinstance(value, Operation) else None
 
 
+def path_of(operation: Operation) -> str:
+    """Fill the path in with what there is not."""
+    return re.sub(
+        r"\{(\w+)\}", lambda found: {"number": "999"}.get(found[1], "nobody"), operation.path
+    )
+
+
 def ask(api: Api, operation: Operation, headers: dict[str, str]) -> tuple[int, str]:
     """Return status and code; nothing is registered, so that whoever is let in finds nothing."""
-    path = operation.path.replace("{id}", "nobody").replace("{number}", "999")
+    path = path_of(operation)
     if operation.definition["operationId"] == "watchDevices":
         with api.stream(path, headers) as opened:
             if opened.status_code == 200:
@@ -41,7 +50,7 @@ def test_an_operation_asks_for_its_permission(api: Api, operation: Operation) ->
 @pytest.mark.parametrize("operation", PERMITTED, ids=name_of)
 def test_a_missing_permission_is_named(api: Api, operation: Operation) -> None:
     ((_, (needed,)),) = operation.definition["security"][0].items()
-    path = operation.path.replace("{id}", "nobody").replace("{number}", "999")
+    path = path_of(operation)
     answer = api.send(operation.method.upper(), path, headers=bearer(permissions=[]))
     assert code_of(answer) == (403, "forbidden")
     assert needed in answer.json["message"]

@@ -17,7 +17,7 @@ from hypeman_libvirt.cli.api_client import (
     device_path,
     read_events,
 )
-from hypeman_libvirt.cli.endpoint import Endpoint
+from hypeman_libvirt.endpoint import Endpoint
 
 EVENT = b'id: e-1\nevent: bound\ndata: {"type": "bound"}\n\n'
 NEXT = b'id: e-2\nevent: unbound\ndata: {"type": "unbound"}\n\n'

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from hypeman_libvirt.cli.api_client import ApiClient
-from hypeman_libvirt.cli.endpoint import Endpoint, WrongBaseUrlError, read_base_url
+from hypeman_libvirt.endpoint import Endpoint, WrongBaseUrlError, read_base_url
 
 
 @pytest.mark.parametrize(

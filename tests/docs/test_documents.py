@@ -27,6 +27,8 @@ NOT_RUN: Final = {
     "On a libvirt host": "it needs a libvirt daemon, and root to install; contrib/newcomer does it",
     "On real vfio-pci": "it needs the virtual machine; tests/lab does the same there",
     "With virsh beside it": "it needs the virtual machine; tests/lab does the same there",
+    "A fleet on one machine": "it needs PostgreSQL; tests/fleet/test_demo.py does it",
+    "A session with a fleet": "likewise",
     "The picture": "it is a picture",
 }
 

@@ -40,5 +40,15 @@ def test_the_example_names_every_setting(uncommented: Path) -> None:
 def test_what_it_shows_as_defaults_are_the_defaults(uncommented: Path) -> None:
     shown = load_settings(uncommented)
     assert shown.registry == load_settings(EXAMPLE).registry_location
-    examples = {"uri", "registry", "jwt_secret_file", "on_release", "dashboard", "server", *TLS}
+    of_a_fleet = {"hub", "agent_url", "hub_token", "hub_ca"}
+    examples = {
+        "uri",
+        "registry",
+        "jwt_secret_file",
+        "on_release",
+        "dashboard",
+        "server",
+        *TLS,
+        *of_a_fleet,
+    }
     assert shown.model_dump(exclude=examples) == Settings().model_dump(exclude=examples)

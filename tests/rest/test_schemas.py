@@ -8,6 +8,7 @@ import pytest
 from pydantic import BaseModel
 
 from hypeman_libvirt.devices import model, rules
+from hypeman_libvirt.hub.rest import schemas as fleet
 from hypeman_libvirt.rest import resource_schemas, schemas
 from tests.api.document import document, resolve
 
@@ -28,6 +29,15 @@ PAIRS: dict[str, type[BaseModel]] = {
     "ResourceStatus": resource_schemas.ResourceOut,
     "Resources": resource_schemas.ResourcesOut,
     "AvailableDevice": schemas.AvailableDeviceOut,
+    "Claim": fleet.ClaimOut,
+    "ClaimRequest": fleet.ClaimBody,
+    "ClaimedDevice": fleet.ClaimedDeviceOut,
+    "Host": fleet.FleetHostOut,
+    "HostDetail": fleet.FleetHostDetailOut,
+    "HostDevice": fleet.HostDeviceOut,
+    "Invitation": fleet.InvitedOut,
+    "InviteRequest": fleet.InviteBody,
+    "UpdateHostRequest": fleet.UpdateHost,
     "UpdateDeviceRequest": schemas.UpdateDevice,
     "BindRequest": schemas.BindBody,
     "CreateDeviceRequest": schemas.CreateDevice,

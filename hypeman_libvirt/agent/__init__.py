@@ -1,0 +1,1 @@
+"""The agent of a fleet: today's service on one host, which reports to a hub."""

@@ -1,0 +1,1 @@
+"""One API over many hosts: what agents report is listed, what changes something is forwarded."""

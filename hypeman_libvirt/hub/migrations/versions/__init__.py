@@ -1,0 +1,1 @@
+"""One file per revision; ``schema.HEAD`` names the newest."""
