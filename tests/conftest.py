@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 ONLY_ON_THE_FAKE = {"fake_host"}
-WITHOUT_LIBVIRT = {(each,) for each in ("bench", "check", "helper", "lab", "packaging", "registry")}
+WITHOUT_LIBVIRT = {"bench", "check", "helper", "lab", "packaging", "registry"}
 """Directories whose tests use no libvirt of any kind: the mock level runs them."""
 
 
@@ -72,7 +72,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _needs_other_level(item: pytest.Item, *, mock: bool) -> bool:
     if mock:
         return item.get_closest_marker("testdriver") is not None
-    directory = item.path.parent.relative_to(HERE).parts[:1]
+    directory = item.path.relative_to(HERE).parts[0]
     uses_libvirt = item.get_closest_marker("testdriver") or directory not in WITHOUT_LIBVIRT
     fixtures = set(getattr(item, "fixturenames", ()))
     return not uses_libvirt or bool(ONLY_ON_THE_FAKE & fixtures)
