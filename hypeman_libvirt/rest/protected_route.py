@@ -25,7 +25,7 @@ from hypeman_libvirt.rest.requests import is_retry, refuse_encoded_slash
 Responder: TypeAlias = Callable[..., None]
 
 Credentials: TypeAlias = Callable[[falcon.Request], str | None]
-"""Finds what an ``Authorization`` header would say; None where a request says nothing of it."""
+"""Finds what a request says of who sent it, a bearer token; None where it says nothing."""
 
 REQUEST_ID: Final = "X-Request-Id"
 _SANE_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")

@@ -117,7 +117,7 @@ def unknown_fields(answer: BaseModel) -> list[str]:
 def test_resources_are_of_the_clients_type(client: Hypeman) -> None:
     raw = client.resources.with_raw_response.get()
     resources = Resources.model_validate_json(raw.text(), strict=True)
-    ours = ["instances", "allocatable_slots"]  # every SDK tolerates them
+    ours = ["instances", "quarantined_slots", "allocatable_slots"]  # every SDK tolerates them
     assert unknown_fields(resources) == ours
     assert client.resources.get() == resources
     assert (resources.cpu.capacity, resources.cpu.allocated) == (64, 16)

@@ -9,7 +9,12 @@ from pydantic import BaseModel
 
 from hypeman_libvirt.devices import model, rules
 from hypeman_libvirt.hub.rest import schemas as fleet
-from hypeman_libvirt.rest import resource_schemas, schemas
+from hypeman_libvirt.rest import (
+    resource_schemas,
+    schemas,
+    session_schemas,
+    topology_schemas,
+)
 from tests.api.document import document, resolve
 
 PAIRS: dict[str, type[BaseModel]] = {
@@ -54,6 +59,13 @@ PAIRS: dict[str, type[BaseModel]] = {
     "Status": schemas.StatusOut,
     "UnbindRequest": schemas.UnbindBody,
     "VgpuProfile": schemas.VgpuProfileOut,
+    "VirtualFunction": schemas.VirtualFunctionOut,
+    "VirtualFunctions": schemas.VirtualFunctionsOut,
+    "VirtualFunctionsRequest": schemas.VirtualFunctionsBody,
+    "History": topology_schemas.HistoryOut,
+    "HostFunction": topology_schemas.HostFunctionOut,
+    "Session": session_schemas.SessionOut,
+    "Topology": topology_schemas.TopologyOut,
 }
 
 
