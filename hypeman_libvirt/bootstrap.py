@@ -467,4 +467,6 @@ def create_auth(settings: Settings) -> Auth:
     Raises:
         SettingsError: There is no secret, and auth is not off.
     """
-    return NoAuth() if settings.auth == "off" else BearerAuth(settings.secret())
+    if settings.auth == "off":
+        return NoAuth()
+    return BearerAuth(settings.secret(), require_expiry=settings.require_expiry)

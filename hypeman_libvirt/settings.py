@@ -153,6 +153,10 @@ class Settings(BaseSettings):
             f"{defaults.SECRET_FILE}, else {defaults.ETC / defaults.SECRET_FILE}."
         ),
     )
+    require_expiry: bool = Field(
+        default=False,
+        description="Refuse tokens that never expire, without an exp claim.",
+    )
     operation_timeout: float = Field(
         default=30.0,
         gt=0,

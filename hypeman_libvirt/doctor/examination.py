@@ -74,6 +74,7 @@ def examine(
         unit=unit,
         listen=settings.listen,
         listens_locally=is_local(settings.listen),
+        speaks_tls=settings.tls_cert is not None,
         now=now,
         exposed=[str(file) for file in settings.exposed_files],
         groups=groups,

@@ -45,6 +45,7 @@ class Machine:
         command_line: Of the kernel, by words.
         vfio: Whether the kernel has vfio-pci.
         lost_mdevctl: The path by which udev's rule calls mdevctl, if nothing is there.
+        limits_rights: libvirt asks polkit for each right; None where its settings cannot be read.
     """
 
     socket: Socket
@@ -53,6 +54,7 @@ class Machine:
     command_line: Sequence[str]
     vfio: Literal["loaded", "loadable", "missing"]
     lost_mdevctl: str | None = None
+    limits_rights: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +180,7 @@ class Facts:
         secret: What they are signed with.
         listen: Where the service listens.
         listens_locally: Only this machine can connect.
+        speaks_tls: The service has a certificate.
         now: The clock.
         exposed: Files with the secret or the registry that others can read or change.
         groups: The host's IOMMU groups; empty when they cannot be read.
@@ -211,3 +214,4 @@ class Facts:
     misplaced: Sequence[Noted] = ()
     boot_rules: Sequence[BootRule] = ()
     vgpu_manager: Unit | None = None
+    speaks_tls: bool = False

@@ -19,6 +19,8 @@ _SOCKETS: Final = (
 )
 _IOMMU_TABLES: Final = ("DMAR", "IVRS", "IORT", "VIOT")
 """Of Intel, AMD, Arm and virtio. Source: the ACPI specification, section 5.2.6."""
+_DAEMONS: Final = ("virtqemud.conf", "libvirtd.conf")
+_ACCESS_DRIVERS: Final = re.compile(r"""^\s*access_drivers\s*=.*["']polkit["']""", re.MULTILINE)
 _RULES: Final = ("etc/udev/rules.d", "usr/lib/udev/rules.d", "lib/udev/rules.d")
 _MDEVCTL_RULE: Final = "60-mdevctl.rules"
 _MDEVCTL: Final = re.compile(r"""/[\w/-]*/mdevctl(?=[\s"'])""")
@@ -33,6 +35,7 @@ def read_machine(root: Path) -> Machine:
         command_line=_text(root / "proc/cmdline").split(),
         vfio=_vfio(root),
         lost_mdevctl=_lost_mdevctl(root),
+        limits_rights=_limits_rights(root),
     )
 
 
@@ -67,6 +70,17 @@ def _vfio(root: Path) -> Literal["loaded", "loadable", "missing"]:
     modules = root / "lib/modules" / _text(root / "proc/sys/kernel/osrelease")
     known = _text(modules / "modules.dep") + _text(modules / "modules.builtin")
     return "loadable" if "/vfio-pci.ko" in known else "missing"
+
+
+def _limits_rights(root: Path) -> bool | None:
+    """Return whether libvirt asks polkit for each right, and not only whether to let one in.
+
+    Source: https://libvirt.org/acl.html
+    """
+    settings = [_text(root / "etc/libvirt" / name) for name in _DAEMONS]
+    if not any(settings):
+        return None
+    return any(_ACCESS_DRIVERS.search(each) for each in settings)
 
 
 def _lost_mdevctl(root: Path) -> str | None:

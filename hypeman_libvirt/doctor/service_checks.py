@@ -20,6 +20,8 @@ def check_service(facts: Facts) -> Iterator[Finding]:
     yield check_environment(facts)
     yield check_files(facts)
     yield check_listen(facts)
+    if facts.machine is not None and facts.machine.limits_rights is not None:
+        yield check_rights(limited=facts.machine.limits_rights)
 
 
 def check_unit(unit: Unit) -> Finding:
@@ -80,6 +82,24 @@ def check_listen(facts: Facts) -> Finding:
     """What others can reach needs TLS before it."""
     if facts.listens_locally:
         return Finding("listen", "ok", f"{facts.listen} is reached from this machine only")
+    if facts.speaks_tls:
+        return Finding("listen", "ok", f"{facts.listen} is reached by other machines, over TLS")
     message = f"{facts.listen} is reached by other machines, and tokens travel unencrypted"
-    cure = "listen on 127.0.0.1 or a Unix socket, with contrib/proxy before it"
+    cure = "set tls_cert and tls_key, or listen on 127.0.0.1 with contrib/proxy before it"
     return Finding("listen", "warning", message, cure)
+
+
+def check_rights(*, limited: bool) -> Finding:
+    """Whoever libvirt lets in may do everything there, unless it asks polkit for each right."""
+    if limited:
+        message = (
+            "libvirt asks polkit for each right (access_drivers); domain:write among them reaches "
+            "the monitor and the guest agent of every domain that polkit's rules do not leave out"
+        )
+        return Finding("rights", "ok", message)
+    message = (
+        "libvirt limits nobody whom it lets in: the service's user may do there what root may; "
+        'access_drivers = [ "polkit" ] in /etc/libvirt/virtqemud.conf or libvirtd.conf makes '
+        "contrib/polkit's list the limit, for every other user of libvirt as well"
+    )
+    return Finding("rights", "ok", message)

@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Any, Final, Literal, Protocol, TypeAlias
 
 import jwt
+import structlog
 
 from hypeman_libvirt.devices.errors import ForbiddenError, UnauthorizedError
 
@@ -21,6 +22,7 @@ Access: TypeAlias = Permission | Literal["identified"]
 """What an operation asks of a token: a permission, or only that it is valid."""
 
 _ALGORITHMS: Final = ("HS256", "HS384", "HS512")
+_log: Final = structlog.get_logger(__name__)
 _EVERYTHING: Final = "*"
 _REMEMBERED: Final = 1024
 """Tokens whose signature is not computed again; each is one client or a few."""
@@ -87,12 +89,19 @@ class BearerAuth:
     Source: RFC 6750, section 2.1; RFC 7519.
     """
 
-    def __init__(self, secret: str | bytes, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        secret: str | bytes,
+        clock: Callable[[], float] = time.time,
+        *,
+        require_expiry: bool = False,
+    ) -> None:
         """Take the secret; an empty one would verify tokens that anyone can sign.
 
         Args:
             secret: Signs the tokens.
             clock: Seconds since 1970.
+            require_expiry: Refuse tokens without ``exp``; else each subject is warned about once.
 
         Raises:
             ValueError: The secret is empty.
@@ -101,6 +110,8 @@ class BearerAuth:
             raise ValueError("the JWT secret is empty; set JWT_SECRET to the one that signs tokens")
         self._secret = secret
         self._clock = clock
+        self._require_expiry = require_expiry
+        self._unlimited: set[str | None] = set()
         self._read_once = lru_cache(_REMEMBERED)(self._read)
 
     def identify(self, authorization: str | None) -> Identity:
@@ -116,13 +127,31 @@ class BearerAuth:
         if not claims.keys().isdisjoint(_REGISTRY_CLAIMS):
             raise UnauthorizedError("this is a registry token; it does not open the device API")
         subject, audience = claims.get("sub"), claims.get("aud")
+        subject = subject if isinstance(subject, str) else None
+        expires = _expiry_in(claims)
+        if expires is None:
+            self._note_unlimited(subject)
         return Identity(
-            subject if isinstance(subject, str) else None,
+            subject,
             _permissions_in(claims),
-            _expiry_in(claims),
+            expires,
             audience if isinstance(audience, str) else None,
             _words_in(claims, "hosts"),
         )
+
+    def _note_unlimited(self, subject: str | None) -> None:
+        """Refuse a token that never expires, or warn about its subject the first time."""
+        if self._require_expiry:
+            raise UnauthorizedError(
+                "the token never expires, and such tokens are refused here",
+                hint="get one with an exp claim: hypeman-libvirt token makes such",
+            )
+        if subject not in self._unlimited and len(self._unlimited) < _REMEMBERED:
+            self._unlimited.add(subject)
+            _log.warning(
+                "this subject has a token that never expires; require_expiry refuses such tokens",
+                subject=subject,
+            )
 
     def _verify(self, token: str) -> dict[str, Any]:
         try:

@@ -24,7 +24,7 @@ _SMALL: Final = 64 * 1024
 """Bytes of a body that any number of requests may have in memory."""
 _LARGE_AT_ONCE: Final = 8
 """Requests with a larger body that are read at the same time; others are read after them."""
-SLICE: Final = 16 * 1024
+SLICE: Final = 64 * 1024
 """Bytes of an answer that are handed over at once: who does not read costs a few of these."""
 
 _log: Final = structlog.get_logger(__name__)

@@ -6,7 +6,7 @@ import os
 import socket
 import struct
 from collections.abc import Collection, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from heapq import nlargest
 from typing import Final, TypeAlias
 
@@ -46,15 +46,15 @@ class Connections:
         """
         if self._family == socket.AF_UNIX or len(os.listdir(_FILES)) <= self._most:  # noqa: PTH208
             return
-        idle = [(_idle_seconds(each), each) for each in self._list() if _peer(each) not in busy]
-        surplus = len(idle) + len(busy) - self._most
-        if surplus > 0:
-            free = [each for each in idle if each[0] > NEW]
-            spare = min(AT_ONCE, self._most // 10)
-            for _, connection in nlargest(surplus + spare, free, key=lambda each: each[0]):
-                _end(connection)
-        for _, connection in idle:
-            connection.close()
+        with ExitStack() as stack:
+            connections = [stack.enter_context(each) for each in self._list()]
+            surplus = len(connections) - self._most
+            if surplus > 0:
+                idle = [(_idle_seconds(each), each) for each in connections]
+                free = [each for each in idle if each[0] > NEW and _peer(each[1]) not in busy]
+                spare = min(AT_ONCE, self._most // 10)
+                for _, connection in nlargest(surplus + spare, free, key=lambda each: each[0]):
+                    _end(connection)
 
     def end_all(self) -> None:
         """End every connection."""

@@ -317,3 +317,19 @@ def test_a_card_in_doubt_is_told_with_the_domains_that_expect_it(
     assert finding.severity == "warning"
     assert "it is in the definition of domain vm " in finding.message
     assert cure in (finding.cure or "")
+
+
+@pytest.mark.parametrize(
+    ("limited", "said"), [(True, "guest agent"), (False, "access_drivers = [")]
+)
+def test_what_libvirt_lets_the_service_do_is_said(limited: bool, said: str) -> None:
+    machine = replace(MACHINE, limits_rights=limited)
+    (finding,) = [each for each in diagnose(replace(WELL, machine=machine)) if each.id == "rights"]
+    assert finding.severity == "ok"
+    assert said in finding.message
+
+
+def test_others_may_connect_over_tls() -> None:
+    facts = replace(WELL, listen="0.0.0.0:80", listens_locally=False, speaks_tls=True)
+    (finding,) = [each for each in diagnose(facts) if each.id == "listen"]
+    assert finding.severity == "ok"

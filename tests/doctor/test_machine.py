@@ -70,3 +70,19 @@ def test_sockets_that_answer_or_do_not(tmp_path: Path) -> None:
         listener.listen()
         assert read_machine(tmp_path).socket == "answers"
     assert read_machine(tmp_path).socket == "silent"
+
+
+@pytest.mark.parametrize(
+    ("settings", "limited"),
+    [
+        ({}, None),
+        ({"libvirtd.conf": '#access_drivers = [ "polkit" ]\n'}, False),
+        ({"virtqemud.conf": 'access_drivers = [ "polkit" ]\n', "libvirtd.conf": "\n"}, True),
+    ],
+)
+def test_whether_libvirt_asks_for_each_right(
+    tmp_path: Path, settings: dict[str, str], limited: bool | None
+) -> None:
+    for name, text in settings.items():
+        write(tmp_path, f"etc/libvirt/{name}", text)
+    assert read_machine(tmp_path).limits_rights is limited

@@ -87,6 +87,7 @@ def test_only_metrics_that_exist_are_asked_for(scraped: Scraped, file: str) -> N
     scraped.send("POST", "/devices", pci_address="0000:a2:00.0", name="l4-gpu")
     scraped.send("POST", "/devices/l4-gpu/bind")
     scraped.metrics.observe_call("detachFlags", 0.5, 55)
+    scraped.metrics.watch_log(lambda: 0)
     text = scraped.text()
     existing = {name for name, _ in samples(text)}
     existing |= {family.name for family in text_string_to_metric_families(text)}

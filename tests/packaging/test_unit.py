@@ -10,6 +10,7 @@ from typing import Final
 
 import pytest
 
+from hypeman_libvirt.bootstrap import count_threads
 from hypeman_libvirt.settings import Settings, load_settings
 
 CONTRIB: Final = Path(__file__).parent.parent.parent / "contrib"
@@ -65,6 +66,18 @@ def test_an_operation_that_runs_may_finish_before_systemd_kills_it(
 ) -> None:
     longest = Settings().operation_timeout + SECONDS_TO_ANSWER
     assert float(unit["TimeoutStopSec"][0]) > longest
+
+
+def test_memory_and_threads_are_bounded_above_what_the_settings_allow(
+    unit: dict[str, list[str]],
+) -> None:
+    assert unit["MemoryMax"] == ["1G"]
+    changes = 2 * Settings().operations  # each has a thread that waits, and one of its own
+    assert int(unit["TasksMax"][0]) > 2 * (count_threads(Settings()) + changes)
+
+
+def test_no_core_is_dumped_with_the_secret_in_it(unit: dict[str, list[str]]) -> None:
+    assert unit["LimitCORE"] == ["0"]
 
 
 def test_the_user_is_the_same_everywhere(unit: dict[str, list[str]]) -> None:

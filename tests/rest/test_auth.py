@@ -154,3 +154,21 @@ def test_what_was_refused_before_is_refused_again() -> None:
     for _ in range(2):
         with pytest.raises(UnauthorizedError):
             auth.identify(header({"sub": "ops"}, secret="t" * 64))
+
+
+def test_a_token_that_never_expires_may_be_refused() -> None:
+    auth = BearerAuth(SECRET, require_expiry=True)
+    with pytest.raises(UnauthorizedError, match="never expires"):
+        auth.identify(header({"sub": "ops"}))
+    assert auth.identify(header({"sub": "ops", "exp": FUTURE})).subject == "ops"
+
+
+def test_each_subject_with_such_a_token_is_warned_about_once(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    auth = BearerAuth(SECRET)
+    unlimited: list[dict[str, object]] = [{"sub": "ops"}, {"sub": "ops", "n": 1}, {"sub": "ci"}]
+    for claims in [*unlimited, {"sub": "x", "exp": FUTURE}]:
+        auth.identify(header(claims))
+    lines = [line for line in capsys.readouterr().out.splitlines() if "never expires" in line]
+    assert [line.rpartition("=")[2] for line in lines] == ["ops", "ci"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, suppress
@@ -22,6 +23,8 @@ CHUNKS, LENGTH = b"Transfer-Encoding: chunked\r\n", b"Content-Length: 2\r\n"
 CHUNKED = b"POST / HTTP/1.1\r\nHost: h\r\n" + CHUNKS + b"\r\n"
 FOR_EVER = 100_000.0
 THREADS = 2
+LONG = 2.0
+"""Seconds; twice what a request has to come in whole."""
 
 
 class App:
@@ -65,6 +68,15 @@ class Attack:
         client.sendall(request)
         return client
 
+    def send_with_little_room(self, request: bytes) -> socket.socket:
+        """Send a request; the kernel takes little of an answer that is not read."""
+        client = self._stack.enter_context(socket.socket())
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.settimeout(300)
+        client.connect(("127.0.0.1", self.server.port))
+        client.sendall(request)
+        return client
+
     def ask(self, path: str = "/health", head: str = "") -> bytes:
         """Return the status line of an answer to a client that means well."""
         request = f"GET {path} HTTP/1.1\r\nHost: h\r\n{head}Connection: close\r\n\r\n"
@@ -80,10 +92,10 @@ def attack(start: Start) -> Iterator[Attack]:
 OK = b"HTTP/1.1 200 OK\r\n"
 
 
-@pytest.mark.parametrize("connections", [8, 150])
+@pytest.mark.parametrize("connections", [8, 150])  # contrib/attack has 1000
 def test_pipelined_answers_that_nobody_reads(attack: Attack, connections: int) -> None:
     attack.start()
-    attackers = [attack.send(PIPELINED) for _ in range(connections)]
+    attackers = [attack.send_with_little_room(PIPELINED) for _ in range(connections)]
     for attacker in attackers:
         assert attacker.recv(1)  # its first answer has begun
     assert attack.ask() == OK
@@ -123,6 +135,54 @@ def test_whoever_comes_is_served_though_all_connections_have_unread_answers(
     for _ in range(250):
         attack.send(PIPELINED)
     assert attack.ask() == OK
+
+
+def test_a_thousand_idle_connections_hold_up_nobody(attack: Attack) -> None:
+    attack.start(connections=100)
+    for _ in range(1000):
+        attack.connect()
+    assert attack.ask() == OK
+    assert attack.ask("/other") == OK
+
+
+@pytest.mark.parametrize(
+    "beginning", [b"GET / HTTP/1.1\r\nX: ", b"POST /echo HTTP/1.1\r\nContent-Length: 9\r\n\r\n"]
+)
+def test_who_sends_a_byte_at_a_time_holds_up_nobody(attack: Attack, beginning: bytes) -> None:
+    attack.start()
+    clients = [attack.send(beginning) for _ in range(50)]
+    for _ in range(5):
+        for client in clients:
+            client.sendall(b"a")
+        assert attack.ask("/other") == OK
+    assert not attack.app.asked["/echo"]
+
+
+def test_a_body_that_never_ends_is_given_up(attack: Attack, server: str) -> None:
+    attack.start(request_timeout=0.2)
+    client = attack.send(b"POST /echo HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\nabc")
+    answer = client.makefile("rb").read()
+    assert answer.split()[1:2] == ([b"408"] if server == "granian" else [])
+    assert not attack.app.asked
+
+
+def test_a_head_that_never_ends_is_given_up(attack: Attack) -> None:
+    attack.start(request_timeout=0.2, idle_timeout=1)
+    client = attack.send(b"GET / HTTP/1.1\r\nX: ")
+    client.makefile("rb").read()  # whatever it says, it ends
+    assert not attack.app.asked
+
+
+def test_after_a_long_silence_a_body_may_follow_its_head_later(attack: Attack) -> None:
+    attack.start(request_timeout=LONG / 2, idle_timeout=300)
+    clients = [attack.send(b"GET /other HTTP/1.1\r\nHost: h\r\n\r\n") for _ in range(10)]
+    time.sleep(LONG)
+    head = b"POST /echo HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: 5\r\n\r\n"
+    for client in clients:
+        client.sendall(head)
+    for client in clients:
+        client.sendall(b"hello")
+        assert client.makefile("rb").read().endswith(b"\r\n\r\nhello")
 
 
 def test_what_never_waits_is_answered_while_all_threads_hang(attack: Attack) -> None:
