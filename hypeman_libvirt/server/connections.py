@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import struct
+import termios
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, suppress
 from heapq import nlargest
@@ -16,6 +18,7 @@ Peer: TypeAlias = tuple[str, str]
 """Address and port, both in text, as in an ASGI scope."""
 
 _FILES: Final = "/proc/self/fd"
+_INT: Final = struct.Struct("i")
 _LAST_DATA_RECEIVED: Final = struct.Struct("52xI")
 """Of ``struct tcp_info``, in milliseconds. Source: the kernel's include/uapi/linux/tcp.h."""
 
@@ -61,6 +64,11 @@ class Connections:
         for connection in self._list():
             with connection:
                 _end(connection)
+
+    def are_sending(self) -> bool:
+        """Whether anything of an answer has not been taken by its client yet."""
+        with ExitStack() as stack:
+            return any(_unsent(stack.enter_context(each)) for each in self._list())
 
     def is_listening(self) -> bool:
         """Whether any descriptor of this process still listens there."""
@@ -115,6 +123,14 @@ def _idle_seconds(connection: socket.socket) -> float:
         (milliseconds,) = _LAST_DATA_RECEIVED.unpack(info)
         return float(milliseconds) / 1000
     return 0.0
+
+
+def _unsent(connection: socket.socket) -> int:
+    """Return the bytes that the kernel holds for the peer. Source: tcp(7), SIOCOUTQ."""
+    with suppress(OSError):
+        (held,) = _INT.unpack(fcntl.ioctl(connection, termios.TIOCOUTQ, _INT.pack(0)))
+        return int(held)
+    return 0
 
 
 def _end(connection: socket.socket) -> None:

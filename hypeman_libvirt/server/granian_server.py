@@ -37,7 +37,8 @@ _MOMENT: Final = 0.01
 """Seconds between two looks at whether granian has let go of the listening socket."""
 _LENGTHS: Final = {b"content-length", b"transfer-encoding"}
 
-Read: TypeAlias = Callable[[Scope], HttpAnswer | None]
+Respond: TypeAlias = Callable[[Scope], HttpAnswer | None]
+"""Answers a request, or leaves it to whoever comes next."""
 
 _log: Final = structlog.get_logger(__name__)
 
@@ -59,7 +60,8 @@ class GranianServer:
         idle_timeout: int = 60,
         tls: Tls | None = None,
         nonblocking: NonBlocking | None = None,
-        reads: Read | None = None,
+        reads: Respond | None = None,
+        refuse: Respond | None = None,
     ) -> None:
         """Listen; nothing is accepted before ``run``. The arguments are WaitressServer's.
 
@@ -77,9 +79,11 @@ class GranianServer:
             tls: What to speak TLS with.
             nonblocking: Marks granian's thread while it answers; None if it cannot be marked.
             reads: Answers some reads faster than the app; None leaves one to the app.
+            refuse: Refuses requests that are too many; None lets one pass.
         """
         self._nonblocking = nonblocking
         self._reads = reads or _leave_to_the_app
+        self._refuse = refuse or _leave_to_the_app
         self._app = app
         self._listener = listener
         self._threads = threads
@@ -120,12 +124,14 @@ class GranianServer:
         while connections.is_listening():  # noqa: ASYNC110 - nothing announces it
             await asyncio.sleep(_MOMENT)
         await loop.run_in_executor(DaemonThreads(1), self._on_stop)
-        await self._finish(asgi, worker.stopped)
+        await self._finish(asgi, worker.stopped, connections)
         connections.end_all()
         await _wait(worker.stopped, GRACE)
         threads.shutdown(wait=False)
 
-    async def _finish(self, asgi: AsgiApp, stopped: asyncio.Event) -> None:
+    async def _finish(
+        self, asgi: AsgiApp, stopped: asyncio.Event, connections: Connections
+    ) -> None:
         """Await what runs for the grace, and who takes an answer not longer than for a moment."""
         now = asyncio.get_running_loop().time
         end, rest = now() + self._grace, min(self._request_timeout, GRACE)
@@ -133,11 +139,15 @@ class GranianServer:
         while not stopped.is_set() and now() < min(end, quiet + rest):
             await _wait(stopped, _TURN)
             quiet = now() if asgi.busy else quiet
+            if not (asgi.busy or connections.are_sending()):
+                break
         if asgi.busy:
             _log.warning("stopped before every request was answered", waited_seconds=self._grace)
 
     def _start_worker(self, asgi: AsgiApp) -> _Worker:
-        handover = _Handover(self._app, asgi, self._never_wait, self._nonblocking, self._reads)
+        handover = _Handover(
+            self._app, asgi, self._never_wait, self._nonblocking, self._reads, self._refuse
+        )
         return _Worker(
             self._listener,
             handover.take,
@@ -156,10 +166,12 @@ class _Handover:
         asgi: AsgiApp,
         never_wait: Collection[str],
         nonblocking: NonBlocking | None,
-        reads: Read,
+        reads: Respond,
+        refuse: Respond,
     ) -> None:
         self._nonblocking = nonblocking
         self._reads = reads
+        self._refuse = refuse
         self._app = app
         self._asgi = asgi
         self._never_wait = never_wait
@@ -185,14 +197,18 @@ class _Handover:
     def _answer_at_once(self, scope: Scope) -> HttpAnswer | None:
         """Return the answer if it takes no waiting."""
         if scope["method"] != "GET" or any(name in _LENGTHS for name, _ in scope["headers"]):
-            return None
+            return self._refuse(scope)
         if scope["path"] in self._never_wait:
             return call(self._app, make_environ(scope, b""))
         if self._nonblocking is None:
-            return None
+            return self._refuse(scope)
         try:
             with self._nonblocking:
-                return self._reads(scope) or call(self._app, make_environ(scope, b""))
+                return (
+                    self._reads(scope)
+                    or self._refuse(scope)
+                    or call(self._app, make_environ(scope, b""))
+                )
         except WouldBlockError:
             return None
 

@@ -21,13 +21,13 @@ from hypeman_libvirt.bootstrap import (
     create_auth,
     open_world,
 )
-from hypeman_libvirt.devices.nonblocking import NonBlocking
 from hypeman_libvirt.rest.routes import NEVER_WAIT
 from hypeman_libvirt.server import logs
 from hypeman_libvirt.server.bounds import GRACE
 from hypeman_libvirt.server.device_reads import DeviceReads
 from hypeman_libvirt.server.listening import listen, remove_own_socket, url_of
 from hypeman_libvirt.server.tls import read_tls
+from hypeman_libvirt.server.unauthenticated import UnauthenticatedLimit
 from hypeman_libvirt.settings import (
     ServerName,
     Settings,
@@ -72,7 +72,12 @@ def serve(settings: Settings) -> None:
                 "auth": settings.auth,
             }
             reads = DeviceReads(service.inventory, auth, app)
-            run(settings, app, listener, service.event_feed.close, about, world.nonblocking, reads)
+            of_granian = {
+                "nonblocking": world.nonblocking,
+                "reads": reads,
+                "refuse": UnauthenticatedLimit(auth),
+            }
+            run(settings, app, listener, service.event_feed.close, about, **of_granian)
         _log.info("stopped")
 
 
@@ -82,8 +87,7 @@ def run(
     listener: socket.socket,
     on_stop: Callable[[], None],
     about: Mapping[str, str],
-    nonblocking: NonBlocking | None = None,
-    reads: DeviceReads | None = None,
+    **of_granian: Any,  # noqa: ANN401 - its other options
 ) -> None:
     """Answer until a signal.
 
@@ -93,10 +97,9 @@ def run(
         listener: Bound; closed at the end.
         on_stop: Called at the end, before running requests are awaited.
         about: What is logged of the service when it begins.
-        nonblocking: Marks threads that must not wait; None where nothing of the app knows them.
-        reads: Answers GET of one device past the app; None for none.
+        **of_granian: What granian's thread answers by itself; see GranianServer.
     """
-    server = _create_server(settings, app, listener, on_stop, nonblocking, reads)
+    server = _create_server(settings, app, listener, on_stop, **of_granian)
     _handle_signals(server)
     with remove_own_socket(settings.listen):
         _announce(settings, listener, about)
@@ -108,8 +111,7 @@ def _create_server(
     app: WSGIApplication,
     listener: socket.socket,
     on_stop: Callable[[], None],
-    nonblocking: NonBlocking | None,
-    reads: DeviceReads | None,
+    **of_granian: Any,  # noqa: ANN401 - its other options
 ) -> Server:
     """Return the server that the settings name; the other one is not even imported."""
     options: dict[str, Any] = {
@@ -124,8 +126,7 @@ def _create_server(
     if _server_name(settings) == "granian":
         from hypeman_libvirt.server.granian_server import GranianServer  # noqa: PLC0415
 
-        options |= {"tls": read_tls(settings), "nonblocking": nonblocking, "reads": reads}
-        return GranianServer(app, listener, **options)
+        return GranianServer(app, listener, tls=read_tls(settings), **of_granian, **options)
     from hypeman_libvirt.server.waitress_server import WaitressServer  # noqa: PLC0415
 
     return WaitressServer(app, listener, **options)
