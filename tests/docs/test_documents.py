@@ -21,7 +21,8 @@ ROOT: Final = Path(__file__).parent.parent.parent
 MAN: Final = ROOT / "contrib" / "packaging" / "hypeman-libvirt.1"
 README: Final = ROOT / "README.md"
 HTTP: Final = ROOT / "contrib" / "docs" / "http-session.md"
-RUN: Final = {README: {"A session"}, HTTP: {"A session"}}
+VGPUS: Final = ROOT / "contrib" / "docs" / "vgpus.md"
+RUN: Final = {README: {"A session"}, HTTP: {"A session"}, VGPUS: {"A session"}}
 NOT_RUN: Final = {
     "Two commands": "they install packages; one of them is what runs this",
     "On a libvirt host": "it needs a libvirt daemon, and root to install; contrib/newcomer does it",
