@@ -19,6 +19,17 @@ test('a device is registered, found, listed and unregistered', async () => {
   assert.deepEqual(await client.devices.list(), []);
 });
 
+test('slices are listed, read and deleted', async () => {
+  for (const profile of ['GRID T4-4Q', 'NVIDIA L40S-8Q']) {
+    const made = await client.post('/devices', { body: { profile, name: 'slice' } });
+    assert.equal(made.profile, profile);
+    assert.deepEqual(await client.devices.list(), [made]);
+    assert.deepEqual(await client.devices.retrieve('slice'), made);
+    await client.devices.delete(made.id);
+    assert.deepEqual(await client.devices.list(), []);
+  }
+});
+
 test('available devices have their names', async () => {
   const available = await client.devices.listAvailable();
   const gpu = available.find((each) => each.pci_address === GPU);
