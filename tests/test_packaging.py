@@ -36,6 +36,8 @@ def test_the_mock_level_needs_all_but_libvirt() -> None:
     [
         ("openapi.yaml", "api/openapi.yaml"),
         ("demo-host.xml", "contrib/demo/host.xml"),
+        ("web/index.html", "hypeman_libvirt/web/index.html"),
+        ("web/vendor/preact-htm.js", "hypeman_libvirt/web/vendor/preact-htm.js"),
         ("py.typed", "hypeman_libvirt/py.typed"),
         ("registry/migrations/env.py", "hypeman_libvirt/registry/migrations/env.py"),
     ],

@@ -112,7 +112,7 @@ export function sliceUse(card) {
   const room = (fn?.vgpu_profiles || []).reduce((most, each) => Math.max(most, each.available), 0);
   const total = slices.length + room;
   if (!total) return null;
-  const used = slices.filter((each) => domainOf(each) !== null).length;
+  const used = slices.filter((each) => domainOf(each) || each.device?.profile || each.fn?.mdev_uuid).length;
   const free = `${total - used} of ${total} free`;
   return { used, total, words: room && !slices.length ? `room for ${room} vGPUs` : free };
 }

@@ -125,6 +125,32 @@ def test_what_the_host_uses_asks_for_force_and_the_name(world: World, open_page:
     assert world.service.history.changes()[-1].forced
 
 
+def test_a_vgpu_is_made_shown_inside_its_gpu_and_taken_away(
+    world: World, open_page: OpenPage
+) -> None:
+    page = open_page()
+    page.choose(T4)
+    page.act("vgpu", profile="GRID T4-4Q (4 more fit)", name="quarter")
+    card = page.page.locator(".card", has=page.card(T4))
+    expect(card).to_contain_text("quarter", timeout=PATIENT)
+    expect(card.locator(".bar")).to_contain_text("of")
+    (made,) = world.service.inventory.list_devices({})
+    assert made.registration.name == "quarter"
+    page.last_job().get_by_role("button", name="Undo").click()
+    expect(page.last_job()).to_contain_text("Undone", timeout=PATIENT)
+    expect(card).not_to_contain_text("quarter")
+    assert not world.service.inventory.list_devices({})
+
+
+def test_virtual_functions_are_asked_for_or_refused_with_the_reason(open_page: OpenPage) -> None:
+    page = open_page()
+    page.choose("0000:3b:00.0")
+    assert why_not(page, "functions") == "domain edge has 0000:3b:00.3"
+    page.choose("0000:b1:00.0")
+    page.act("functions", confirm="0000:b1:00.0", count="4")
+    expect(page.last_job()).to_contain_text("no root helper; run on the host", timeout=PATIENT)
+
+
 def test_what_cannot_be_done_says_why(open_page: OpenPage) -> None:
     page = open_page()
     page.choose(L4)
