@@ -37,6 +37,7 @@ from hypeman_libvirt.devices.moving import Moving
 from hypeman_libvirt.devices.new_registration import RegistrationFactory
 from hypeman_libvirt.devices.node_device import Framework
 from hypeman_libvirt.devices.nonblocking import NonBlocking
+from hypeman_libvirt.devices.persistence import Persistence
 from hypeman_libvirt.devices.ports import (
     Clock,
     Host,
@@ -49,6 +50,7 @@ from hypeman_libvirt.devices.ports import (
 )
 from hypeman_libvirt.devices.preflight import Preflighter
 from hypeman_libvirt.devices.quarantine import Quarantiner
+from hypeman_libvirt.devices.reconciliation import Reconciler
 from hypeman_libvirt.devices.references import References
 from hypeman_libvirt.devices.registration import Registrations
 from hypeman_libvirt.devices.service import DeviceService
@@ -289,6 +291,7 @@ def build_service(settings: Settings, world: World) -> DeviceService:
         transactions=transactions,
         quarantiner=quarantiner,
         on_change=on_change,
+        persistence=Persistence(world.host, world.registry, world.helper),
     )
     definitions = Definitions(world.host)
     drivers = Drivers(world.host, world.registry, quarantiner)
@@ -300,9 +303,15 @@ def build_service(settings: Settings, world: World) -> DeviceService:
     }
     slices = Slices(context, factory, makers)
     cleaner = Cleaner(context, world.helper, event_feed.refresh)
+    virtual_functions = VirtualFunctionControl(context, world.helper, patience=world.patience)
+    reconciler = Reconciler(
+        world.host, world.registry, world.helper, binding, virtual_functions, world.count_losses
+    )
 
     def afterwards() -> None:
+        """Restore what a boot has taken: functions first, since vGPUs are made on them."""
         cleaner.wake()
+        reconciler.reconcile()
         slices.restore()
 
     follower = Follower(
@@ -326,7 +335,8 @@ def build_service(settings: Settings, world: World) -> DeviceService:
         cleaner=cleaner,
         binding=binding,
         attachment=Attachment(context, drivers, release_timeout=settings.release_timeout),
-        virtual_functions=VirtualFunctionControl(context, world.helper, patience=world.patience),
+        virtual_functions=virtual_functions,
+        reconciler=reconciler,
         preflight=Preflighter(context.references, context.snapshots),
         event_feed=event_feed,
         topology=TopologyReader(world.view, inventory),

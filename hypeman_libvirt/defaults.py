@@ -13,6 +13,7 @@ SECRET_FILE: Final = "jwt-secret"  # noqa: S105 - a file's name
 """Name of the secret, in ETC and in systemd's credentials directory."""
 SYSTEM_REGISTRY: Final = "/var/lib/libvirt/hypeman/registry.db"
 UNIT: Final = "hypeman-libvirt.service"
+HELPER_UNIT: Final = "hypeman-libvirt-helper.socket"
 HELPER_SOCKET: Final = Path("/run/hypeman-libvirt-helper.sock")
 """Where the root helper listens."""
 BASE_URL: Final = "http://127.0.0.1:8080"

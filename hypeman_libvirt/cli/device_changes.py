@@ -29,6 +29,7 @@ _UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGN
 @parameters.tag
 @click.option("--bind", type=SCOPES, help="Bind it to vfio-pci as well.")
 @click.option("--require-clean", is_flag=True, help="Quarantine it after each use, until clear.")
+@click.option("--persist", is_flag=True, help="Bind it at each boot, too; needs --bind.")
 @parameters.as_json
 @pass_service
 def register(
@@ -39,6 +40,7 @@ def register(
     tag: tuple[str, ...],
     bind: str | None,
     require_clean: bool,
+    persist: bool,
     as_json: bool,
 ) -> None:
     """Register the device at a PCI address, such as 0000:a2:00.0, under a name.
@@ -58,6 +60,7 @@ def register(
             tags=tags,
             bind=bind,
             require_clean=require_clean or None,
+            persist=persist or None,
         )
     print_answer(device, as_json, f"registered {device['name']} (ID: {device['id']})")
 
@@ -96,11 +99,16 @@ def clear(service: Service, device: str, as_json: bool) -> None:
 @parameters.device
 @parameters.in_scope
 @parameters.force
+@click.option("--persist", is_flag=True, help="At each boot, too, until it is given back.")
 @parameters.as_json
 @pass_service
-def bind(service: Service, device: str, scope: str, force: bool, as_json: bool) -> None:
+def bind(
+    service: Service, device: str, scope: str, force: bool, persist: bool, as_json: bool
+) -> None:
     """Take the device from its host driver and give it to vfio-pci."""
-    changed = _change(service, device, "bind", scope=scope, force=force or None)
+    changed = _change(
+        service, device, "bind", scope=scope, force=force or None, persist=persist or None
+    )
     print_answer(changed, as_json, f"{changed['name']} is on vfio-pci")
 
 

@@ -67,10 +67,12 @@ def _without_log() -> Iterator[None]:
 def _examine(settings: Settings, world: CommandWorld) -> Sequence[Finding]:
     from datetime import UTC, datetime
 
+    from hypeman_libvirt.defaults import HELPER_UNIT
     from hypeman_libvirt.doctor.checks import diagnose
     from hypeman_libvirt.doctor.examination import examine
     from hypeman_libvirt.doctor.machine import read_machine
     from hypeman_libvirt.doctor.unit import NVIDIA_VGPU_MANAGER, read_unit
+    from hypeman_libvirt.helper.boot_rules import BootRuleFiles
     from hypeman_libvirt.host.libvirt_host import open_host
     from hypeman_libvirt.host.test_driver import demo_uri
     from hypeman_libvirt.host.uri import check_uri
@@ -87,6 +89,8 @@ def _examine(settings: Settings, world: CommandWorld) -> Sequence[Finding]:
             environment=os.environ,
             unit=read_unit(world.run),
             vgpu_manager=read_unit(world.run, NVIDIA_VGPU_MANAGER),
+            helper=read_unit(world.run, HELPER_UNIT) if is_local(uri) else None,
+            read_rules=BootRuleFiles(world.root).read if is_local(uri) else tuple,
         )
         return diagnose(facts)
 

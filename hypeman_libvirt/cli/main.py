@@ -15,6 +15,7 @@ from hypeman_libvirt.cli import (
     devices,
     doctor,
     hub,
+    persist,
     registry,
     serve,
     token,
@@ -59,6 +60,7 @@ for _command in (
     hub.hub,
     token.token,
     doctor.doctor,
+    persist.persist,
     devices.commands,
     registry.commands,
 ):

@@ -181,10 +181,26 @@ class Binding:
         self._transactions = context.transactions
         self._on_change = context.on_change
         self._quarantiner = context.quarantiner
+        self._persistence = context.persistence
         self._drivers = drivers
 
-    def bind(self, reference: str, scope: Scope, caller: Caller, *, force: bool = False) -> Device:
+    def bind(
+        self,
+        reference: str,
+        scope: Scope,
+        caller: Caller,
+        *,
+        force: bool = False,
+        persist: bool = False,
+    ) -> Device:
         """Bind the device to vfio-pci, in place of its host driver.
+
+        Args:
+            reference: The device.
+            scope: The device alone, or its IOMMU group.
+            caller: On whose behalf.
+            force: Even if the host lives on it.
+            persist: At each boot as well, until it is given back or unregistered.
 
         Raises:
             DeviceError: A check refuses, or vfio-pci did not take it; nothing has changed then.
@@ -193,7 +209,9 @@ class Binding:
 
         def bind(transaction: Transaction) -> Device:
             snapshot = self._snapshots.read("bind", registration, scope)
-            return self.bind_within(transaction, registration, snapshot, caller, force=force)
+            return self.bind_within(
+                transaction, registration, snapshot, caller, force=force, persist=persist
+            )
 
         keys = self._snapshots.lock_keys(registration.device)
         return self._transactions.run(keys, bind)
@@ -223,16 +241,20 @@ class Binding:
         caller: Caller,
         *,
         force: bool = False,
+        persist: bool = False,
     ) -> Device:
         """Check and bind as a step of an operation."""
         self._quarantiner.quarantine_silent(snapshot.silent)
         checks.guard(snapshot, force=force)
         demand_locks(snapshot, transaction)
         before = device_of(registration, snapshot)
+        after = replace(before, registration=replace(registration, persistent=True))
+        if persist:
+            self._persistence.bind_at_boot(snapshot, transaction.undo)
         if not snapshot.todo:
-            return before
+            return after if persist else before
         self._drivers.bind(snapshot.todo, transaction)
-        after = self._read_back(before)
+        after = self._read_back(after if persist else before)
         forced = force and bool(snapshot.uses)
         self._on_change(Change("bind", caller, before, after, forced))
         return after
@@ -247,10 +269,12 @@ class Binding:
         """Unbind as a step of an operation, after its checks."""
         demand_locks(snapshot, transaction)
         before = device_of(registration, snapshot)
+        self._persistence.end([node.address for node in snapshot.taking], transaction.undo)
+        ended = replace(before, registration=replace(registration, persistent=False))
         if not snapshot.todo:
-            return before
+            return ended
         self._drivers.unbind(snapshot.todo, transaction)
-        after = self._read_back(before)
+        after = self._read_back(ended)
         self._drivers.forget(snapshot.todo)
         self._on_change(Change("unbind", caller, before, after))
         return after

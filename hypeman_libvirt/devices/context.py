@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from hypeman_libvirt.devices.persistence import Persistence
 from hypeman_libvirt.devices.ports import Host, OnChange, Registry
 from hypeman_libvirt.devices.quarantine import Quarantiner
 from hypeman_libvirt.devices.references import References
@@ -23,6 +24,7 @@ class ChangeContext:
         transactions: Runs the operations.
         quarantiner: Puts devices under quarantine.
         on_change: Is called with each change that was made.
+        persistence: Says what holds over a reboot.
     """
 
     host: Host
@@ -32,3 +34,4 @@ class ChangeContext:
     transactions: Transactions
     quarantiner: Quarantiner
     on_change: OnChange
+    persistence: Persistence

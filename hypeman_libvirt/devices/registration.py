@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Final
 
@@ -20,6 +21,7 @@ from hypeman_libvirt.devices.errors import (
 from hypeman_libvirt.devices.model import Caller, Change, Device, Registration, Scope
 from hypeman_libvirt.devices.new_registration import RegistrationFactory
 from hypeman_libvirt.devices.node_device import NodeDevice
+from hypeman_libvirt.devices.persistence import only_of
 from hypeman_libvirt.devices.slices import Slices
 from hypeman_libvirt.devices.snapshot import Snapshot
 from hypeman_libvirt.devices.transaction import Transaction
@@ -52,6 +54,7 @@ class Registrations:
         self._transactions = context.transactions
         self._on_change = context.on_change
         self._quarantiner = context.quarantiner
+        self._persistence = context.persistence
         self._binding = binding
         self._factory = factory
         self._slices = slices
@@ -65,6 +68,7 @@ class Registrations:
         bind: Scope | None = None,
         *,
         require_clean: bool = False,
+        persist: bool = False,
     ) -> Device:
         """Register a PCI device of the host; with ``bind``, bind it to vfio-pci as well.
 
@@ -77,8 +81,10 @@ class Registrations:
             caller: On whose behalf.
             bind: Bind it in the same step, or do neither.
             require_clean: Quarantine it after each use.
+            persist: Bind it at each boot as well.
 
         Raises:
+            BadRequestError: It is to be bound at boot and not now.
             InvalidNameError: The name breaks the rules.
             InvalidTagsError: A tag breaks the rules.
             InvalidPciAddressError: It is no PCI address.
@@ -87,6 +93,8 @@ class Registrations:
             IommuUnavailableError: It is in no IOMMU group.
             ConflictError: Name or address is taken.
         """
+        if persist and bind is None:
+            raise BadRequestError("persist binds at boot", hint='say bind="device" as well')
         if name is not None:
             rules.check_name(name)
         rules.check_tags(tags)
@@ -95,8 +103,10 @@ class Registrations:
         new = replace(new, require_clean=require_clean)
         earlier = self._answered_before(new, caller) if caller.is_retry else None
         if earlier is None:
-            return self._add(new, caller, bind)
-        return self._binding.bind(earlier.id, bind, caller) if bind else self._answer(earlier)
+            return self._add(new, caller, bind, persist=persist)
+        if bind is None:
+            return self._answer(earlier)
+        return self._binding.bind(earlier.id, bind, caller, persist=persist)
 
     def register_mdev(
         self, mdev_uuid: str, name: str | None, tags: Mapping[str, str], caller: Caller
@@ -159,16 +169,26 @@ class Registrations:
         return snapshot
 
     def _remove(self, registration: Registration, snapshot: Snapshot, caller: Caller) -> None:
-        if not self._registry.remove(registration.host, registration.id):
-            raise NotFoundError(f"device {registration.id} was unregistered meanwhile")
+        with ExitStack() as undo:
+            self._persistence.end(only_of(snapshot, self._is_registered), undo)
+            if not self._registry.remove(registration.host, registration.id):
+                raise NotFoundError(f"device {registration.id} was unregistered meanwhile")
+            undo.pop_all()
         self._on_change(Change("unregister", caller, snapshot.device, None))
 
-    def _add(self, new: Registration, caller: Caller, bind: Scope | None) -> Device:
-        device = self._add_and_bind(new, caller, bind) if bind else self._answer(new)
-        if bind is None:
+    def _add(
+        self, new: Registration, caller: Caller, bind: Scope | None, *, persist: bool = False
+    ) -> Device:
+        if bind is not None:
+            device = self._add_and_bind(new, caller, bind, persist=persist)
+        else:
+            device = self._answer(new)
             self._registry.add(new)
         self._on_change(Change("register", caller, None, device))
         return device
+
+    def _is_registered(self, address: PciAddress) -> bool:
+        return self._registry.find_by_device(self._host.key(), address) is not None
 
     def _answer(self, registration: Registration) -> Device:
         """Read the answer before the registration is stored: a failed read must store nothing."""
@@ -180,12 +200,14 @@ class Registrations:
         quarantine = rules.in_effect(self._quarantiner.find(device), assignment)
         return Device(registration, node, assignment, verdict, quarantine)
 
-    def _add_and_bind(self, new: Registration, caller: Caller, scope: Scope) -> Device:
+    def _add_and_bind(
+        self, new: Registration, caller: Caller, scope: Scope, *, persist: bool
+    ) -> Device:
         def add_and_bind(transaction: Transaction) -> Device:
             snapshot = self._snapshots.read("bind", new, scope, is_new=True)
             transaction.undo.callback(self._remove_again, new)
             self._registry.add(new)
-            return self._binding.bind_within(transaction, new, snapshot, caller)
+            return self._binding.bind_within(transaction, new, snapshot, caller, persist=persist)
 
         return self._transactions.run(self._snapshots.lock_keys(new.pci_address), add_and_bind)
 

@@ -16,6 +16,7 @@ from hypeman_libvirt.devices.inventory import Inventory
 from hypeman_libvirt.devices.labels import Labels
 from hypeman_libvirt.devices.moving import Moving
 from hypeman_libvirt.devices.preflight import Preflighter
+from hypeman_libvirt.devices.reconciliation import Reconciler
 from hypeman_libvirt.devices.registration import Registrations
 from hypeman_libvirt.devices.slices import Slices
 from hypeman_libvirt.devices.topology import TopologyReader
@@ -52,6 +53,7 @@ class DeviceService:
         bind: Gives a device to vfio-pci; see Binding, as for the next.
         unbind: Gives it back to its host driver.
         virtual_functions: Reads and sets how many there are; see VirtualFunctionControl.
+        reconciler: Compares the host with what should hold over a reboot.
         attach: Gives a device to a domain; see Attachment, as for the next.
         detach: Takes it out again.
         follow: Writes down where cards certainly are now; see Follower, as for the next.
@@ -74,6 +76,7 @@ class DeviceService:
         binding: Binding,
         attachment: Attachment,
         virtual_functions: VirtualFunctionControl,
+        reconciler: Reconciler,
         preflight: Preflighter,
         event_feed: EventFeed,
         topology: TopologyReader,
@@ -101,6 +104,7 @@ class DeviceService:
         self.clean = cleaner.clean
         self.bind, self.unbind = binding.bind, binding.unbind
         self.virtual_functions = virtual_functions
+        self.reconciler = reconciler
         self.attach, self.detach = attachment.attach, attachment.detach
         self.drain = transactions.drain
         self.follow = follower.follow

@@ -76,6 +76,7 @@ class VirtualFunctionControl:
         self._transactions = context.transactions
         self._on_change = context.on_change
         self._helper = helper
+        self._persistence = context.persistence
         self._patience = patience
         self._monotonic = monotonic
 
@@ -174,6 +175,8 @@ class VirtualFunctionControl:
         """Undo: as many as there were."""
         count = len(physical.virtual_functions)
         try:
+            if len(self._node(physical.address).virtual_functions) == count:
+                return
             self._helper.set_virtual_functions(
                 physical.address, count, autoprobe=bool(physical.autoprobe)
             )
@@ -189,23 +192,11 @@ class VirtualFunctionControl:
         self, transaction: Transaction, physical: NodeDevice, count: int | None, autoprobe: bool
     ) -> None:
         """Have the host make them at boot, or no more."""
-        key, address = self._host.key(), physical.address
-        before = self._registry.boot_rule(key, address)
+        address = physical.address
+        before = self._registry.boot_rule(self._host.key(), address)
         rule = count if count is None else _boot_rule(physical, count, autoprobe)
-        if rule == before or (rule is None and before and before.virtual_functions is None):
-            return
-        transaction.undo.callback(self._write_rule, address, before)
-        self._write_rule(address, rule)
-
-    def _write_rule(self, address: PciAddress, rule: BootRule | None) -> None:
-        """Store a rule, and have the host follow it; None for none."""
-        key = self._host.key()
-        if rule is None:
-            self._helper.forget_boot_rule(address)
-            self._registry.forget_boot_rule(key, address)
-        else:
-            self._helper.write_boot_rule(rule)
-            self._registry.put_boot_rule(key, rule)
+        if rule is not None or (before and before.virtual_functions is not None):
+            self._persistence.put(address, rule, transaction.undo)
 
     def _node(self, address: PciAddress) -> NodeDevice:
         node = self._host.node_device(address)

@@ -10,6 +10,7 @@ from hypeman_libvirt.devices.definitions import describe_expecting
 from hypeman_libvirt.devices.domain import Assignment
 from hypeman_libvirt.devices.errors import DeviceError, LibvirtDeniedError
 from hypeman_libvirt.devices.model import Device
+from hypeman_libvirt.doctor.boot_checks import check_boot
 from hypeman_libvirt.doctor.facts import Facts, Finding, Libvirt, Machine, Unreadable
 from hypeman_libvirt.doctor.interrupted import check_interrupted
 from hypeman_libvirt.doctor.service_checks import check_service
@@ -103,6 +104,7 @@ def _ask_libvirt(facts: Facts) -> Iterator[Finding]:
     yield from check_other_hosts(facts, libvirt)
     yield from check_devices(facts.devices, facts.expecting)
     yield from check_slices(facts, libvirt)
+    yield from check_boot(facts)
     yield from check_interrupted(facts.groups, facts.noted, facts.misplaced)
     yield from check_notes(facts.unreadable)
 

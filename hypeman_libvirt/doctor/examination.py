@@ -46,6 +46,8 @@ def examine(
     environment: Iterable[str] = (),
     unit: Unit | None = None,
     vgpu_manager: Unit | None = None,
+    helper: Unit | None = None,
+    read_rules: Callable[[], Sequence[BootRule]] = tuple,
 ) -> Facts:
     """Read every fact once.
 
@@ -57,6 +59,8 @@ def examine(
         environment: Names of variables.
         unit: As systemd has it; None where no systemd knows it.
         vgpu_manager: Likewise NVIDIA's vGPU manager.
+        helper: Likewise the root helper's socket.
+        read_rules: Reads what this machine will do at boot.
     """
     libvirt = _catch(lambda: _read_libvirt(host))
     registry, devices, groups, boot_rules = _read_registry(settings, host, libvirt)
@@ -88,6 +92,8 @@ def examine(
         ],
         boot_rules=boot_rules,
         vgpu_manager=vgpu_manager,
+        helper=helper,
+        written_rules=_catch(read_rules),
     )
 
 

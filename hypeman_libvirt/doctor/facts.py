@@ -193,6 +193,8 @@ class Facts:
             it is not for certain.
         boot_rules: What the host is to do with functions at boot.
         vgpu_manager: NVIDIA's vGPU manager; None where no systemd knows it.
+        helper: Socket of the root helper; None where no systemd knows it.
+        written_rules: What the host will do at boot; the error when its file cannot be read.
     """
 
     machine: Machine | None
@@ -215,3 +217,5 @@ class Facts:
     boot_rules: Sequence[BootRule] = ()
     vgpu_manager: Unit | None = None
     speaks_tls: bool = False
+    helper: Unit | None = None
+    written_rules: Sequence[BootRule] | DeviceError = ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from hypeman_libvirt.doctor.boot_checks import check_helper
 from hypeman_libvirt.doctor.facts import Facts, Finding, Unit
 
 _LONGEST: Final = 200
@@ -16,6 +17,7 @@ def check_service(facts: Facts) -> Iterator[Finding]:
     """Ask all that needs no libvirt and no registry."""
     if facts.unit is not None:
         yield check_unit(facts.unit)
+    yield from check_helper(facts)
     yield check_secret(facts)
     yield check_environment(facts)
     yield check_files(facts)

@@ -88,7 +88,13 @@ class Devices:
         name, tags = body.name, body.tags or {}
         if "pci_address" in named:
             return self._service.register(
-                body.pci_address, name, tags, caller, body.bind, require_clean=body.require_clean
+                body.pci_address,
+                name,
+                tags,
+                caller,
+                body.bind,
+                require_clean=body.require_clean,
+                persist=body.persist,
             )
         if "mdev_uuid" in named:
             return self._service.register_mdev(body.mdev_uuid, name, tags, caller)
@@ -142,7 +148,9 @@ class OneDevice:
     def on_post_bind(self, req: falcon.Request, resp: falcon.Response, reference: str) -> None:
         """Give the device to vfio-pci."""
         body = read_body(req, resp, BindBody, self._max_body, default=b"{}")
-        device = self._service.bind(reference, body.scope, caller_of(req), force=body.force)
+        device = self._service.bind(
+            reference, body.scope, caller_of(req), force=body.force, persist=body.persist
+        )
         self._answer(resp, device)
 
     def on_post_unbind(self, req: falcon.Request, resp: falcon.Response, reference: str) -> None:

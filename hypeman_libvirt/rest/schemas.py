@@ -65,11 +65,17 @@ class MoveBody(RequestBody):
     pci_address: str
 
 
-class BindBody(RequestBody):
-    """Body of bind."""
+class PassthroughBody(RequestBody):
+    """What bind and attach both take."""
 
     scope: Scope = "device"
     force: bool = False
+
+
+class BindBody(PassthroughBody):
+    """Body of bind."""
+
+    persist: bool = False
 
 
 class UnbindBody(RequestBody):
@@ -78,7 +84,7 @@ class UnbindBody(RequestBody):
     scope: Scope = "device"
 
 
-class AttachBody(BindBody):
+class AttachBody(PassthroughBody):
     """Body of attach; MAC and VLAN are of a network card's virtual function."""
 
     instance: str = Field(min_length=1)
@@ -206,6 +212,7 @@ class DeviceOut(BaseModel):
                 **({"require_clean": True} if registration.require_clean else {}),
                 **_domain(device.assignment),
                 **_slice(device),
+                **({"persistent": True} if registration.persistent else {}),
             }
         )
 
