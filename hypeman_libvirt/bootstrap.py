@@ -256,6 +256,8 @@ def build_service(settings: Settings, world: World) -> DeviceService:
         world.on_change(change)
         history.add(change)
         event_feed.refresh()
+        if change.action == "move":
+            follower.wake()  # its boot rule goes with it
         if reporter is not None:
             reporter.wake()
 

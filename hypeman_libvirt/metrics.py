@@ -195,6 +195,7 @@ class _HostCollector(Collector):
 
     def _read_host(self) -> Iterator[Metric]:
         yield _gauge("up", _UP, {("",): 1}, ("reason",))
+        yield _gauge("boot_rules_unmet", _UNMET, {(): len(self._service.reconciler.unmet)})
         devices = self._service.inventory.list_devices({})
         kinds: Tally[tuple[str, ...]] = Tally(map(_kind, devices))
         yield _gauge(
@@ -217,6 +218,7 @@ _ANNOUNCED: Final = "1 if libvirt announces changes; while 0, each answer asks i
 _GROUPS: Final = (
     "IOMMU groups: viable for a guest now, or needs_bind first, which is normal, or never."
 )
+_UNMET: Final = "Boot rules that did not hold when the service or libvirt was started last."
 _UP: Final = "1 if libvirt and the registry answer, else 0 with the error's code as reason."
 
 

@@ -85,6 +85,10 @@ class Follower:
         self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
         self._thread.start()
 
+    def wake(self) -> None:
+        """Follow soon, also what libvirt does not announce."""
+        self._wake.set()
+
     def close(self) -> None:
         """Follow no more; a host that hangs is not awaited."""
         self._closed = True

@@ -84,7 +84,7 @@ class Persistence:
             self._registry.put_boot_rule(key, rule)
 
 
-def only_of(
+def ending_with(
     snapshot: Snapshot, is_registered: Callable[[PciAddress], bool]
 ) -> Collection[PciAddress]:
     """Return the addresses whose boot rules end with a registration.

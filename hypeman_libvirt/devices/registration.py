@@ -21,7 +21,7 @@ from hypeman_libvirt.devices.errors import (
 from hypeman_libvirt.devices.model import Caller, Change, Device, Registration, Scope
 from hypeman_libvirt.devices.new_registration import RegistrationFactory
 from hypeman_libvirt.devices.node_device import NodeDevice
-from hypeman_libvirt.devices.persistence import only_of
+from hypeman_libvirt.devices.persistence import ending_with
 from hypeman_libvirt.devices.slices import Slices
 from hypeman_libvirt.devices.snapshot import Snapshot
 from hypeman_libvirt.devices.transaction import Transaction
@@ -170,7 +170,7 @@ class Registrations:
 
     def _remove(self, registration: Registration, snapshot: Snapshot, caller: Caller) -> None:
         with ExitStack() as undo:
-            self._persistence.end(only_of(snapshot, self._is_registered), undo)
+            self._persistence.end(ending_with(snapshot, self._is_registered), undo)
             if not self._registry.remove(registration.host, registration.id):
                 raise NotFoundError(f"device {registration.id} was unregistered meanwhile")
             undo.pop_all()

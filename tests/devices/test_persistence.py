@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from hypeman_libvirt.devices.address import PciAddress
@@ -293,3 +295,17 @@ def test_virtual_functions_are_made_again(
     (unmet,) = world.service.reconciler.reconcile()
     assert "it has 3 virtual functions instead of 2" in unmet.why
     assert len(control.read(NIC).functions) == 3
+
+
+def test_the_rule_of_a_card_that_has_moved_goes_with_it(
+    world: World, root_helper: FakeRootHelper, fake_host: FakeHost
+) -> None:
+    register(world)
+    fake_host.add_pci("0000:a3:00.0", driver="vfio-pci", group=83)
+    fake_host.vanish(L4)
+    there = PciAddress.parse("0000:a3:00.0")
+    old = world.service.inventory.get("card").registration
+    new = replace(old, pci_address=there, moved_from=old.pci_address)
+    assert world.registry.place([(old, new)]) == 1
+    assert world.service.reconciler.reconcile() == []
+    assert list(root_helper.rules) == [there]
