@@ -35,7 +35,7 @@ class Inventory:
         self._view = view
         self._registry = registry
         self._references = References(view, registry)
-        self._whereabouts = Whereabouts(view.key, view.list_node_devices, registry)
+        self._whereabouts = Whereabouts(view.key, view.list_hardware, registry)
 
     def get(self, reference: str) -> Device:
         """Return a registered device and what libvirt says of it now.

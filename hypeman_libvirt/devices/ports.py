@@ -68,6 +68,12 @@ class HostView(Protocol):
     def list_node_devices(self) -> Sequence[NodeDevice]:
         """List every PCI function, by address. One that vanishes meanwhile is left out."""
 
+    def list_hardware(self) -> Sequence[NodeDevice]:
+        """List every PCI function, by address, to know cards by: drivers may have changed since.
+
+        The very same object as before while no function has come or gone.
+        """
+
     def list_mdevs(self) -> Sequence[MediatedDevice]:
         """List mediated devices, active or only defined, by UUID; whoever made them."""
 

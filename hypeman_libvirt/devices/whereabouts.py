@@ -71,13 +71,18 @@ class Whereabouts:
 
     def judge(self, nodes: Sequence[NodeDevice]) -> Mapping[str, Verdict]:
         """Judge all registrations of the host at once, anew only where something has changed."""
-        registrations = list_cards(self._registry, self._key())
-        last_registrations, last_nodes, verdicts = self._last
-        same = registrations is last_registrations or registrations == last_registrations
-        if not same or nodes != last_nodes:
-            verdicts = judge([known_of(each) for each in registrations], fingerprint_all(nodes))
-            self._last = registrations, nodes, verdicts
+        listed = self._registry.list_registrations(self._key(), {})
+        last_listed, last_nodes, verdicts = self._last
+        if not (_is_equal(listed, last_listed) and _is_equal(nodes, last_nodes)):
+            known = [known_of(each) for each in listed if each.mdev is None]
+            verdicts = judge(known, fingerprint_all(nodes))
+            self._last = listed, nodes, verdicts
         return verdicts
+
+
+def _is_equal(one: Sequence[object], other: Sequence[object]) -> bool:
+    """Compare lists; those that did not change are mostly the very same object."""
+    return one is other or one == other
 
 
 def list_cards(registry: Registry, host: str) -> Sequence[Registration]:

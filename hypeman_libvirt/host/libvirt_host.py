@@ -169,6 +169,10 @@ class LibvirtHost:
         """List every PCI function, by address."""
         return self._node_devices.list_devices()
 
+    def list_hardware(self) -> Sequence[NodeDevice]:
+        """List every PCI function, by address, to know cards by."""
+        return self.list_node_devices()
+
     def list_assignments(self) -> AssignmentsByDevice:
         """Say which domains hold which address, running ones first."""
         return self._domains.read_snapshot().list_assignments()
@@ -321,6 +325,10 @@ class CachedHost(LibvirtHost):
     def list_node_devices(self) -> Sequence[NodeDevice]:
         """List every PCI function, by address."""
         return self._node_device_cache.list_devices()
+
+    def list_hardware(self) -> Sequence[NodeDevice]:
+        """List every PCI function, by address, to know cards by."""
+        return self._node_device_cache.list_hardware()
 
     def list_assignments(self) -> AssignmentsByDevice:
         """Say which domains hold which address, running ones first."""

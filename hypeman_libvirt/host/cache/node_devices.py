@@ -90,6 +90,9 @@ class NodeDeviceCache:
             self._read_all, self._read_named, before_waiting=connection.before_waiting
         )
         self._answer: tuple[Mapping[str, NodeDevice], Mapping[PciAddress, NodeDevice]] = ({}, {})
+        self._listed: tuple[
+            Mapping[PciAddress, NodeDevice], AbstractSet[str], Sequence[NodeDevice]
+        ] = ({}, frozenset(), ())
         connection.subscribe(self._hear)
 
     def find(self, address: PciAddress) -> NodeDevice | None:
@@ -106,17 +109,38 @@ class NodeDeviceCache:
 
     def list_devices(self) -> Sequence[NodeDevice]:
         """List all, by address."""
-        known = self._by_address()
+        known = self.list_hardware()
         if not self._connection.announces("node device"):
-            return self._node_devices.list_devices()
-        listed = self._drivers.addresses()
-        if listed is not None and listed != {str(address) for address in known}:
-            self._cache.invalidate()
-            known = self._by_address()
-        for node in known.values():
+            return known
+        for node in known:
             if self._is_driven_otherwise(node):
                 self._cache.invalidate(node.node_name)
         return list(self._by_address().values())
+
+    def list_hardware(self) -> Sequence[NodeDevice]:
+        """List all, by address, with the drivers that they had when they were read.
+
+        The very same object as before while nothing was read again.
+        """
+        known = self._by_address()
+        if not self._connection.announces("node device"):  # known once connected
+            return self._node_devices.list_devices()
+        names, hardware = self._listing(known)
+        listed = self._drivers.addresses()
+        if listed is not None and listed != names:
+            self._cache.invalidate()
+            _, hardware = self._listing(self._by_address())
+        return hardware
+
+    def _listing(
+        self, known: Mapping[PciAddress, NodeDevice]
+    ) -> tuple[AbstractSet[str], Sequence[NodeDevice]]:
+        """Return the names and the list of what is known, made once for as long as it is that."""
+        of, names, hardware = self._listed
+        if of is not known:
+            names, hardware = {str(address) for address in known}, list(known.values())
+            self._listed = known, names, hardware
+        return names, hardware
 
     def invalidate(self) -> None:
         """Read all again, after a change that libvirt does not announce."""
