@@ -105,9 +105,9 @@ class Slices:
             return Device(earlier, self._host.node_device(earlier.device), None)
         offers = self._find_offers(profile, address)
         refusal: NoCapacityError | None = None
-        for offer in vgpu.place(offers, numa_node):
+        for choices in vgpu.place(offers, numa_node):
             try:
-                return self._run(offer, name, tags, caller, persist=persist)
+                return self._run(choices, name, tags, caller, persist=persist)
             except NoCapacityError as error:  # another client took the last room meanwhile
                 refusal = error
         raise refusal or _full(offers, profile)
@@ -230,43 +230,42 @@ class Slices:
 
     def _run(
         self,
-        offer: Offer,
+        choices: Sequence[Offer],
         name: str | None,
         tags: Mapping[str, str],
         caller: Caller,
         *,
         persist: bool,
     ) -> Device:
-        planned = self._makers[offer.type.framework].plan(offer, persist=persist)
+        """Make one on a GPU, on the first of its functions that still has room."""
+        first = choices[0]
+        maker = self._makers[first.type.framework]
+        planned = maker.plan(first, persist=persist)
 
         def make(transaction: Transaction) -> Device:
-            found = self._recheck(offer)
-            maker = self._makers[found.type.framework]
-            new = self._factory.make(found.function, name, tags, caller, planned)
+            function = self._choose(choices)
+            transaction.lock(lock_keys(function.address, function))
+            new = self._factory.make(function, name, tags, caller, planned)
             transaction.undo.callback(self._forget, new, maker)
             self._registry.add(new)
-            function = found.function.address
-            node = maker.make(transaction, function, planned, persist=persist)
+            node = maker.make(transaction, function.address, planned, persist=persist)
             after = Device(new, node, None)
             self._on_change(Change("register", caller, None, after))
             return after
 
-        of_function = lock_keys(offer.function.address, offer.function)
-        keys = {*of_function, f"device {planned.mdev or offer.gpu}", f"device {offer.gpu}"}
+        of_function = lock_keys(first.function.address, first.function)
+        keys = {*of_function, f"device {planned.mdev or first.gpu}", f"device {first.gpu}"}
         return self._transactions.run(keys, make, patience=self._patience)
 
-    def _recheck(self, offer: Offer) -> Offer:
-        """Return the offer as it is now that its GPU is locked."""
-        node = self._host.node_device(offer.function.address)
-        nodes = [] if node is None else [node]
-        found = [
-            each
-            for each in vgpu.find_offers(nodes, offer.type.type_id)
-            if each.type.type_id == offer.type.type_id
-        ]
-        if not found or found[0].type.available < 1:
-            raise _full(found or [offer], offer.type.name)
-        return found[0]
+    def _choose(self, choices: Sequence[Offer]) -> NodeDevice:
+        """Return the first function that has room, now that its GPU is locked."""
+        for each in choices:
+            function = self._host.node_device(each.function.address)
+            types = function.vgpu_profiles if function else ()
+            fits = any(one.type_id == each.type.type_id and one.available for one in types)
+            if function is not None and fits and self._list_free([each]):
+                return function
+        raise _full(choices, choices[0].type.name)
 
     def _maker_of(self, slice_: Vgpu | None) -> SliceMaker:
         return self._makers["mdev" if slice_ and slice_.mdev else "vendor"]

@@ -102,19 +102,23 @@ def is_called(type_id: str, name: str, profile: str) -> bool:
     return profile in {type_id, name, name.rpartition(" ")[2]}
 
 
-def place(offers: Sequence[Offer], numa_node: int | None = None) -> Sequence[Offer]:
-    """Return those with room, the best first: on the preferred NUMA node, on the emptiest GPU.
+def place(offers: Sequence[Offer], numa_node: int | None = None) -> Sequence[Sequence[Offer]]:
+    """Return GPUs with room, the best first: on the preferred NUMA node, then the emptiest one.
 
-    Of each GPU there is one, since another client may take the last room of one meanwhile.
+    Each as the functions of it that have room: another client may take one of them meanwhile.
     """
     room = _count_room(offers)
-    firsts = {each.gpu: each for each in reversed(offers) if each.type.available > 0}
+    gpus: dict[PciAddress, list[Offer]] = {}
+    for each in offers:
+        if each.type.available > 0:
+            gpus.setdefault(each.gpu, []).append(each)
 
-    def rank(offer: Offer) -> tuple[bool, int, PciAddress]:
-        elsewhere = numa_node is not None and offer.function.numa_node != numa_node
-        return elsewhere, -room[offer.gpu], offer.gpu
+    def rank(choices: Sequence[Offer]) -> tuple[bool, int, PciAddress]:
+        first = choices[0]
+        elsewhere = numa_node is not None and first.function.numa_node != numa_node
+        return elsewhere, -room[first.gpu], first.gpu
 
-    return sorted(firsts.values(), key=rank)
+    return sorted(gpus.values(), key=rank)
 
 
 def framebuffer_of(profile: str) -> int:

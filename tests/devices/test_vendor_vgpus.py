@@ -115,6 +115,13 @@ def test_two_clients_for_the_last_room(world: World) -> None:
     assert answers.count("no_capacity") == 1
 
 
+def test_two_clients_for_one_function_get_one_each(world: World, gpu: VendorGpu) -> None:
+    with ThreadPoolExecutor(2) as clients:
+        made = list(clients.map(lambda name: create(world, name), ["first", "second"]))
+    assert {str(each.registration.pci_address) for each in made} == {*FUNCTIONS[:2]}
+    assert types(gpu) == [1155, 1155, 0]
+
+
 def test_functions_that_somebody_has_or_means_are_left_alone(
     world: World, gpu: VendorGpu, fake_host: FakeHost
 ) -> None:
