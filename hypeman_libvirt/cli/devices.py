@@ -225,11 +225,13 @@ def _print(
     rows: Iterable[dict[str, Any]],
     empty: str | None = None,
 ) -> None:
-    """Print JSON or a table; of an empty list, why it is empty, on stderr."""
+    """Print JSON or a table, with hosts where a hub answers; of an empty list, why, on stderr."""
     if as_json:
         print_json(answer)
     elif answer or empty is None:
-        print_table(columns, rows)
+        listed = list(rows)
+        of_a_fleet = ("host",) if any("host" in each for each in listed) else ()
+        print_table((*columns, *of_a_fleet), listed)
     else:
         click.echo(empty, err=True)
 

@@ -15,6 +15,7 @@ from hypeman_libvirt.settings import Settings, load_settings
 
 CONTRIB: Final = Path(__file__).parent.parent.parent / "contrib"
 UNIT: Final = CONTRIB / "systemd" / "hypeman-libvirt.service"
+UNITS: Final = (UNIT, UNIT.with_name("hypeman-libvirt-hub.service"))
 MOST_EXPOSED: Final = 2.0
 SECONDS_TO_ANSWER: Final = 5.0
 _NAME: Final = "hypeman-libvirt"
@@ -105,20 +106,22 @@ def test_what_root_left_in_the_registrys_directory_goes_to_the_service(
     assert taken_over.split() == [f"/var/lib/{unit['StateDirectory'][0]}", "-", _NAME, _NAME, "-"]
 
 
-def test_systemd_understands_the_unit(systemd_analyze: str, tmp_path: Path) -> None:
-    started = UNIT.read_text().replace("/usr/bin/hypeman-libvirt", "/bin/true")
-    copy = tmp_path / UNIT.name
+@pytest.mark.parametrize("file", UNITS, ids=lambda file: file.stem)
+def test_systemd_understands_the_unit(systemd_analyze: str, tmp_path: Path, file: Path) -> None:
+    started = file.read_text().replace("/usr/bin/hypeman-libvirt", "/bin/true")
+    copy = tmp_path / file.name
     copy.write_text(started)
     done = subprocess.run(  # noqa: S603  # systemd's own checker
         [systemd_analyze, "verify", "--man=no", copy], capture_output=True, text=True, check=False
     )
-    about_the_unit = [line for line in done.stderr.splitlines() if UNIT.name in line]
+    about_the_unit = [line for line in done.stderr.splitlines() if file.name in line]
     assert (done.returncode, about_the_unit) == (0, [])
 
 
-def test_the_unit_is_confined(systemd_analyze: str) -> None:
+@pytest.mark.parametrize("file", UNITS, ids=lambda file: file.stem)
+def test_the_unit_is_confined(systemd_analyze: str, file: Path) -> None:
     done = subprocess.run(  # noqa: S603  # systemd's own checker
-        [systemd_analyze, "security", "--offline=true", "--no-pager", UNIT],
+        [systemd_analyze, "security", "--offline=true", "--no-pager", file],
         capture_output=True,
         text=True,
         check=True,
