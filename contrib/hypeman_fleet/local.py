@@ -56,7 +56,7 @@ class LocalFleet:
         self._start("hub", arguments, {"JWT_SECRET": self.secret})
         self.wait("/ready")
         if not self.token:
-            made = [PROGRAM, "token", "--user-id", "demo"]
+            made = [str(PROGRAM), "token", "--user-id", "demo"]
             environment = os.environ | {"JWT_SECRET": self.secret}
             done = subprocess.run(made, env=environment, capture_output=True, check=True, text=True)
             self.token = done.stdout.strip()
