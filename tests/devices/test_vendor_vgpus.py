@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -226,6 +227,14 @@ def test_one_that_persists_is_made_again_after_the_host_has_forgotten_it(
     forget_types(gpu)
     assert [each.name for each in world.service.restore_vgpus()] == ["kept"]
     assert types(gpu) == [1155, 0, 0]
+
+
+def test_the_service_makes_it_again_when_it_starts(world: World, gpu: VendorGpu) -> None:
+    world.service.create_vgpu(LARGE, "kept", {}, OPERATOR, persist=True)
+    forget_types(gpu)
+    world.service.start_following()
+    while types(gpu) != [1155, 0, 0]:
+        time.sleep(0.01)
 
 
 def test_one_that_cannot_be_made_again_stops_no_other(world: World, gpu: VendorGpu) -> None:
