@@ -177,7 +177,7 @@ def _fill(database: Database, size: int) -> None:
             insert(devices), [_device(name, n) for name in names for n in range(_DEVICES)]
         )
         connection.exec_driver_sql("UPDATE hosts SET seen_at = now() + interval '1 hour'")
-    with database.engine.connect() as connection:
+    with database.write() as connection:
         connection.exec_driver_sql("ANALYZE")
 
 

@@ -98,9 +98,10 @@ class Listing:
         Raises:
             BadRequestError: The cursor is none of ours.
         """
-        key = (_HOST.name, _DEVICE.created_at, _DEVICE.id)
+        key = (_HOST.name, _DEVICE.created_at, _DEVICE.name)  # of one second, as people would
+        named = _DEVICE.name.label("device_name")
         query = (
-            select(_DEVICE.body, _HOST.name, _HOST.seen_at, _UNIT.claim, *key[1:])
+            select(_DEVICE.body, _HOST.name, _HOST.seen_at, _UNIT.claim, _DEVICE.created_at, named)
             .select_from(devices.join(hosts).outerjoin(units, IN_UNIT))
             .where(*self._conditions(devices, chosen))
             .order_by(*key)
@@ -115,7 +116,7 @@ class Listing:
         rows = self._read(query, key, cursor, limit)
         return ListPart(
             [_describe(row.body, row.name, row.seen_at, row.claim) for row in rows[:limit]],
-            _cursor_after(rows, limit, ("name", "created_at", "id")),
+            _cursor_after(rows, limit, ("name", "created_at", "device_name")),
         )
 
     def list_available(self, chosen: Filter, cursor: str | None, limit: int | None) -> ListPart:

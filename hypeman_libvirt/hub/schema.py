@@ -124,6 +124,12 @@ devices: Final = Table(
     Index("devices_by_id", "id"),
     Index("devices_by_kind", "type", "vendor_id", "device_id"),
     Index("devices_by_group", "host", "iommu_group"),
+    Index(
+        "devices_attached",
+        "host",
+        "iommu_group",
+        postgresql_where=text("attached_to IS NOT NULL"),
+    ),
 )
 """Registered devices; ``device`` is the PCI address, or the UUID of a mediated device.
 

@@ -14,6 +14,7 @@ from hypeman_libvirt.hub.model import ClaimSpec
 from tests.api.client import bearer, code_of
 from tests.conftest import seed_host
 from tests.fleet.world import Agent, Fleet, agent_in
+from tests.world import OPERATOR
 
 pytestmark = pytest.mark.fleet
 GPU = "0000:a2:00.0"
@@ -198,7 +199,6 @@ def test_all_or_none(fleet: Fleet, alpha: Agent, beta: Agent) -> None:
 
 
 def test_many_claimers_get_each_device_once_and_lose_none(fleet: Fleet) -> None:
-    """Half of the devices are in groups of two, and claimers come and go meanwhile."""
     host = seed_host()
     for number in range(CLAIMERS):
         host.add_pci(
@@ -209,7 +209,8 @@ def test_many_claimers_get_each_device_once_and_lose_none(fleet: Fleet) -> None:
         )
     with agent_in(fleet, "alpha", host=host) as agent:
         for number in range(CLAIMERS):
-            agent.register(f"0000:{number // 8 + 0xB0:02x}:{number % 8:02x}.0", f"gpu{number}")
+            address = f"0000:{number // 8 + 0xB0:02x}:{number % 8:02x}.0"
+            agent.world.service.register(address, f"gpu{number}", {}, OPERATOR)
         agent.report()
         store, together = fleet.hub.claims, threading.Barrier(CLAIMERS)
 

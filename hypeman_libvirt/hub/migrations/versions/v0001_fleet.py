@@ -142,6 +142,12 @@ def _create_devices() -> None:
     op.create_index("devices_by_id", "devices", ["id"])
     op.create_index("devices_by_kind", "devices", ["type", "vendor_id", "device_id"])
     op.create_index("devices_by_group", "devices", ["host", "iommu_group"])
+    op.create_index(
+        "devices_attached",
+        "devices",
+        ["host", "iommu_group"],
+        postgresql_where=sa.text("attached_to IS NOT NULL"),
+    )
     op.create_table(
         "available",
         _of_host(),
