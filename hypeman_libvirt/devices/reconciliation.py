@@ -165,7 +165,7 @@ class Reconciler:
         if node.driver is not None and not _is_seen(node):
             return (
                 f"it is on {node.driver}, and it is not seen whether something uses it; "
-                f"POST /devices/{registration.name}/bind takes it"
+                f"hypeman-libvirt devices bind {registration.name} takes it"
             )
         self._binding.bind(registration.id, "device", _SERVICE)
         return None
@@ -177,7 +177,7 @@ class Reconciler:
         if there:
             return (
                 f"it has {there} virtual functions instead of {count}; "
-                f"PUT /devices/{node.address}/virtual-functions sets them"
+                f"hypeman-libvirt devices vfs {node.address} --count {count} --persist sets them"
             )
         self._functions.set(
             str(node.address), count, _SERVICE, autoprobe=rule.autoprobe, persist=True

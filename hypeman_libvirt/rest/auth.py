@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,7 +10,6 @@ from functools import lru_cache
 from typing import Any, Final, Literal, Protocol, TypeAlias
 
 import jwt
-import structlog
 
 from hypeman_libvirt.devices.errors import ForbiddenError, UnauthorizedError
 
@@ -22,7 +22,7 @@ Access: TypeAlias = Permission | Literal["identified"]
 """What an operation asks of a token: a permission, or only that it is valid."""
 
 _ALGORITHMS: Final = ("HS256", "HS384", "HS512")
-_log: Final = structlog.get_logger(__name__)
+_log: Final = logging.getLogger(__name__)
 _EVERYTHING: Final = "*"
 _REMEMBERED: Final = 1024
 """Tokens whose signature is not computed again; each is one client or a few."""
@@ -150,7 +150,7 @@ class BearerAuth:
             self._unlimited.add(subject)
             _log.warning(
                 "this subject has a token that never expires; require_expiry refuses such tokens",
-                subject=subject,
+                extra={"subject": subject},
             )
 
     def _verify(self, token: str) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from granian import _granian
 from granian.http import HTTP1Settings
 
 from hypeman_libvirt.devices.nonblocking import NonBlocking, WouldBlockError
-from hypeman_libvirt.server.answers import HttpAnswer
+from hypeman_libvirt.server.answers import HttpAnswer, RefusedRequestError, refuse
 from hypeman_libvirt.server.asgi import SLICE, AsgiApp, Scope, body_message, call, make_environ
 from hypeman_libvirt.server.bounds import BODY_LIMIT, GRACE, HEAD_LIMIT, ROOM, with_files_for
 from hypeman_libvirt.server.connections import Connections
@@ -196,6 +196,9 @@ class _Handover:
 
     def _answer_at_once(self, scope: Scope) -> HttpAnswer | None:
         """Return the answer if it takes no waiting."""
+        if len(scope["raw_path"]) + len(scope["query_string"]) > HEAD_LIMIT:
+            # granian reads up to its limit and then what has arrived, which may be more.
+            return refuse(RefusedRequestError(431, f"send a path of at most {HEAD_LIMIT} bytes"))
         if scope["method"] != "GET" or any(name in _LENGTHS for name, _ in scope["headers"]):
             return self._refuse(scope)
         if scope["path"] in self._never_wait:

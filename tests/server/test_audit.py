@@ -78,7 +78,10 @@ def test_an_attempt_that_failed_says_who_tried_what_and_why_not(
 def test_neither_tokens_nor_the_secret_are_in_the_log(
     client: TestClient, log_lines: LogLines
 ) -> None:
-    good, bad = bearer(sub="alice"), {"Authorization": "Bearer eyJhbGciOiJub25lIn0.e30.hunter2"}
+    good, bad = (
+        bearer(sub="alice", exp=4_102_444_800),
+        {"Authorization": "Bearer eyJhbGciOiJub25lIn0.e30.hunter2"},
+    )
     for headers in (good, bad):
         client.simulate_get("/devices", headers=headers)
         client.simulate_post("/devices", json={"pci_address": "x"}, headers=headers)
