@@ -5,10 +5,10 @@ maximum, each beside its target:
 
     .venv/bin/python contrib/bench            # everything, about eight minutes
     .venv/bin/python contrib/bench --quick    # one short round of each, to see that it works
-    .venv/bin/python contrib/bench --only "GET /devices/{id}"
+    .venv/bin/python contrib/bench --only "GET /devices/{id}" --server granian
 
-F is a Falcon app on waitress that answers one constant Device. wrk loads where it is installed,
-else threads of this process do. Hosts are libvirt's test driver on generated files, the local
-libvirtd where one answers at qemu:///system, and the fake libvirt of the tests, which alone can
-hang.
+Ours runs on granian and on waitress, a line each. F is a Falcon app on waitress that answers one
+constant Device. wrk loads where it is installed, else threads of this process do. Hosts are
+libvirt's test driver on generated files, the local libvirtd where one answers at qemu:///system,
+and the fake libvirt of the tests, which alone can hang.
 """

@@ -99,23 +99,6 @@ def ours(directory: Path, uri: str, registered: int = 0) -> Iterator[Server]:
 
 
 @contextmanager
-def ours_on_granian(directory: Path, uri: str, registered: int) -> Iterator[Server]:
-    """Serve ours under granian, with as many threads."""
-    port, registry = free_port(), directory / f"registry-{secrets.token_hex(4)}.db"
-    seed(registry, uri, registered)
-    module = directory / "granian_app.py"
-    module.write_text(
-        "from hypeman_libvirt import Settings, create_app\napp = create_app(Settings())\n"
-    )
-    flags = ["--interface", "wsgi", "--port", str(port), "--blocking-threads", str(THREADS)]
-    settings = {"HYPEMAN_LIBVIRT_URI": uri, "HYPEMAN_LIBVIRT_REGISTRY": str(registry)}
-    path = {"PYTHONPATH": str(directory)}
-    granian = [sys.executable, "-m", "granian", *flags, "granian_app:app"]
-    with serving(granian, port, **environment(), **settings, **path) as server:
-        yield server
-
-
-@contextmanager
 def ours_that_can_hang() -> Iterator[Server]:
     """Serve ours on the fake libvirt, where every detach from a host driver hangs."""
     port = free_port()
