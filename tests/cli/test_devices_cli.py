@@ -322,3 +322,13 @@ def test_virtual_functions_are_listed_made_and_taken_away(
     assert devices.json("vfs", "0000:3d:00.0", "--count", "0")["functions"] == []
     assert "has at most 7" in devices.refusal("vfs", "0000:3d:00.0", "--count", "8")
     assert "need --count" in devices.refusal("vfs", "0000:3d:00.0", "--persist", status=2)
+
+
+def test_a_device_persists_until_it_is_given_back(devices: Commands) -> None:
+    devices.lines("register", L4, "--name", "l4", "--bind", "device", "--persist")
+    assert devices.json("get", "l4")["persistent"] is True
+    devices.lines("unbind", "l4")
+    assert "persistent" not in devices.json("get", "l4")
+    devices.lines("bind", "l4", "--persist")
+    assert devices.json("get", "l4")["persistent"] is True
+    assert "say --bind device as well" in devices.refusal("register", GPU, "--persist")

@@ -36,7 +36,7 @@ def test_it_listens_where_the_service_asks_and_for_the_service_alone(
 
 def test_it_may_write_what_its_verbs_write() -> None:
     (writable,) = settings_of(HELPER.read_text())["ReadWritePaths"]
-    assert writable.split() == ["/sys/devices", f"/{RULES.parent}"]
+    assert writable.split() == ["/sys/devices", f"-/{RULES.parent}"]
 
 
 @pytest.mark.parametrize("file", [HELPER, BOOT, SYSTEMD / "hypeman-libvirt-initramfs.service"])
