@@ -25,6 +25,7 @@ def device_body(host: str, number: int, **more: object) -> dict[str, Any]:
         "attached_to": None,
         "name": f"gpu{number}",
         "state": "present",
+        "health": {"status": "ok"},
         **more,
     }
 
