@@ -304,7 +304,8 @@ function taken(context, { scope }) {
  * @param {Context} context
  * @param {"bind" | "attach"} purpose
  */
-function refusal({ preflights }, purpose) {
+function refusal({ card, preflights }, purpose) {
+  if (!card.fn) return "its card is not there";
   const asked = Object.values(preflights?.[purpose] || {});
   const refused = asked.map(({ checks }) => checks.find((each) => each.severity === "error" && each.id !== "critical"));
   return refused.every(Boolean) ? refused[0]?.message : null;

@@ -21,7 +21,7 @@ export function Picture({ picture, shown }) {
   return html`<div class="picture" onKeyDown=${walk}>
     ${lost.length > 0 &&
     html`<section class="socket lost" aria-labelledby="lost">
-      <h2 id="lost">Not on this host now</h2>
+      <h2 id="lost">Not where they were</h2>
       <ul class="cards">
         ${lost.map((card) => html`<${CardItem} key=${card.key} card=${card} shown=${shown} />`)}
       </ul>

@@ -7,6 +7,7 @@ import time
 import pytest
 from playwright.sync_api import expect
 
+from hypeman_libvirt.devices.errors import DeviceError
 from tests.api.client import token
 from tests.fake_host import FakeHost
 from tests.page.conftest import OpenPage
@@ -88,10 +89,56 @@ def test_libvirt_goes_and_comes_back(fake_host: FakeHost, open_page: OpenPage) -
 
 
 def test_the_service_goes_and_comes_back(world: World, open_page: OpenPage) -> None:
+    page = open_page()
+    contact = page.page.locator(".contact")
+    page.page.context.set_offline(True)
+    expect(contact).to_contain_text("does not answer, since", timeout=PATIENT)
+    world.service.register(L4, "l4-gpu", {}, OPERATOR)
+    expect(page.card(L4)).to_be_visible()
+    page.page.context.set_offline(False)
+    expect(contact).to_contain_text("live", timeout=PATIENT)
+    page.see(L4, "l4-gpu")
+
+
+def test_a_service_that_ends_leaves_the_picture(world: World, open_page: OpenPage) -> None:
     with serving(world) as server:
         page = open_page(base=f"http://127.0.0.1:{server.port}")
     expect(page.page.locator(".contact")).to_contain_text("does not answer", timeout=PATIENT)
     expect(page.card(L4)).to_be_visible()
+
+
+def test_a_quarantine_is_seen_and_ended(
+    fake_host: FakeHost, world: World, open_page: OpenPage
+) -> None:
+    world.service.register(L4, "l4-gpu", {}, OPERATOR)
+    world.service.bind("l4-gpu", "device", OPERATOR)
+    fake_host.driver_refuses(L4)
+    with pytest.raises(DeviceError):
+        world.service.unbind("l4-gpu", "device", OPERATOR)
+    page = open_page()
+    page.see(L4, "quarantined")
+    page.choose(L4)
+    page.act("clear", confirm="l4-gpu")
+    expect(page.last_job()).to_contain_text("l4-gpu is out of quarantine", timeout=PATIENT)
+    expect(page.card(L4).locator(".trouble")).to_have_count(0, timeout=PATIENT)
+    assert world.service.inventory.get("l4-gpu").quarantine is None
+
+
+def test_the_operator_says_where_a_card_is(
+    fake_host: FakeHost, world: World, open_page: OpenPage
+) -> None:
+    for bus in ("51", "52"):
+        fake_host.add_pci(f"0000:{bus}:00.0", product="2684", group=int(bus), driver="nvidia")
+    world.service.register("0000:51:00.0", "left", {}, OPERATOR)
+    fake_host.add_pci("0000:53:00.0", product="2684", group=53, driver="nvidia")
+    page = open_page()
+    lost = page.page.locator(".lost .pick")
+    expect(lost).to_contain_text("its card may have moved", timeout=PATIENT)
+    lost.click()
+    expect(page.action("bind")).to_have_attribute("aria-disabled", "true")
+    page.act("move", confirm="left", pci_address="0000:53:00.0")
+    page.see("0000:53:00.0", "left")
+    assert str(world.service.inventory.get("left").registration.pci_address) == "0000:53:00.0"
 
 
 def test_an_expired_token_leads_back_to_signing_in(open_page: OpenPage) -> None:
