@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-_FEWER = "HYPEMAN_LIBVIRT_FEWER_EXAMPLES"
+_FEWER = "TESTS_TRY_FEWER_EXAMPLES"
 _PART = 5
 
 

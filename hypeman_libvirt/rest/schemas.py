@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Final, Literal
+from typing import Annotated, Final, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 
 from hypeman_libvirt.devices import errors, model, rules
@@ -26,6 +26,14 @@ from hypeman_libvirt.devices.model import (
 from hypeman_libvirt.devices.node_device import Framework
 from hypeman_libvirt.devices.vgpu import Profile
 from hypeman_libvirt.devices.virtual_functions import VirtualFunctions
+
+
+def _whole(value: object) -> object:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+WholeNumber: TypeAlias = Annotated[int, BeforeValidator(_whole)]
+"""As JSON Schema has it: 2.0 is one."""
 
 
 class RequestBody(BaseModel):
@@ -44,7 +52,7 @@ class CreateDevice(RequestBody):
     mdev_uuid: str = ""
     profile: str = Field(default="", min_length=1)
     parent: str | None = None
-    numa_node: int | None = Field(default=None, ge=0)
+    numa_node: WholeNumber | None = Field(default=None, ge=0)
     persist: bool = False
     name: str | None = None
     tags: dict[str, str] | None = None
@@ -89,13 +97,13 @@ class AttachBody(PassthroughBody):
 
     instance: str = Field(min_length=1)
     mac: str | None = None
-    vlan: int | None = None
+    vlan: WholeNumber | None = None
 
 
 class VirtualFunctionsBody(RequestBody):
     """Body of ``PUT /devices/{id}/virtual-functions``."""
 
-    count: int = Field(ge=0)
+    count: WholeNumber = Field(ge=0, le=65535)
     autoprobe: bool = False
     persist: bool = False
 

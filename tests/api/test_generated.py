@@ -42,4 +42,4 @@ def test_whatever_is_sent_the_document_holds(
             check=False,
         )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "Tested: 21" in done.stdout
+    assert "Tested: 31" in done.stdout

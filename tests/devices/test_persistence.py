@@ -200,7 +200,7 @@ def test_a_gpu_that_its_host_driver_has_is_never_taken_from_it(
     reboot(fake_host, "nvidia")
     (unmet,) = world.service.reconciler.reconcile()
     assert "card: it is on nvidia" in str(unmet)
-    assert "POST /devices/card/bind" in unmet.why
+    assert "hypeman-libvirt devices bind card" in unmet.why
     assert fake_host.driver(L4) == "nvidia"
 
 

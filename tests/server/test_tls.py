@@ -36,8 +36,10 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("tls")
 
     new_key = ("req", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost")
-    run_openssl(directory, *new_key, "-x509", "-days", "2", "-keyout", "ca.key", "-out", "ca.pem")
-    (directory / "names").write_text("subjectAltName=DNS:localhost")
+    authority = ("-x509", "-days", "2", "-addext", "keyUsage=critical,keyCertSign")
+    run_openssl(directory, *new_key, *authority, "-keyout", "ca.key", "-out", "ca.pem")
+    # Python 3.13 wants both the key usage and this identifier, as RFC 5280 does.
+    (directory / "names").write_text("subjectAltName=DNS:localhost\nauthorityKeyIdentifier=keyid")
     for name in ("server", "client"):
         run_openssl(directory, *new_key, "-keyout", f"{name}.key", "-out", f"{name}.csr")
         signed = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-extfile", "names")
