@@ -133,6 +133,7 @@ def test_the_keyboard_alone_does_it(world: World, open_page: OpenPage) -> None:
     keyboard.press("Escape")
     expect(page.action("register")).to_be_focused()
     keyboard.press("Enter")
+    expect(page.page.locator("dialog [name=name]")).to_be_focused()
     keyboard.type("by-keyboard")
     keyboard.press("Enter")
     page.see(L4, "by-keyboard")
